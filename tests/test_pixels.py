@@ -1,0 +1,97 @@
+"""Every form of picture becomes RGB, and resizing averages or interpolates per axis."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceptkit.errors import DataError
+from perceptkit.pixels import read_rgb, resize_rgb, to_rgb
+
+
+def test_sixteen_bits_become_eight():
+    grey = np.array([[0, 256, 32768, 65535]], np.uint16)
+    rgb = to_rgb(Image.fromarray(grey))
+    assert rgb[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+    assert rgb.dtype == np.uint8
+    assert to_rgb(Image.fromarray(grey.astype(np.int32)))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "mode, stored, expected",
+    [
+        ("L", 7, (7, 7, 7)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (9, 0), (9, 9, 9)),
+        ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+    ],
+)
+def test_modes(mode, stored, expected):
+    assert tuple(to_rgb(Image.new(mode, (2, 1), stored))[0, 0]) == expected
+
+
+def test_palette():
+    picture = Image.new("P", (1, 1), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    assert to_rgb(picture)[0, 0].tolist() == [10, 20, 30]
+
+
+def test_exif_turns_the_picture_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held with its right side up: turn by 90 degrees clockwise
+    stored = np.zeros((2, 3, 3), np.uint8)
+    stored[0, 0] = 255
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    rgb = read_rgb(tmp_path / "turned.png")
+    assert rgb.shape == (3, 2, 3)
+    assert np.argwhere(rgb[..., 0]).tolist() == [[0, 1]]
+
+
+def test_errors_name_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.png: no such file"):
+        read_rgb(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(DataError, match=r"text\.png: not a readable picture"):
+        read_rgb(tmp_path / "text.png")
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match=r"float\.tif: not a readable picture \(floating-point pixels"):
+        read_rgb(tmp_path / "float.tif")
+    Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(tmp_path / "large.tif")
+    with pytest.raises(DataError, match=r"large\.tif: .*grey values of 70000 to 70000"):
+        read_rgb(tmp_path / "large.tif")
+
+
+def test_a_truncated_file_is_an_error(tmp_path):
+    path = tmp_path / "half.png"
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(DataError, match=r"half\.png: not a readable picture"):
+        read_rgb(path)
+
+
+def columns(*values):
+    return np.tile(np.array(values, np.uint8)[None, :, None], (4, 1, 3))
+
+
+def test_shrinking_averages():
+    assert resize_rgb(columns(0, 100, 200, 40), (4, 2))[0, :, 0].tolist() == [50, 120]
+    assert resize_rgb(columns(0, 100, 200, 40), (2, 1))[:, 0, 0].tolist() == [85, 85]
+
+
+def test_growing_interpolates():
+    # new centres .25, .75, 1.25, 1.75 less a half: -.25, .25, .75, 1.25
+    assert resize_rgb(columns(0, 80), (4, 4))[0, :, 0].tolist() == [0, 20, 60, 80]
+
+
+def test_one_axis_shrinks_while_the_other_grows():
+    stripes = columns(*[0, 100, 100, 0] * 4)  # the two in the middle are not the mean of four
+    tall = resize_rgb(stripes, (9, 4))
+    assert tall.shape == (9, 4, 3) and (tall == 50).all()
+    wide = resize_rgb(stripes.transpose(1, 0, 2).copy(), (4, 9))
+    assert wide.shape == (4, 9, 3) and (wide == 50).all()
+
+
+def test_the_same_size_is_untouched():
+    image = columns(1, 2, 3)
+    assert resize_rgb(image, (4, 3)) is image
