@@ -1,0 +1,234 @@
+"""`perceptkit check`: do the pictures and labels on disk say what the tasks file says?
+
+Counts every picture and label, opens a sample of them, or all. Needs numpy and Pillow, never torch.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perceptkit.errors import DataError, PerceptkitError
+from perceptkit.spec import templates
+from perceptkit.spec.check_labels import (
+    Finding,
+    check_class,
+    check_dense,
+    check_points,
+    read_array,
+    read_json,
+)
+from perceptkit.spec.classes import class_names
+from perceptkit.spec.label_csv import read_label_csv
+from perceptkit.spec.load import LoadedTasks
+from perceptkit.spec.tasks_file import (
+    SPLITS,
+    ClassificationSpec,
+    EdgesSpec,
+    FolderData,
+    KeypointsSpec,
+    SegmentationSpec,
+    TaskBase,
+    TasksFile,
+)
+
+SAMPLE = 200
+SHOWN_GROUPS = 20
+SHOWN_ALIKE = 3
+
+
+@dataclass
+class SplitCounts:
+    """What one split holds."""
+
+    images: int
+    labels: dict[str, int]
+    """Pictures with a label, by task."""
+    opened: int = 0
+    """Pictures that were opened, with all their labels."""
+
+
+@dataclass
+class CheckReport:
+    """What was found; `str` is what the command prints."""
+
+    name: str
+    place: str
+    """The data root, or `scenes`."""
+    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Each names a file and the offending values; training would fail or learn something wrong."""
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_problems(self) -> None:
+        """Raises DataError where there are problems."""
+        if self.problems:
+            raise DataError("\n".join(_listed("problem", self.problems)))
+
+    def __str__(self) -> str:
+        tasks = list(dict.fromkeys(task for counts in self.splits.values() for task in counts.labels))
+        rows = [["split", "images", *tasks]]
+        for split, counts in self.splits.items():
+            rows.append([split, str(counts.images), *(str(counts.labels[task]) for task in tasks)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{self.name}: {self.place}; pictures, and how many have a label of each task"]
+        for row in rows:
+            cells = (
+                f"{c:>{w}}" if i else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+            lines.append("  " + "  ".join(cells))
+        for split, counts in self.splits.items():
+            if 0 < counts.opened < counts.images:
+                lines.append(
+                    f"opened {counts.opened} of {counts.images} pictures of {split}; --everything opens all"
+                )
+        lines += [*_listed("warning", self.warnings), *_listed("problem", self.problems)]
+        return "\n".join([*lines, "Nothing was started." if self.problems else "ok"])
+
+    def add(self, where: str, findings: Iterator[Finding] | Sequence[Finding]) -> None:
+        """Files findings under `where`, a file or an entry of one."""
+        for finding in findings:
+            (self.problems if finding.is_problem else self.warnings).append(f"{where} {finding.message}")
+
+
+def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAMPLE) -> CheckReport:
+    """Compares the data on disk with what the tasks file says of it.
+
+    Args:
+        loaded: a valid tasks file.
+        everything: open every picture and label.
+        sample: how many pictures of each split to open otherwise, evenly spread.
+    """
+    spec = loaded.spec
+    if not isinstance(spec.data, FolderData):
+        report = CheckReport(spec.name, "scenes, rendered with all labels")
+        for split in SPLITS:
+            images = getattr(spec.data.count, split)
+            report.splits[split] = SplitCounts(images, dict.fromkeys(spec.tasks, images))
+        return report
+    report = CheckReport(spec.name, str(spec.data.root))
+    for split in SPLITS:
+        _Split(spec, spec.data, split, report).check(None if everything else sample)
+    return report
+
+
+class _Split:
+    """One split of a folder source."""
+
+    def __init__(self, spec: TasksFile, data: FolderData, split: str, report: CheckReport) -> None:
+        self.tasks, self.data, self.split, self.report = spec.tasks, data, split, report
+        self.root, self.folder = data.root, data.splits[split]  # type: ignore[index]  # split names are words
+        self.ids = templates.image_ids(self.root, data.image, self.folder)[: data.limit]
+
+    def check(self, sample: int | None) -> None:
+        """Adds this split to the report."""
+        counts = SplitCounts(len(self.ids), {})
+        self.report.splits[self.split] = counts
+        labelled: dict[str, set[str]] = {}
+        for task, spec in self.tasks.items():
+            if spec.target is not None:
+                labelled[task] = self._labelled(task, spec, spec.target)
+        for task, spec in self.tasks.items():
+            if isinstance(spec, EdgesSpec) and spec.derive:
+                labelled[task] = set().union(*(labelled.get(source, set()) for source in spec.derive))
+            counts.labels[task] = len(labelled.get(task, ()))
+            if self.ids and not counts.labels[task]:
+                place = f" ({self._path(spec.target, '*')})" if spec.target else ""
+                message = f"no picture of {self.split} has a label{place}"
+                self.report.add(f"{task}:", [Finding(message, is_problem=self.split == "train")])
+        chosen = self.ids if sample is None else _spread(self.ids, sample)
+        counts.opened = len(chosen)
+        num_classes = {task: self._num_classes(spec) for task, spec in self.tasks.items()}
+        for image_id in chosen:
+            self._open(image_id, labelled, num_classes)
+
+    def _labelled(self, task: str, spec: TaskBase, target: str) -> set[str]:
+        """The ids that have a label; checks files that hold the labels of many pictures."""
+        ids = set(self.ids)
+        if "{id}" in target:
+            return ids & set(templates.image_ids(self.root, target, self.folder))
+        path = self.root / templates.fill(target, self.folder)
+        where = self._path(target)
+        if not path.is_file():
+            return set()
+        try:
+            if isinstance(spec, KeypointsSpec):
+                points = read_json(path)
+                if not isinstance(points, Mapping):
+                    raise DataError("is not a mapping of picture ids to points")
+                for image_id in self.ids:
+                    if image_id in points:
+                        self.report.add(f"{where}: {image_id}", check_points(spec, points[image_id], None))
+                return self._known(where, ids, set(points), "{split}" in target)
+            if isinstance(spec, ClassificationSpec):
+                classes = class_names(spec, self.root, self.data.splits)  # type: ignore[arg-type]  # words
+                labels = read_label_csv(path, spec.multi_label).labels
+                for image_id, of_image in labels.items():
+                    self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes))
+                return self._known(where, ids, set(labels), "{split}" in target)
+        except PerceptkitError as error:
+            self.report.problems.append(f"{where} {str(error).removeprefix(f'{path}: ')}")
+        return set()
+
+    def _known(self, where: str, ids: set[str], labelled: set[str], of_this_split: bool) -> set[str]:
+        """The ids of pictures; warns of labels for none of them where the file is this split's own."""
+        strangers = sorted(labelled - ids)
+        if strangers and of_this_split and self.data.limit is None:
+            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            message = f"labels '{strangers[0]}'{more}, but there is no such picture"
+            self.report.add(where, [Finding(message, is_problem=False)])
+        return ids & labelled
+
+    def _open(self, image_id: str, labelled: Mapping[str, set[str]], num_classes: Mapping[str, int]) -> None:
+        """Opens one picture and its labels."""
+        size_HW = None
+        try:
+            size_HW = read_array(self.root / templates.fill(self.data.image, self.folder, image_id)).shape[:2]
+        except DataError as error:
+            self.report.problems.append(f"{self._path(self.data.image, image_id)} {error}")
+        for task, spec in self.tasks.items():
+            if spec.target is None or "{id}" not in spec.target or image_id not in labelled[task]:
+                continue
+            where = self._path(spec.target, image_id)
+            path = self.root / templates.fill(spec.target, self.folder, image_id)
+            try:
+                if isinstance(spec, KeypointsSpec):
+                    self.report.add(where, check_points(spec, read_json(path), size_HW))
+                    continue
+                values = read_array(path)
+            except DataError as error:
+                self.report.problems.append(f"{where} {error}")
+                continue
+            self.report.add(where, check_dense(spec, values, num_classes[task]))
+            if size_HW and values.ndim >= 2 and values.shape[:2] != size_HW:
+                sizes = [f"{s[1]}x{s[0]}" for s in (values.shape, size_HW)]
+                message = f"is {sizes[0]} pixels, its picture {sizes[1]}; both are resized"
+                self.report.add(where, [Finding(message, is_problem=False)])
+
+    def _num_classes(self, spec: TaskBase) -> int:
+        return len(class_names(spec, self.root)) if isinstance(spec, SegmentationSpec) else 0
+
+    def _path(self, template: str, image_id: str = "") -> str:
+        """A path in a message: below the data root."""
+        return templates.fill(template, self.folder, image_id)
+
+
+def _spread(ids: Sequence[str], sample: int) -> list[str]:
+    """At most `sample` ids, evenly spread."""
+    if len(ids) <= sample:
+        return list(ids)
+    return [ids[i * len(ids) // sample] for i in range(sample)]
+
+
+def _listed(noun: str, messages: Sequence[str]) -> list[str]:
+    """`2 problems:` and the messages below; of many that differ in numbers alone, the first few."""
+    if not messages:
+        return []
+    alike: dict[str, list[str]] = {}
+    for message in messages:
+        alike.setdefault(re.sub(r"[0-9]+", "", message), []).append(message)
+    lines = [f"{len(messages)} {noun}{'s' if len(messages) > 1 else ''}:"]
+    for group in list(alike.values())[:SHOWN_GROUPS]:
+        lines += [f"  {message}" for message in group[:SHOWN_ALIKE]]
+        lines += [f"  and {len(group) - SHOWN_ALIKE} more like this"] if len(group) > SHOWN_ALIKE else []
+    rest = sum(len(group) for group in list(alike.values())[SHOWN_GROUPS:])
+    return [*lines, f"  and {rest} others"] if rest else lines

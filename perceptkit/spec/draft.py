@@ -1,0 +1,111 @@
+"""A tasks file or recipe on its way to a spec: the parts that are valid by themselves, and absolute paths.
+
+Problems between keys (a flip pair that is not a name) must be found in the same pass as problems of single
+keys, so the checks read a draft, in which invalid values are None, instead of the finished model.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from perceptkit.spec.messages import Model, validate
+from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, FolderData, ScenesData, TaskBase, TasksFile
+from perceptkit.spec.yaml_source import KeyPath, Source
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What can be read of a tasks file; invalid values are None in `data` and in the `tasks`."""
+
+    source: Source
+    folder: Path
+    """Where the tasks file lies; its relative paths start here."""
+    data: FolderData | ScenesData | None
+    tasks: dict[str, TaskBase]
+    """Those whose type is known."""
+
+    @classmethod
+    def of(cls, source: Source, folder: Path) -> "Draft":
+        """Salvages what is valid of `source.data`."""
+        data = _mapping(_mapping(source.data).get("data"))
+        data_model = DATA_SOURCES.get(str(data.get("source")))
+        tasks: dict[str, TaskBase] = {}
+        for name, written in _mapping(_mapping(source.data).get("tasks")).items():
+            model = TASK_SPECS.get(str(_mapping(written).get("type")))
+            if model:
+                tasks[name] = _salvage(model, written)
+        return cls(source, folder, _salvage(data_model, data) if data_model else None, tasks)
+
+    def written(self, path: KeyPath) -> Any:
+        """What the file says at `path`; None where it says nothing."""
+        here = self.source.data
+        for part in path:
+            here = _mapping(here).get(part)
+        return here
+
+    def root(self) -> Path | None:
+        """The data root, absolute; None for scenes and where it is not a path."""
+        if isinstance(self.data, FolderData) and self.data.root is not None:
+            return absolute(self.source, ("data", "root"), str(self.data.root), self.folder)
+        return None
+
+    def class_file(self, name: str, classes: str) -> Path:
+        """The file of class names: below the data root, or else beside the tasks file."""
+        root = self.root()
+        beside = absolute(self.source, ("tasks", name, "classes"), classes, self.folder)
+        below = root / classes if root else beside
+        return beside if beside.is_file() and not below.is_file() else below
+
+
+def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
+    """The same tasks file with absolute paths."""
+    draft = Draft(source, folder, spec.data, dict(spec.tasks))
+    changed: dict[str, Any] = {}
+    if isinstance(spec.data, FolderData):
+        changed["data"] = spec.data.model_copy(update={"root": draft.root()})
+    tasks = dict(spec.tasks)
+    for name, task in spec.tasks.items():
+        classes = getattr(task, "classes", None)
+        if isinstance(classes, str):
+            tasks[name] = task.model_copy(update={"classes": str(draft.class_file(name, classes))})
+    return spec.model_copy(update={**changed, "tasks": tasks})
+
+
+def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
+    """The same recipe with an absolute path of the weights."""
+    weights = weights_file(spec.backbone.weights, source, folder)
+    if weights is None:
+        return spec
+    return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"weights": str(weights)})})
+
+
+def weights_file(weights: str, source: Source, folder: Path) -> Path | None:
+    """The path that `backbone.weights` means; None for the words `pretrained` and `none`."""
+    if weights in ("pretrained", "none"):
+        return None
+    return absolute(source, ("backbone", "weights"), weights, folder)
+
+
+def absolute(source: Source, key: KeyPath, path: str, folder: Path) -> Path:
+    """A path written in a file starts from its folder, one typed as `--set` from the working folder."""
+    start = Path.cwd() if source.override_of(key) else folder
+    return Path(os.path.abspath(start / Path(path).expanduser()))
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _salvage(model: type[Model], written: dict[str, Any]) -> Model:
+    """The model with None for whatever is invalid or missing."""
+    try:
+        return validate(model, written)
+    except ValidationError as error:
+        invalid = {details["loc"][0] for details in error.errors() if details["loc"]}
+        valid = {key: written[key] for key in model.model_fields if key in written and key not in invalid}
+        nothing = {k: None for k, info in model.model_fields.items() if k in invalid or info.is_required()}
+        return model.model_construct(**{**nothing, **valid})

@@ -1,0 +1,128 @@
+"""A tasks file or a recipe, from its name to a validated model; all problems of it at once."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from perceptkit.spec.draft import resolve_recipe, resolve_tasks
+from perceptkit.spec.messages import problems_of, validate
+from perceptkit.spec.overrides import apply_overrides, split_overrides
+from perceptkit.spec.problems import Problem, SpecProblems
+from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.recipe_checks import check_recipe
+from perceptkit.spec.shipped import NOUNS, Kind, find_spec, read_text
+from perceptkit.spec.task_checks import check_tasks
+from perceptkit.spec.tasks_file import TasksFile
+from perceptkit.spec.templates import shown
+from perceptkit.spec.yaml_source import Source, read_yaml
+
+SpecModel = TypeVar("SpecModel", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class LoadedTasks:
+    """A validated tasks file."""
+
+    spec: TasksFile
+    """With absolute paths."""
+    path: Path
+    text: str
+    """As typed, without overrides."""
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A validated recipe."""
+
+    spec: Recipe
+    """With absolute paths."""
+    path: Path
+    text: str
+    """As typed, without overrides."""
+
+
+def load_tasks(path_or_name: str | Path, overrides: Iterable[str] = ()) -> LoadedTasks:
+    """Reads, overrides, validates and cross-checks a tasks file; looks for its folders and class files.
+
+    Args:
+        path_or_name: a YAML file, or the name of one that ships with perceptkit.
+        overrides: `key=value` strings, as for `--set`.
+
+    Raises:
+        SpecError: there is no such file. SpecProblems: all that is wrong with what it says.
+    """
+    path, text, source = _read("tasks", path_or_name, overrides)
+    spec = _validated(TasksFile, source, lambda: check_tasks(source, path.parent))
+    return LoadedTasks(resolve_tasks(spec, source, path.parent), path, text)
+
+
+def load_recipe(path_or_name: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
+    """Reads, overrides, validates and cross-checks a recipe; looks for its weights on disk.
+
+    Raises:
+        SpecError: there is no such file. SpecProblems: all that is wrong with what it says.
+    """
+    path, text, source = _read("recipes", path_or_name, overrides)
+    spec = _validated(Recipe, source, lambda: check_recipe(source, path.parent))
+    return LoadedRecipe(resolve_recipe(spec, source, path.parent), path, text)
+
+
+def load_both(
+    tasks: str | Path, recipe: str | Path, overrides: Iterable[str] = ()
+) -> tuple[LoadedTasks, LoadedRecipe]:
+    """Both files of a run. Raises one SpecProblems with the problems of both."""
+    for_tasks, for_recipe = split_overrides(overrides)
+    try:
+        loaded = load_tasks(tasks, for_tasks)
+    except SpecProblems as first:
+        try:
+            load_recipe(recipe, for_recipe)
+        except SpecProblems as second:
+            raise SpecProblems([*first.problems, *second.problems]) from None
+        raise
+    return loaded, load_recipe(recipe, for_recipe)
+
+
+def _read(kind: Kind, path_or_name: str | Path, overrides: Iterable[str]) -> tuple[Path, str, Source]:
+    path = find_spec(kind, path_or_name)
+    text = read_text(path)
+    source = read_yaml(text, shown(path))
+    if source.data is None and source.problems:  # a syntax error leaves nothing to check
+        raise SpecProblems(source.problems)
+    _is_the_other_kind(kind, source)
+    apply_overrides(source, overrides)
+    return Path(os.path.abspath(path)), text, source
+
+
+def _is_the_other_kind(kind: Kind, source: Source) -> None:
+    """Raises one clear problem for a recipe given as tasks file, or the other way round."""
+    models: dict[Kind, type[BaseModel]] = {"tasks": TasksFile, "recipes": Recipe}
+    fields = {k: set(model.model_fields) - {"version", "name"} for k, model in models.items()}
+    other: Kind = "recipes" if kind == "tasks" else "tasks"
+    written = set(source.data) if isinstance(source.data, dict) else set()
+    if written & fields[other] and not written & fields[kind]:
+        message = f"this is a {NOUNS[other]}; expected a {NOUNS[kind]}"
+        raise SpecProblems([source.problem((), message)])
+
+
+def _validated(model: type[SpecModel], source: Source, check: Callable[[], list[Problem]]) -> SpecModel:
+    problems = list(source.problems)
+    spec = None
+    try:
+        spec = validate(model, source.data)
+    except ValidationError as error:
+        problems += problems_of(error, model, source)
+    problems += check()
+    unread = {(problem.line, problem.col) for problem in source.problems if not problem.override}
+    problems[len(source.problems) :] = [
+        problem
+        for problem in problems[len(source.problems) :]
+        if problem.override or (problem.line, problem.col) not in unread  # follows from what was not read
+    ]
+    if spec is None or problems:
+        raise SpecProblems(dict.fromkeys(problems))
+    return spec

@@ -1,0 +1,243 @@
+"""The recipe: how to train, for any tasks file.
+
+A recipe is complete on one screen; `perceptkit describe` prints it with every default filled in.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from perceptkit.spec.strict import Seed, Strict, fault
+
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+def _form_of_workers(value: Any) -> str | None:
+    return {int: "<number>", str: "<auto>"}.get(type(value))
+
+
+Workers: TypeAlias = Annotated[
+    Annotated[NonNegativeInt, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
+    Discriminator(
+        _form_of_workers, custom_error_type="workers", custom_error_message="expected a whole number, or auto"
+    ),
+]
+
+
+def _bits_as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Precision: TypeAlias = Annotated[
+    Literal["auto", "32", "bf16", "16"],
+    BeforeValidator(_bits_as_text),
+    WithJsonSchema({"enum": ["auto", "32", 32, "bf16", "16", 16]}),
+]
+
+
+class BackboneSpec(Strict):
+    """The shared timm trunk."""
+
+    name: str
+    """Any name that `timm.create_model` knows, for example `resnet18`."""
+    weights: str = "pretrained"
+    """`pretrained` (from timm), `none`, or the path of a safetensors file with timm's keys."""
+    args: dict[str, Any] = {}
+    """Passed on to `timm.create_model`, for example `{channels: [32, 64, 128, 256]}`."""
+
+
+class HeadsSpec(Strict):
+    """The neck and the heads."""
+
+    channels: PositiveInt = 64
+    """Width of the feature pyramid that the dense heads read."""
+
+
+SharingMethod: TypeAlias = Literal["adashare", "hard", "single"]
+
+
+class SharingSpec(Strict):
+    """Which blocks the tasks share."""
+
+    method: SharingMethod = "adashare"
+    """`adashare` learns it, `hard` shares all blocks, `single` trains one net per task."""
+    sparsity: NonNegativeFloat = 0.05
+    """Weight (lambda_sp) of the sparsity loss."""
+    sharing: NonNegativeFloat = 0.05
+    """Weight (lambda_sh) of the sharing loss."""
+    formulation: Literal["paper"] = "paper"
+    """The regularisers as the paper prints them."""
+
+
+class StageBase(Strict):
+    """What every train stage has."""
+
+    epochs: PositiveInt
+    """Passes over the train split."""
+    lr: PositiveFloat | None = None
+    """Overrides `optim.lr` for this stage."""
+
+
+class WarmupStage(StageBase):
+    """All blocks on for all tasks."""
+
+    name: Literal["warmup"]
+
+
+class SearchStage(StageBase):
+    """The policy is learned; weights and policy are updated in turn, on disjoint parts of the train split."""
+
+    name: Literal["search"]
+    tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.3)
+    """Gumbel-softmax temperature at the start and its floor; it falls geometrically in between."""
+    curriculum: Literal["top_down", "none"] = "top_down"
+    """`top_down` frees the last block first and one more per `speed` epochs."""
+    speed: PositiveFloat = 1.0
+    """Epochs until the curriculum frees one more block."""
+    policy_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the train split that only the policy sees."""
+    policy_lr: PositiveFloat = 0.01
+    """Learning rate of the policy's logits."""
+
+
+class RetrainStage(StageBase):
+    """The decided plan is fixed and the weights are trained."""
+
+    name: Literal["retrain"]
+    start: Literal["scratch", "search"] = "scratch"
+    """`scratch`: from the initial weights, as in the paper; `search`: from those the search ended with."""
+
+
+StageSpec: TypeAlias = Annotated[WarmupStage | SearchStage | RetrainStage, Field(discriminator="name")]
+
+
+class OptimSpec(Strict):
+    """The optimiser of the weights."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Which one; sgd has momentum 0.9."""
+    lr: PositiveFloat = 1e-3
+    """Highest learning rate of each stage."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Pull of the weights towards zero."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine` brings the learning rate to zero at the end of each stage."""
+    backbone_lr_scale: PositiveFloat = 1.0
+    """Factor of the learning rate in the backbone (below 1 for pretrained weights)."""
+    clip_norm: PositiveFloat | None = None
+    """Largest gradient norm."""
+
+
+class LoaderSpec(Strict):
+    """How batches are made."""
+
+    batch: PositiveInt = 16
+    """Pictures per step and process."""
+    workers: Workers = "auto"
+    """Processes that read pictures; 0 reads in the training process."""
+
+
+class PhotometricSpec(Strict):
+    """One image-only transform of albumentations."""
+
+    name: str
+    """Class name, for example `RandomBrightnessContrast`."""
+    args: dict[str, Any] = {}
+    """Its arguments."""
+
+
+class AugmentSpec(Strict):
+    """Training-time augmentation: geometry moves the picture and every label together."""
+
+    hflip: Probability = 0.0
+    """Probability of mirroring left and right."""
+    vflip: Probability = 0.0
+    """Probability of turning upside down."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle in degrees, to either side."""
+    zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of the scale factor; above 1 crops, below 1 pads."""
+    zoom_depth: Literal["none", "divide"] = "none"
+    """`divide`: zooming by s also divides depth by s, as if the camera had moved."""
+    photometric: list[PhotometricSpec] = []
+    """Image-only transforms, applied in this order."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AugmentSpec":
+        if message := zoom_fault(self.zoom):
+            raise fault("zoom", message)
+        return self
+
+
+def zoom_fault(zoom: Sequence[object]) -> str:
+    """What is wrong with the order of a range of numbers; nothing is wrong with anything else here."""
+    numbers = [end for end in zoom if isinstance(end, int | float)]
+    is_falling = len(zoom) == len(numbers) == 2 and numbers[0] > numbers[1]
+    return f"expected [smallest, largest], got [{numbers[0]:g}, {numbers[1]:g}]" if is_falling else ""
+
+
+STAGES: dict[str, type[StageBase]] = {"warmup": WarmupStage, "search": SearchStage, "retrain": RetrainStage}
+STAGE_ORDER = tuple(STAGES)
+
+
+class Recipe(Strict):
+    """A whole recipe."""
+
+    version: Literal[1] = 1
+    """Of the format of this file."""
+    backbone: BackboneSpec
+    """The shared trunk, for example `{name: resnet18}`."""
+    heads: HeadsSpec = HeadsSpec()
+    """The neck and the heads."""
+    sharing: SharingSpec = SharingSpec()
+    """Which blocks the tasks share."""
+    stages: Annotated[list[StageSpec], Field(min_length=1)]
+    """The train stages, in order: some of warmup, search, retrain."""
+    optim: OptimSpec = OptimSpec()
+    """The optimiser of the weights."""
+    loader: LoaderSpec = LoaderSpec()
+    """How batches are made."""
+    augment: AugmentSpec = AugmentSpec()
+    """Training-time augmentation."""
+    precision: Precision = "auto"
+    """`auto`: bf16 where the GPU has it, else 32."""
+    seed: Seed = 0
+    """Of initial weights, order of pictures, augmentation and policy samples."""
+
+    @model_validator(mode="after")
+    def _stages_fit_method(self) -> "Recipe":
+        for key, message in stage_faults([stage.name for stage in self.stages], self.sharing.method):
+            raise fault(key, message)
+        return self
+
+
+def stage_faults(names: Sequence[str], method: str) -> list[tuple[str, str]]:
+    """What is wrong with the order of the stages, each as (key, message)."""
+    faults = []
+    for i, name in enumerate(names):
+        before = [other for other in names[:i] if STAGE_ORDER.index(other) >= STAGE_ORDER.index(name)]
+        if name in before:
+            faults.append((f"stages.{i}.name", f"a second '{name}'; each stage may occur once"))
+        elif before:
+            order = ", ".join(STAGE_ORDER)
+            faults.append((f"stages.{i}.name", f"'{name}' cannot follow '{before[0]}'; the order is {order}"))
+    if method == "adashare" and "search" not in names:
+        faults.append(
+            ("stages", "there is no stage 'search', in which sharing.method adashare learns its plan")
+        )
+    if method != "adashare" and "search" in names:
+        message = f"sharing.method {method} has nothing to search; drop this stage"
+        faults.append((f"stages.{names.index('search')}.name", message))
+    return faults

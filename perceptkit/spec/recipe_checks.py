@@ -1,0 +1,61 @@
+"""What must hold between the keys of a recipe, and between them and the disk."""
+
+from pathlib import Path
+from typing import get_args
+
+from perceptkit.spec.draft import weights_file
+from perceptkit.spec.problems import Problem, closest
+from perceptkit.spec.recipe import STAGE_ORDER, SharingMethod, stage_faults, zoom_fault
+from perceptkit.spec.templates import shown
+from perceptkit.spec.yaml_source import Source
+
+
+def check_recipe(source: Source, folder: Path) -> list[Problem]:
+    """All problems between keys.
+
+    Args:
+        source: the file's data; need not be valid.
+        folder: where the recipe lies.
+    """
+    data = source.data if isinstance(source.data, dict) else {}
+    return [*_stages(data, source), *_zoom(data, source), *_weights(data, source, folder)]
+
+
+def _zoom(data: dict[str, object], source: Source) -> list[Problem]:
+    augment = data.get("augment")
+    zoom = augment.get("zoom") if isinstance(augment, dict) else None
+    if isinstance(zoom, list) and (message := zoom_fault(zoom)):
+        return [source.problem(("augment", "zoom"), message)]
+    return []
+
+
+def _stages(data: dict[str, object], source: Source) -> list[Problem]:
+    stages = data.get("stages")
+    sharing = data.get("sharing", {})
+    method = sharing.get("method", "adashare") if isinstance(sharing, dict) else None
+    if not isinstance(stages, list) or not stages or method not in get_args(SharingMethod):
+        return []  # reported key by key
+    names = [str(stage.get("name")) if isinstance(stage, dict) else "" for stage in stages]
+    if not set(names) <= set(STAGE_ORDER):
+        return []
+    found = []
+    for key, message in stage_faults(names, str(method)):
+        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        found.append(source.problem(path, message))
+    return found
+
+
+def _weights(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:
+    backbone = data.get("backbone")
+    weights = backbone.get("weights") if isinstance(backbone, dict) else None
+    if not isinstance(weights, str) or (path := weights_file(weights, source, folder)) is None:
+        return []
+    if path.is_file() and path.suffix == ".safetensors":
+        return []
+    if path.is_file():
+        message = f"{shown(path)} is not a .safetensors file; files that can run code are not loaded"
+    elif match := closest(weights, ("pretrained", "none")):
+        message = f"no such file: {shown(path)}; did you mean '{match}'?"
+    else:
+        message = f"no such file: {shown(path)}; expected pretrained, none or a safetensors file"
+    return [source.problem(("backbone", "weights"), message)]

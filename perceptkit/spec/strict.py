@@ -1,0 +1,25 @@
+"""The one base of every spec model: unknown keys are errors and nothing changes after validation."""
+
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Strict(BaseModel):
+    """A frozen pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+def fault(key: str, message: str) -> PydanticCustomError:
+    """What a model's own validator raises: `key` is the place, below the model, that the message is about."""
+    return PydanticCustomError("fault", "{message}", {"message": message, "key": key})

@@ -1,0 +1,130 @@
+"""What must hold between the keys of a tasks file, whatever its source."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from perceptkit.errors import PerceptkitError
+from perceptkit.spec.classes import class_names
+from perceptkit.spec.draft import Draft
+from perceptkit.spec.folder_checks import check_folder
+from perceptkit.spec.problems import Problem, did_you_mean
+from perceptkit.spec.scene_checks import check_scenes
+from perceptkit.spec.tasks_file import (
+    ClassificationSpec,
+    EdgesSpec,
+    FolderData,
+    KeypointsSpec,
+    ScenesData,
+    SegmentationSpec,
+)
+from perceptkit.spec.yaml_source import Source
+
+_TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_EDGE_SOURCES = ("segmentation", "depth", "normals")
+
+
+def check_tasks(source: Source, folder: Path) -> list[Problem]:
+    """All problems between keys, and between the keys and the disk.
+
+    Args:
+        source: the file's data; need not be valid.
+        folder: where the tasks file lies.
+    """
+    draft = Draft.of(source, folder)
+    found = [*_names(draft), *_keypoints(draft), *_edges(draft)]
+    if isinstance(draft.data, FolderData):
+        found += check_folder(draft)
+    if isinstance(draft.data, ScenesData):
+        found += check_scenes(draft)
+    return [*found, *_classes(draft)]
+
+
+def _names(draft: Draft) -> Iterator[Problem]:
+    name = draft.written(("name",))
+    if isinstance(name, str) and not _RUN_NAME.fullmatch(name):
+        message = f"'{name}' cannot name the run folder; use letters, digits, '_', '-' and '.'"
+        yield draft.source.problem(("name",), message)
+    tasks = draft.written(("tasks",))
+    for task in tasks if isinstance(tasks, dict) else ():
+        if task == "image":
+            message = "'image' is the name of the network's input; choose another for the task"
+            yield draft.source.problem(("tasks", task), message, at="key")
+        elif not _TASK_NAME.fullmatch(task):
+            hint = re.sub(r"\W", "_", task, flags=re.ASCII)
+            like = f", for example '{hint}'" if _TASK_NAME.fullmatch(hint) else ""
+            message = f"'{task}' cannot name a network output; use letters, digits and '_'{like}"
+            yield draft.source.problem(("tasks", task), message, at="key")
+
+
+def _keypoints(draft: Draft) -> Iterator[Problem]:
+    for task, spec in draft.tasks.items():
+        if not isinstance(spec, KeypointsSpec):
+            continue
+        for key, names in (("names", spec.names), ("kinds", spec.kinds)):
+            yield from _repeated(draft, ("tasks", task, key), names or ())
+        path = ("tasks", task, "flip_pairs")
+        if spec.kinds is not None and spec.flip_pairs:
+            yield draft.source.problem(path, "flip pairs are pairs of 'names'; 'kinds' have none", at="key")
+            continue
+        paired: set[str] = set()
+        for i, pair in enumerate(spec.flip_pairs or ()):
+            for j, name in enumerate(pair):
+                if spec.names is not None and name not in spec.names:
+                    message = f"'{name}' is not one of names: {', '.join(dict.fromkeys(spec.names))}"
+                    yield draft.source.problem((*path, i, j), message)
+                elif name in paired:
+                    yield draft.source.problem((*path, i, j), f"'{name}' is in a pair already")
+                paired.add(name)
+
+
+def _edges(draft: Draft) -> Iterator[Problem]:
+    tasks = draft.written(("tasks",))
+    types = {task: draft.written(("tasks", task, "type")) for task in draft.tasks}
+    for task, spec in draft.tasks.items():
+        if not isinstance(spec, EdgesSpec) or not spec.derive:
+            continue
+        path = ("tasks", task, "derive")
+        yield from _repeated(draft, path, spec.derive)
+        for i, name in enumerate(spec.derive):
+            if name not in tasks:
+                known = [other for other, kind in types.items() if kind in _EDGE_SOURCES]
+                yield draft.source.problem((*path, i), f"'{name}' is not a task{did_you_mean(name, known)}")
+            elif name in types and types[name] not in _EDGE_SOURCES:
+                message = f"'{name}' is of type {types[name]}; edges derive from {', '.join(_EDGE_SOURCES)}"
+                yield draft.source.problem((*path, i), message)
+
+
+def _classes(draft: Draft) -> Iterator[Problem]:
+    """Names that cannot be read, and too few of them."""
+    if draft.data is None:
+        return
+    root = draft.root()
+    for task, spec in draft.tasks.items():
+        if not isinstance(spec, SegmentationSpec | ClassificationSpec):
+            continue
+        written = draft.written(("tasks", task, "classes"))
+        if written is not None and spec.classes is None:
+            continue  # invalid, and reported
+        if spec.classes is None and (isinstance(spec, SegmentationSpec) or root is None or not root.is_dir()):
+            continue  # missing, and reported; or the scenes' own
+        if spec.classes is None and (not spec.target or "{id}" in spec.target):
+            continue
+        if isinstance(spec.classes, str):
+            spec = spec.model_copy(update={"classes": str(draft.class_file(task, spec.classes))})
+        path = ("tasks", task, "target" if spec.classes is None else "classes")
+        splits = draft.data.splits if isinstance(draft.data, FolderData) else None
+        try:
+            names = class_names(spec, root, splits)  # type: ignore[arg-type]  # split names are words
+        except PerceptkitError as error:
+            yield draft.source.problem(path, str(error))
+            continue
+        if len(names) < 2 and not (isinstance(spec, ClassificationSpec) and spec.multi_label):
+            yield draft.source.problem(path, "one class leaves nothing to tell apart; expected at least 2")
+
+
+def _repeated(draft: Draft, path: tuple[str, ...], names: Sequence[str]) -> Iterator[Problem]:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield draft.source.problem((*path, i), f"'{name}' occurs twice")

@@ -1,0 +1,239 @@
+"""`check`: counts, samples, and the file and values that every fault names."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceptkit.errors import DataError
+from perceptkit.spec.check_files import CheckReport, check_files
+from perceptkit.spec.load import load_tasks
+
+HEAD = """
+name: t
+data: {source: folder, root: data, image: "{split}/{id}.png", size: [32, 32]}
+tasks:
+"""
+H, W = 4, 6
+
+
+def save(path: Path, values) -> None:
+    """Writes an array as the picture or .npy that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        Image.fromarray(np.asarray(values)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for split in ("train", "val", "test"):
+        for image_id in ("1", "2"):
+            save(tmp_path / "data" / split / f"{image_id}.png", np.zeros((H, W, 3), np.uint8))
+    return tmp_path / "data"
+
+
+def check(root: Path, tasks: str, **options) -> CheckReport:
+    (root.parent / "t.yaml").write_text(HEAD + tasks)
+    return check_files(load_tasks(root.parent / "t.yaml"), **options)
+
+
+def one(report: CheckReport) -> str:
+    """The only problem."""
+    assert len(report.problems) == 1, report.problems
+    return report.problems[0]
+
+
+def label_all(root: Path, folder: str, values, ending: str = "png") -> None:
+    for split in ("train", "val", "test"):
+        save(root / folder / split / f"1.{ending}", values)
+
+
+SEG = "  seg: {type: segmentation, target: seg/{split}/{id}.png, classes: 40}\n"
+DEPTH = "  depth: {type: depth, target: depth/{split}/{id}.npy, max: 10}\n"
+NORMALS = "  normals: {type: normals, target: normals/{split}/{id}.png}\n"
+
+
+def test_counts_and_missing_labels(root):
+    label_all(root, "seg", np.full((H, W), 255, np.uint8))
+    save(root / "seg/train/1.png", np.zeros((H, W), np.uint8))
+    save(root / "seg/train/stranger.png", np.zeros((H, W), np.uint8))
+    report = check(root, SEG + "  edges: {type: edges, derive: [seg]}\n")
+    assert (report.splits["train"].images, report.splits["train"].labels) == (2, {"seg": 1, "edges": 1})
+    assert not report.problems and str(report).endswith("ok")
+    assert report.warnings == ["seg/val/1.png has no labelled pixel", "seg/test/1.png has no labelled pixel"]
+
+
+def test_class_id_out_of_range(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    save(root / "seg/train/1.png", np.array([[0, 41, 255, 39]] * 4, np.uint8))
+    report = check(root, SEG)
+    assert one(report) == "seg/train/1.png holds class id 41; 40 classes are declared; 255 is ignored"
+    with pytest.raises(DataError, match="1 problem:\n  seg/train/1.png holds class id 41"):
+        report.raise_problems()
+
+
+def test_many_class_ids(root):
+    label_all(root, "seg", np.arange(50, 74, dtype=np.uint8).reshape(H, W))
+    assert check(root, SEG).problems[0].startswith("seg/train/1.png holds class ids 50, 51, 52 and 21 more; ")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.zeros((H, W, 3), np.uint8), "has shape 4x6x3; expected one value per pixel"),
+        (np.zeros((H, W, 4), np.uint8), "has shape 4x6x4; expected one value per pixel"),
+    ],
+)
+def test_a_colour_picture_is_no_label_map(root, values, reason):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    save(root / "seg/train/1.png", values)
+    assert one(check(root, SEG)) == f"seg/train/1.png {reason}"
+
+
+def test_palette_and_sixteen_bit_labels(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint16))
+    palette = Image.fromarray(np.full((H, W), 39, np.uint8)).convert("P")
+    palette.putdata([39] * (H * W))
+    palette.save(root / "seg/train/1.png")
+    assert not check(root, SEG).problems
+
+
+def test_size_mismatch_is_a_warning(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    save(root / "seg/train/1.png", np.zeros((2 * H, W), np.uint8))
+    report = check(root, SEG)
+    assert not report.problems
+    assert report.warnings == ["seg/train/1.png is 6x8 pixels, its picture 6x4; both are resized"]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem", "warning"),
+    [
+        ([[1.0, -2.0]], "holds negative depth (-2 m); 0 means invalid", None),
+        ([[1.0, np.nan]], None, "holds NaN in 50 % of its pixels; they are invalid"),
+        ([[0.0, np.inf]], None, "has no valid depth"),
+        (
+            [[1000.0, 2000.0]],
+            None,
+            "is mostly invalid: its median is 1500 m, above max 10; is 'scale' right?",
+        ),
+        ([[1.0, 2.0]], None, None),
+    ],
+)
+def test_depth(root, values, problem, warning):
+    label_all(root, "depth", np.ones((H, W)), "npy")
+    save(root / "depth/train/1.npy", np.repeat(np.repeat(np.array(values), 4, 0), 3, 1))
+    report = check(root, DEPTH)
+    assert report.problems == ([f"depth/train/1.npy {problem}"] if problem else [])
+    assert report.warnings == ([f"depth/train/1.npy {warning}"] if warning else [])
+
+
+def test_normals_in_the_wrong_frame(root):
+    towards_viewer = np.full((H, W, 3), (128, 128, 0), np.uint8)  # camera axes: z = -1
+    label_all(root, "normals", towards_viewer)
+    assert not check(root, NORMALS).warnings
+    report = check(root, NORMALS.replace("}\n", "}").replace("png}", "png, frame: opengl}"))
+    assert "100 % of its normals point away from the viewer; is 'frame: opengl' right?" in report.warnings[0]
+
+
+def test_normals_of_wrong_length(root):
+    label_all(root, "normals", np.full((H, W, 3), (255, 255, 1), np.uint8))
+    assert (
+        check(root, NORMALS).problems[0].startswith("normals/train/1.png holds vectors of median length 1.7")
+    )
+
+
+def test_broken_files(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    label_all(root, "depth", np.ones((H, W)), "npy")
+    (root / "seg/train/1.png").write_bytes(b"not a picture")
+    np.save(root / "depth/train/1.npy", np.array([{}], object), allow_pickle=True)
+    (root / "train/1.png").write_bytes((root / "train/2.png").read_bytes()[:40])
+    problems = check(root, SEG + DEPTH).problems
+    starts = [
+        "train/1.png cannot be read: ",
+        "seg/train/1.png cannot be read: ",
+        "depth/train/1.npy cannot be read: ",
+    ]
+    assert len(problems) == 3
+    assert all(p.startswith(start) for p, start in zip(problems, starts, strict=True)), problems
+
+
+NAMED = "  kp: {type: keypoints, target: kp/{split}/{id}.json, names: [left, right]}\n"
+
+
+@pytest.mark.parametrize(
+    ("points", "problem"),
+    [
+        ('{"left": [1, 2, 2], "right": [0, 0, 0]}', None),
+        ('{"left": [1, 2], "right": null}', None),
+        ('{"left": [1]}', "left is [1]; expected [x, y] or [x, y, visibility]"),
+        (
+            '{"left": [1, 2, 3]}',
+            "left has visibility 3; expected 0 (no label), 1 (hidden) or 2 (visible)",
+        ),
+        ('{"lft": [1, 2, 2]}', "has a point 'lft', which is not one of names; did you mean 'left'?"),
+        ("[[1, 2, 2]]", "is not a mapping of names to [x, y, visibility]"),
+        ('{"left": [1, NaN, 2]}', "left is [1, NaN, 2]; expected [x, y] or [x, y, visibility]"),
+        ("{", "is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ],
+)
+def test_named_points(root, points, problem):
+    for split in ("train", "val", "test"):
+        (root / "kp" / split).mkdir(parents=True)
+        (root / "kp" / split / "1.json").write_text("{}")
+    (root / "kp/train/1.json").write_text(points)
+    report = check(root, NAMED)
+    assert report.problems == ([f"kp/train/1.json {problem}"] if problem else [])
+
+
+def test_point_kinds_of_a_whole_split(root):
+    for split in ("train", "val", "test"):
+        (root / f"kp_{split}.json").write_text(json.dumps({"1": [[1, 2, 0]], "9": []}))
+    (root / "kp_train.json").write_text(json.dumps({"1": [[1, 2, 1], "x", [1, 2, "corner"]], "2": []}))
+    report = check(root, "  kp: {type: keypoints, target: kp_{split}.json, kinds: [corner]}\n")
+    assert report.splits["train"].labels == {"kp": 2} and report.splits["val"].labels == {"kp": 1}
+    assert report.problems == [
+        "kp_train.json: 1 point 0 is of kind 1; expected one of: 0 (corner)",
+        'kp_train.json: 1 point 1 is "x"; expected [x, y, kind]',
+    ]
+    assert report.warnings[0] == "kp_val.json labels '9', but there is no such picture"
+
+
+def test_unknown_class_in_a_csv(root):
+    (root / "room.csv").write_text("id,label\n1,kitchen\n2,kichen\n")
+    report = check(root, "  room: {type: classification, target: room.csv, classes: [bath, kitchen]}\n")
+    expected = "room.csv: 2 has the label 'kichen', which is not one of the classes; did you mean 'kitchen'?"
+    assert set(report.problems) == {expected}
+
+
+def test_no_label_at_all(root):
+    label_all(root, "depth", np.ones((H, W)), "npy")
+    report = check(root, SEG + DEPTH)
+    assert one(report) == "seg: no picture of train has a label (seg/train/*.png)"
+    assert len(report.warnings) == 2  # val, test
+
+
+def test_a_sample_is_spread_and_said(root):
+    for i in range(10):
+        save(root / f"train/x{i}.png", np.zeros((H, W, 3), np.uint8))
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    report = check(root, SEG, sample=5)
+    assert report.splits["train"].opened == 5
+    assert "opened 5 of 12 pictures of train; --everything opens all" in str(report)
+    assert check(root, SEG, everything=True, sample=5).splits["train"].opened == 12
+
+
+def test_scenes_have_all_labels(tmp_path):
+    (tmp_path / "t.yaml").write_text("name: x\ndata: {source: scenes}\ntasks: {d: {type: depth}}\n")
+    report = check_files(load_tasks(tmp_path / "t.yaml"))
+    assert {split: counts.images for split, counts in report.splits.items()} == {
+        "train": 1000,
+        "val": 200,
+        "test": 300,
+    }
+    assert str(report).endswith("ok")
