@@ -1,0 +1,189 @@
+"""Segmentation: one class per pixel.
+
+Loss: cross-entropy, averaged over the labelled pixels of the batch.
+
+Metrics, counted over all labelled pixels of the data set:
+
+    pixel_acc = right pixels / labelled pixels
+    IoU_c     = |predicted c and labelled c| / |predicted c or labelled c|
+    miou      = mean of IoU_c over the classes that occur in the labels of the evaluated data
+
+A class that is declared but never labelled there is left out of the mean; predicting it still costs, because
+those pixels are missing from the classes they belong to. Unlabelled pixels count nowhere.
+
+Shapes: B images, C classes, H W pixels. Targets are int64 class ids, -1 = unlabelled.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from perceptkit.errors import DataError
+from perceptkit.spec.tasks_file import SegmentationSpec
+from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, divide_by_labelled
+from perceptkit.tasks.heads import DenseHead
+from perceptkit.tasks.label_arrays import read_label_map, shown
+from perceptkit.tasks.palette import DARK, class_colours
+from perceptkit.tasks.resize import resize_output
+
+UNLABELLED = -1
+OPACITY = 0.65
+"""Of the class colour over the picture."""
+
+
+def pixel_loss(output_BCHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """Mean cross-entropy over labelled pixels; 0 with a gradient of 0 where there are none."""
+    total = F.cross_entropy(output_BCHW.float(), target_BHW, ignore_index=UNLABELLED, reduction="sum")
+    return divide_by_labelled(total, target_BHW != UNLABELLED)
+
+
+def class_counts(output_BCHW: Tensor, target_BHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labelled pixels of each image by class, each (B, C) int64: found right, labelled, predicted."""
+    B, C = output_BCHW.shape[:2]
+    predicted_BHW = output_BCHW.max(1).indices  # ten times as fast as argmax over channels on a CPU
+    known_BHW = target_BHW != UNLABELLED
+    image_B11 = torch.arange(B, device=target_BHW.device).view(B, 1, 1)
+
+    def count(class_BHW: Tensor, where_BHW: Tensor) -> Tensor:
+        return torch.bincount((image_B11 * C + class_BHW)[where_BHW], minlength=B * C).view(B, C)
+
+    right_BHW = known_BHW & (predicted_BHW == target_BHW)
+    return count(target_BHW, right_BHW), count(target_BHW, known_BHW), count(predicted_BHW, known_BHW)
+
+
+def mean_iou(right_C: Tensor, labelled_C: Tensor, predicted_C: Tensor) -> Tensor:
+    """Mean IoU over the classes with labelled pixels, over the last dimension; NaN where there are none."""
+    iou_C = right_C / (labelled_C + predicted_C - right_C)
+    return torch.where(labelled_C > 0, iou_C, torch.nan).nanmean(-1)
+
+
+class SegmentationMetric(Metric):
+    """`miou` and `pixel_acc` from pixel counts per class."""
+
+    full_state_update = False
+    right: Tensor
+    labelled: Tensor
+    predicted: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for name in ("right", "labelled", "predicted"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Adds a batch: (B, C, H, W) logits and (B, H, W) class ids."""
+        right, labelled, predicted = class_counts(output, target)
+        self.right += right.sum(0)
+        self.labelled += labelled.sum(0)
+        self.predicted += predicted.sum(0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Shares in [0, 1]; NaN where no pixel is labelled."""
+        miou = mean_iou(self.right, self.labelled, self.predicted)
+        return {"miou": miou, "pixel_acc": self.right.sum() / self.labelled.sum()}
+
+
+class Segmentation(Task):
+    """One class per pixel, from a picture of class ids."""
+
+    type: ClassVar[str] = "segmentation"
+    geometry: ClassVar[Geometry] = "label_map"
+    dense: ClassVar[bool] = True
+    metric_info: Mapping[str, MetricInfo] = {
+        "miou": MetricInfo(higher_is_better=True),
+        "pixel_acc": MetricInfo(higher_is_better=True),
+    }
+    primary = "miou"
+    spec: SegmentationSpec
+
+    def __init__(self, name: str, spec: SegmentationSpec, labels: list[str]) -> None:
+        super().__init__(name, spec)
+        self._labels = list(labels)
+        small = len(labels) <= 255
+        self.mask_dtype = np.dtype(np.uint8 if small else np.uint16)
+        self.mask_unlabelled = 255 if small else 65535
+
+    @property
+    def out_channels(self) -> int:
+        return len(self._labels)
+
+    @property
+    def labels(self) -> list[str]:
+        return self._labels
+
+    def read(self, path: Path, image_id: str) -> np.ndarray:
+        """(H, W) int64 from a grey or palette picture, or a .npy of whole numbers."""
+        values = read_label_map(path)
+        if values.dtype.kind == "f":
+            raise DataError(f"{path} holds values of type {values.dtype}; expected whole class ids")
+        ids = values.astype(np.int64)
+        ignored = ids == self.spec.ignore_index
+        wrong = ~ignored & ((ids < 0) | (ids >= len(self._labels)))
+        if wrong.any():
+            noun = "class id" if len(np.unique(ids[wrong])) == 1 else "class ids"
+            raise DataError(
+                f"{path} holds {noun} {shown(ids[wrong])}; {len(self._labels)} classes are declared; "
+                f"{self.spec.ignore_index} is ignored"
+            )
+        return np.where(ignored, UNLABELLED, ids)
+
+    def missing(self, size_HW: tuple[int, int]) -> np.ndarray:
+        return np.full(size_HW, UNLABELLED, dtype=np.int64)
+
+    def is_labelled(self, target: Tensor) -> Tensor:
+        return (target != UNLABELLED).flatten(1).any(1)
+
+    def head(self, in_channels: int) -> nn.Module:
+        return DenseHead(in_channels, self.out_channels)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return pixel_loss(output, target)
+
+    def metric(self) -> Metric:
+        return SegmentationMetric(len(self._labels))
+
+    def quality(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean IoU over the classes in the image's own label: small objects count as much as walls."""
+        return mean_iou(*class_counts(output, target))
+
+    def constant_output(self, targets: Iterable[Tensor], size_HW: tuple[int, int]) -> Tensor:
+        """The class with the most labelled pixels, everywhere."""
+        count_C = torch.zeros(len(self._labels), dtype=torch.long)
+        for target in targets:
+            count_C += torch.bincount(target[target != UNLABELLED].cpu(), minlength=len(count_C))
+        one_hot_C = F.one_hot(count_C.argmax(), len(count_C)).float()
+        return one_hot_C.view(1, -1, 1, 1).expand(1, -1, *size_HW)
+
+    def decode(self, output: Tensor, size_HW: tuple[int, int], input_HW: tuple[int, int]) -> Prediction:
+        """`mask` (H, W) of class ids, uint8 (uint16 from 256 classes on), and the names of `classes`."""
+        # class by class: all logits at the size of a 12-megapixel picture may not fit into memory
+        best = resize_output(output[:, :1], size_HW)
+        mask = torch.zeros_like(best, dtype=torch.int32)
+        for i in range(1, output.shape[1]):
+            logit = resize_output(output[:, i : i + 1], size_HW)
+            mask = torch.where(logit > best, i, mask)
+            best = torch.maximum(logit, best)
+        return self._prediction(mask[0, 0])
+
+    def draw(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
+        """The classes' colours over the picture; unlabelled pixels are dark."""
+        mask: np.ndarray = prediction.values["mask"]
+        unlabelled = mask == self.mask_unlabelled
+        colours = class_colours(len(self._labels))[np.where(unlabelled, 0, mask)]
+        blend = (1 - OPACITY) * image + OPACITY * colours
+        drawn: np.ndarray = np.rint(np.where(unlabelled[..., None], DARK * image, blend)).astype(np.uint8)
+        return drawn
+
+    def as_prediction(self, target: Tensor, input_HW: tuple[int, int]) -> Prediction:
+        """Unlabelled pixels hold the largest value of the mask's type, 255 or 65535."""
+        return self._prediction(torch.where(target == UNLABELLED, self.mask_unlabelled, target))
+
+    def _prediction(self, mask_HW: Tensor) -> Prediction:
+        mask = mask_HW.cpu().numpy().astype(self.mask_dtype)
+        return Prediction(self.name, self.type, {"mask": mask, "classes": self._labels})

@@ -1,0 +1,60 @@
+"""All task types, and the tasks that a tasks file declares."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceptkit.spec.classes import class_names
+from perceptkit.spec.tasks_file import (
+    ClassificationSpec,
+    FolderData,
+    KeypointsSpec,
+    SegmentationSpec,
+    TaskBase,
+    TasksFile,
+)
+from perceptkit.tasks.base import Task
+from perceptkit.tasks.classification import Classification
+from perceptkit.tasks.depth import Depth
+from perceptkit.tasks.edges import Edges
+from perceptkit.tasks.keypoints import Keypoints
+from perceptkit.tasks.normals import Normals
+from perceptkit.tasks.segmentation import Segmentation
+
+TASKS: dict[str, Any] = {
+    task.type: task for task in (Segmentation, Depth, Normals, Keypoints, Edges, Classification)
+}
+"""Task classes by `type`; each is called with the task's name, its spec and the names of its outputs."""
+
+
+def build_tasks(tasks_file: TasksFile, labels: Mapping[str, list[str]] | None = None) -> dict[str, Task]:
+    """The declared tasks by name, in the order of the file.
+
+    Args:
+        tasks_file: with absolute paths.
+        labels: names of a task's classes or points, where they are known already and must not be looked up.
+
+    Raises:
+        SpecError: a task's classes cannot be found.
+    """
+    return {
+        name: TASKS[spec.type](name, spec, (labels or {}).get(name) or output_names(spec, tasks_file))
+        for name, spec in tasks_file.tasks.items()
+    }
+
+
+def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
+    """The names of a task's classes or points; none for types whose outputs have no names."""
+    data = tasks_file.data
+    if isinstance(spec, SegmentationSpec | ClassificationSpec):
+        if isinstance(data, FolderData):
+            return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
+        return class_names(spec, None)
+    if isinstance(spec, KeypointsSpec):
+        return list(spec.names or spec.kinds or _scene_points())
+    return []
+
+
+def _scene_points() -> list[str]:
+    from perceptkit.spec.scene_labels import SCENE_KEYPOINTS
+
+    return list(SCENE_KEYPOINTS)
