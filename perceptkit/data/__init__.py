@@ -1,0 +1,1 @@
+"""Sources to batches: readers, geometry, the built-in scenes."""

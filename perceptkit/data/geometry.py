@@ -1,0 +1,158 @@
+"""Flips, rotation and zoom: one sampled set of parameters moves the picture and every target.
+
+    op      image     class ids, edges      depth             normals                   points
+    h-flip  flip      flip                  flip              flip, x = -x              x -> W-1-x, swap pairs
+    v-flip  flip      flip                  flip              flip, y = -y              y -> H-1-y
+    rotate  bilinear  nearest, fill ignore  nearest, fill 0   rotate (x, y), fill 0     turn; outside: hidden
+    zoom s  bilinear  nearest               nearest, / s (*)  n_z * s, renormalise (*)  scale about the centre
+
+(*) with `zoom_depth: divide`: the picture then is what a camera nearer by s would see of a distant scene.
+
+Positive angles turn the picture counter-clockwise as seen. Camera axes: x right, y down, z forward.
+Flips are exact; rotation and zoom are one affine map about the centre ((W-1)/2, (H-1)/2).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from perceptkit.data.sample import Sample
+from perceptkit.spec.recipe import AugmentSpec
+from perceptkit.tasks.base import Task
+
+FILL = {"segmentation": -1, "edges": -1, "depth": 0, "normals": 0}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One sampled set of parameters."""
+
+    hflip: bool = False
+    vflip: bool = False
+    angle_deg: float = 0.0
+    """Counter-clockwise as seen."""
+    zoom: float = 1.0
+    """Above 1 the picture is enlarged and cropped, below 1 shrunk and padded."""
+    divide_depth: bool = False
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether pixels have to be interpolated."""
+        return self.angle_deg != 0 or self.zoom != 1
+
+    def matrix(self, size_HW: tuple[int, int]) -> np.ndarray:
+        """(2, 3): old pixel coordinates -> new ones."""
+        cx, cy = (size_HW[1] - 1) / 2, (size_HW[0] - 1) / 2
+        # y points down, so a counter-clockwise turn has the sine's sign flipped
+        cos, sin = math.cos(math.radians(self.angle_deg)), math.sin(math.radians(self.angle_deg))
+        a, b = self.zoom * cos, self.zoom * sin
+        return np.array([[a, b, cx - a * cx - b * cy], [-b, a, cy + b * cx - a * cy]])
+
+
+def sample_geometry(augment: AugmentSpec, rng: np.random.Generator) -> Geometry:
+    """Draws one set; always the same number of random values, so that keys do not shift each other's luck."""
+    flips, angle, zoom = rng.random(2), rng.uniform(-1, 1), rng.random()
+    low, high = math.log(augment.zoom[0]), math.log(augment.zoom[1])
+    return Geometry(
+        hflip=bool(flips[0] < augment.hflip),
+        vflip=bool(flips[1] < augment.vflip),
+        angle_deg=angle * augment.rotate,
+        zoom=math.exp(low + zoom * (high - low)),
+        divide_depth=augment.zoom_depth == "divide",
+    )
+
+
+def apply_geometry(sample: Sample, geometry: Geometry, tasks: Mapping[str, Task]) -> Sample:
+    """The moved sample; the one given is not changed."""
+    size_HW = (sample.image.shape[0], sample.image.shape[1])
+    image = _flip(sample.image, geometry, axes=(1, 0))
+    if geometry.is_affine:
+        image = cv2.warpAffine(image, geometry.matrix(size_HW), size_HW[::-1], flags=cv2.INTER_LINEAR)
+    targets = {name: move_target(t, tasks[name], geometry, size_HW) for name, t in sample.targets.items()}
+    return Sample(sample.id, np.ascontiguousarray(image), targets)
+
+
+def move_target(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple[int, int]) -> np.ndarray:
+    """One target, by the table of the module's docstring."""
+    if task.geometry == "none":
+        return target
+    if task.geometry == "points":
+        return _move_points(target, task, geometry, size_HW)
+    moved = _flip(target, geometry, axes=(-1, -2))
+    if geometry.is_affine:
+        moved = _warp(moved, geometry, size_HW, FILL[task.type])
+    if task.geometry == "normals":
+        moved = _turn_normals(moved, geometry)
+    if task.geometry == "depth" and geometry.divide_depth:
+        moved = moved / np.float32(geometry.zoom)
+    return np.ascontiguousarray(moved, dtype=target.dtype)
+
+
+def _flip(array: np.ndarray, geometry: Geometry, axes: tuple[int, int]) -> np.ndarray:
+    if geometry.hflip:
+        array = np.flip(array, axes[0])
+    if geometry.vflip:
+        array = np.flip(array, axes[1])
+    return array
+
+
+def _warp(target: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], fill: float) -> np.ndarray:
+    """Nearest-pixel warp of (H, W) or (C, H, W). Coordinates are computed here: OpenCV's own nearest
+    warp rounds to a 1/32 grid, which moves labels against points."""
+    inverse = cv2.invertAffineTransform(geometry.matrix(size_HW))
+    ys, xs = np.mgrid[: size_HW[0], : size_HW[1]]
+    from_x = np.rint(inverse[0, 0] * xs + inverse[0, 1] * ys + inverse[0, 2]).astype(int)
+    from_y = np.rint(inverse[1, 0] * xs + inverse[1, 1] * ys + inverse[1, 2]).astype(int)
+    inside = (from_x >= 0) & (from_x < size_HW[1]) & (from_y >= 0) & (from_y < size_HW[0])
+    moved = target[..., from_y.clip(0, size_HW[0] - 1), from_x.clip(0, size_HW[1] - 1)]
+    return np.where(inside, moved, np.asarray(fill, dtype=target.dtype))
+
+
+def _turn_normals(normals_3HW: np.ndarray, geometry: Geometry) -> np.ndarray:
+    x, y, z = (n.copy() for n in normals_3HW)
+    if geometry.hflip:
+        x = -x
+    if geometry.vflip:
+        y = -y
+    if geometry.angle_deg:
+        cos, sin = math.cos(math.radians(geometry.angle_deg)), math.sin(math.radians(geometry.angle_deg))
+        x, y = cos * x + sin * y, -sin * x + cos * y
+    if geometry.divide_depth and geometry.zoom != 1:
+        z = z * geometry.zoom
+    turned = np.stack([x, y, z])
+    norm = np.linalg.norm(turned, axis=0)
+    return np.where(norm > 0, turned / np.maximum(norm, 1e-12), 0)
+
+
+def _move_points(
+    points_N3: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple[int, int]
+) -> np.ndarray:
+    named = bool(getattr(task, "has_names", True))
+    held = points_N3[:, 2] > 0 if named else points_N3[:, 2] >= 0  # NaN holds nothing
+    height, width = size_HW
+    moved = points_N3.copy()
+    x, y = points_N3[held, 0].astype(float), points_N3[held, 1].astype(float)
+    if geometry.hflip:
+        x = width - 1 - x
+    if geometry.vflip:
+        y = height - 1 - y
+    if geometry.is_affine:
+        matrix = geometry.matrix(size_HW)
+        x, y = (row[0] * x + row[1] * y + row[2] for row in matrix)
+    moved[held, 0], moved[held, 1] = x, y
+    outside = held & ~_inside(moved, size_HW)
+    if named:
+        moved[outside & (points_N3[:, 2] == 2), 2] = 1  # labelled, no longer visible
+        if geometry.hflip:
+            moved = moved[task.flip_index]  # type: ignore[attr-defined]  # keypoints have one
+        return moved
+    moved[outside] = (0.0, 0.0, -1.0)
+    return moved
+
+
+def _inside(points_N3: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
+    x, y = points_N3[:, 0], points_N3[:, 1]
+    return (x >= -0.5) & (x < size_HW[1] - 0.5) & (y >= -0.5) & (y < size_HW[0] - 0.5)

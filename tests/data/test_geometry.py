@@ -1,0 +1,343 @@
+"""Each rule of the geometry table by hand, and picture and labels moving together."""
+
+import math
+
+import numpy as np
+import pytest
+
+from perceptkit.data.geometry import Geometry, apply_geometry, move_target, sample_geometry
+from perceptkit.data.sample import Sample
+from perceptkit.spec.recipe import AugmentSpec
+
+HFLIP, VFLIP = Geometry(hflip=True), Geometry(vflip=True)
+QUARTER = Geometry(angle_deg=90)
+"""Counter-clockwise as seen: what is on the right comes to the top."""
+
+MAP_HW = np.array([[0, 1, 2], [3, 4, 5]])
+MIRRORED = [[2, 1, 0], [5, 4, 3]]
+UPSIDE_DOWN = [[3, 4, 5], [0, 1, 2]]
+
+WIDE = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 1, 2], [3, 4, 5, 6, 7]])
+# about the centre (2, 1): the middle 3x3, [[2, 3, 4], [7, 8, 1], [4, 5, 6]], is turned; -9 marks what is new
+WIDE_TURNED = np.array([[-9, 4, 1, 6, -9], [-9, 3, 8, 5, -9], [-9, 2, 7, 4, -9]])
+
+
+def same(array, expected):
+    np.testing.assert_array_equal(array, expected)
+
+
+def move(task, target, geometry, size_HW=None):
+    target = np.asarray(target)
+    return move_target(target, task, geometry, size_HW or target.shape[-2:])
+
+
+def picture(grey_HW):
+    return Sample("a", np.repeat(np.asarray(grey_HW, np.uint8)[..., None], 3, axis=2), {})
+
+
+def grey(sample):
+    return sample.image[..., 0]
+
+
+# pictures
+
+
+def test_hflip_of_a_picture():
+    same(grey(apply_geometry(picture(MAP_HW), HFLIP, {})), MIRRORED)
+
+
+def test_vflip_of_a_picture():
+    same(grey(apply_geometry(picture(MAP_HW), VFLIP, {})), UPSIDE_DOWN)
+
+
+def test_rotation_of_a_picture_fills_black():
+    same(grey(apply_geometry(picture(WIDE), QUARTER, {})), np.where(WIDE_TURNED == -9, 0, WIDE_TURNED))
+
+
+def test_zoom_of_a_picture_is_bilinear():
+    # centre 1.5: new x comes from (x + 1.5) / 2 = .75, 1.25, 1.75, 2.25
+    zoomed = grey(apply_geometry(picture([[0, 40, 80, 120]] * 4), Geometry(zoom=2), {}))
+    same(zoomed, [[30, 50, 70, 90]] * 4)
+
+
+# maps of class ids and of edges
+
+
+@pytest.mark.parametrize("geometry, expected", [(HFLIP, MIRRORED), (VFLIP, UPSIDE_DOWN)])
+def test_flips_of_maps(tasks, geometry, expected):
+    same(move(tasks["seg"], MAP_HW, geometry), expected)
+    same(move(tasks["edges"], MAP_HW[None] / 5, geometry), np.array([expected]) / 5)
+
+
+def test_rotation_fills_class_maps_and_edges_with_ignored(tasks):
+    expected = np.where(WIDE_TURNED == -9, -1, WIDE_TURNED)
+    turned = move(tasks["seg"], WIDE, QUARTER)
+    same(turned, expected)
+    assert turned.dtype == WIDE.dtype
+    same(move(tasks["edges"], WIDE[None].astype(np.float32), QUARTER), expected[None])
+
+
+def test_zoom_of_maps_is_nearest(tasks):
+    quarters = np.array([[9, 9, 9, 9], [9, 1, 2, 9], [9, 3, 4, 9], [9, 9, 9, 9]])
+    expected = [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    same(move(tasks["seg"], quarters, Geometry(zoom=2)), expected)
+    same(move(tasks["edges"], quarters[None].astype(np.float32), Geometry(zoom=2)), [expected])
+
+
+def test_zooming_out_pads_with_ignored(tasks):
+    # centre 2: new pixels 1, 2, 3 come from 0, 2, 4
+    rows = np.arange(25).reshape(5, 5) % 9
+    shrunk = move(tasks["seg"], rows, Geometry(zoom=0.5))
+    same(shrunk[1:4, 1:4], rows[::2, ::2])
+    shrunk[1:4, 1:4] = -1
+    assert (shrunk == -1).all()
+
+
+# depth
+
+
+@pytest.mark.parametrize("geometry, expected", [(HFLIP, MIRRORED), (VFLIP, UPSIDE_DOWN)])
+def test_flips_of_depth(tasks, geometry, expected):
+    same(move(tasks["depth"], MAP_HW[None].astype(np.float32), geometry), [expected])
+
+
+def test_rotation_fills_depth_with_invalid(tasks):
+    turned = move(tasks["depth"], WIDE[None].astype(np.float32), QUARTER)
+    same(turned, np.where(WIDE_TURNED == -9, 0, WIDE_TURNED)[None])
+
+
+@pytest.mark.parametrize("divide, expected", [(False, 6.0), (True, 3.0)])
+def test_zoom_divides_depth_only_if_asked(tasks, divide, expected):
+    depth = np.full((1, 4, 4), 6, np.float32)
+    zoomed = move(tasks["depth"], depth, Geometry(zoom=2, divide_depth=divide))
+    assert zoomed.dtype == np.float32
+    same(zoomed, np.full((1, 4, 4), expected))
+
+
+def test_invalid_depth_stays_invalid(tasks):
+    same(move(tasks["depth"], np.zeros((1, 4, 4), np.float32), Geometry(True, True, 30, 0.5, True)), 0)
+
+
+# normals
+
+
+def vectors(*rows):
+    """(3, 1, n): one pixel per vector."""
+    return np.array(rows, np.float32).T[:, None]
+
+
+def test_hflip_of_normals_negates_x(tasks):
+    moved = move(tasks["normals"], vectors((0.6, 0, -0.8), (0, 0.6, -0.8)), HFLIP)
+    same(moved, vectors((0, 0.6, -0.8), (-0.6, 0, -0.8)))
+
+
+def test_vflip_of_normals_negates_y(tasks):
+    moved = move(tasks["normals"], vectors((0.6, 0, -0.8), (0, 0.6, -0.8)), VFLIP)
+    same(moved, vectors((0.6, 0, -0.8), (0, -0.6, -0.8)))
+
+
+def constant(vector, size=5):
+    return np.broadcast_to(np.array(vector, np.float32)[:, None, None], (3, size, size)).copy()
+
+
+def test_rotation_turns_normals(tasks):
+    # to the right becomes up (y points down), up becomes to the left
+    right_to_up = move(tasks["normals"], constant((0.6, 0, -0.8)), QUARTER)
+    np.testing.assert_allclose(right_to_up, constant((0, -0.6, -0.8)), atol=1e-7)
+    up_to_left = move(tasks["normals"], constant((0, -1, 0)), QUARTER)
+    np.testing.assert_allclose(up_to_left, constant((-1, 0, 0)), atol=1e-7)
+
+
+def test_rotation_by_thirty_degrees(tasks):
+    turned = move(tasks["normals"], constant((0, -1, 0)), Geometry(angle_deg=30))[:, 2, 2]
+    np.testing.assert_allclose(turned, (-0.5, -math.sqrt(3) / 2, 0), atol=1e-6)
+
+
+def test_rotation_fills_normals_with_invalid_and_keeps_length_one(tasks):
+    turned = move(tasks["normals"], constant((0.6, 0, -0.8), size=16), Geometry(angle_deg=45))
+    length = np.linalg.norm(turned, axis=0)
+    same(turned[:, 0, 0], 0)
+    np.testing.assert_allclose(length[length > 0], 1, atol=1e-6)
+
+
+def test_zoom_leaves_normals_unless_depth_is_divided(tasks):
+    normals = constant((0.6, 0, -0.8))
+    np.testing.assert_allclose(move(tasks["normals"], normals, Geometry(zoom=2)), normals, atol=1e-7)
+    moved = move(tasks["normals"], normals, Geometry(zoom=2, divide_depth=True))
+    # (.6, 0, -1.6) has the length sqrt(.36 + 2.56)
+    np.testing.assert_allclose(moved, constant((0.3511234, 0, -0.9363292)), atol=1e-6)
+
+
+def test_invalid_normals_stay_invalid(tasks):
+    same(move(tasks["normals"], np.zeros((3, 4, 4), np.float32), Geometry(True, True, 30, 2, True)), 0)
+
+
+# points
+
+
+def points(*rows):
+    return np.array(rows, np.float32)
+
+
+LEFT_RIGHT_NOSE = points((1, 2, 2), (4, 0, 1), (0, 0, 0))
+
+
+def test_hflip_of_names_swaps_pairs_and_keeps_visibility(tasks):
+    # width 6: x -> 5 - x; the point called left was right before
+    moved = move(tasks["points"], LEFT_RIGHT_NOSE, HFLIP, (4, 6))
+    same(moved, points((1, 0, 1), (4, 2, 2), (0, 0, 0)))
+
+
+def test_vflip_of_names_swaps_nothing(tasks):
+    moved = move(tasks["points"], LEFT_RIGHT_NOSE, VFLIP, (4, 6))
+    same(moved, points((1, 1, 2), (4, 3, 1), (0, 0, 0)))
+
+
+def test_rotation_of_names(tasks):
+    # 5x5, centre (2, 2): (4, 2) on the right comes to the top, (2, 0) on the top to the left
+    moved = move(tasks["points"], points((4, 2, 2), (2, 0, 1), (0, 0, 0)), QUARTER, (5, 5))
+    np.testing.assert_allclose(moved, points((2, 0, 2), (0, 2, 1), (0, 0, 0)), atol=1e-6)
+
+
+def test_names_outside_are_no_longer_visible(tasks):
+    # zoom 2 about (2, 2): (1, 2) -> (0, 2) stays inside, (0, 2) -> (-2, 2) does not
+    moved = move(tasks["points"], points((1, 2, 2), (0, 2, 2), (0, 1, 1)), Geometry(zoom=2), (5, 5))
+    np.testing.assert_allclose(moved, points((0, 2, 2), (-2, 2, 1), (-2, 0, 1)), atol=1e-6)
+
+
+def test_kinds_move_and_leave_where_they_are_outside(tasks):
+    before = points((1, 2, 1), (0, 2, 0), (0, 0, -1))
+    moved = move(tasks["kinds"], before, Geometry(zoom=2), (5, 5))
+    np.testing.assert_allclose(moved, points((0, 2, 1), (0, 0, -1), (0, 0, -1)), atol=1e-6)
+    same(move(tasks["kinds"], before, HFLIP, (5, 5)), points((3, 2, 1), (4, 2, 0), (0, 0, -1)))
+
+
+def test_missing_points_stay_missing(tasks):
+    for name in ("points", "kinds"):
+        missing = tasks[name].missing((8, 8))
+        same(move(tasks[name], missing, Geometry(True, True, 30, 1.5), (8, 8)), missing)
+
+
+def test_a_label_of_the_whole_picture_does_not_move(tasks):
+    assert move_target(np.array(2), tasks["room"], Geometry(True, True, 30, 2), (8, 8)) == 2
+
+
+# all together
+
+
+def marked(x, y, size=65):
+    """Black but for a disc, which every label marks too."""
+    ys, xs = np.mgrid[:size, :size]
+    blob = ((xs - x) ** 2 + (ys - y) ** 2 <= 8**2).astype(np.float32)
+    normals = np.stack([0 * blob, 0 * blob, -blob])
+    named = np.zeros((3, 3), np.float32)
+    named[2] = x, y, 2
+    kinds = np.tile(np.array([0, 0, -1], np.float32), (4, 1))
+    kinds[1] = x, y, 0
+    targets = {
+        "seg": blob.astype(np.int64),
+        "edges": blob[None],
+        "depth": blob[None] * 3,
+        "normals": normals,
+        "points": named,
+        "kinds": kinds,
+        "room": np.array(1),
+    }
+    return Sample("a", np.repeat((blob * 200).astype(np.uint8)[..., None], 3, axis=2), targets)
+
+
+def centroid(weight_HW):
+    ys, xs = np.mgrid[: weight_HW.shape[0], : weight_HW.shape[1]]
+    return (xs * weight_HW).sum() / weight_HW.sum(), (ys * weight_HW).sum() / weight_HW.sum()
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        HFLIP,
+        VFLIP,
+        Geometry(angle_deg=37),
+        Geometry(angle_deg=-120),
+        Geometry(zoom=1.4),
+        Geometry(zoom=0.7),
+        Geometry(True, False, 25, 1.3, True),
+        Geometry(False, True, -50, 0.8, True),
+    ],
+    ids=str,
+)
+def test_picture_and_labels_move_together(tasks, geometry):
+    sample = marked(42, 25)
+    moved = apply_geometry(sample, geometry, tasks)
+    x, y, visible = moved.targets["points"][2]
+    assert visible == 2
+    assert math.dist((x, y), (42, 25)) > 3  # else nothing is shown
+    same(moved.targets["kinds"][1], (x, y, 0))
+    maps = {
+        "image": grey(moved).astype(float),
+        "seg": moved.targets["seg"].clip(0),
+        "edges": moved.targets["edges"][0].clip(0),
+        "depth": moved.targets["depth"][0],
+        "normals": -moved.targets["normals"][2],
+    }
+    for name, weight in maps.items():
+        assert math.dist(centroid(weight), (x, y)) < 0.15, name
+
+
+def test_the_given_sample_is_not_changed(tasks):
+    sample, again = marked(25, 30), marked(25, 30)
+    apply_geometry(sample, Geometry(True, True, 20, 1.5, True), tasks)
+    same(sample.image, again.image)
+    for name in tasks:
+        same(sample.targets[name], again.targets[name])
+
+
+@pytest.mark.parametrize("geometry, times", [(HFLIP, 2), (VFLIP, 2), (QUARTER, 4), (Geometry(), 1)])
+def test_round_trips(tasks, geometry, times):
+    sample = marked(42, 25)
+    sample.targets["points"][:2] = (3, 50, 2), (60, 7, 1)
+    moved = sample
+    for _ in range(times):
+        moved = apply_geometry(moved, geometry, tasks)
+    same(moved.image, sample.image)
+    for name in tasks:
+        np.testing.assert_allclose(moved.targets[name], sample.targets[name], atol=1e-4)
+
+
+def test_there_and_back_again(tasks):
+    there, back = Geometry(angle_deg=33, zoom=1.25), Geometry(angle_deg=-33, zoom=0.8)
+    before = points((30, 40, 2), (20, 25, 1), (32, 32, 2))
+    after = move(tasks["points"], move(tasks["points"], before, there, (65, 65)), back, (65, 65))
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+# sampling
+
+
+def draw(seed=0, **augment):
+    return sample_geometry(AugmentSpec(**augment), np.random.default_rng(seed))
+
+
+def test_nothing_is_moved_by_default():
+    assert draw() == Geometry()
+    assert not draw().is_affine
+
+
+def test_draws_follow_from_the_seed_and_stay_in_range():
+    augment = {"hflip": 0.5, "vflip": 0.5, "rotate": 10, "zoom": (0.5, 2.0)}
+    drawn = [draw(seed, **augment) for seed in range(200)]
+    assert drawn == [draw(seed, **augment) for seed in range(200)]
+    angles, zooms = [g.angle_deg for g in drawn], [g.zoom for g in drawn]
+    assert -10 <= min(angles) < -9 and 9 < max(angles) <= 10
+    assert 0.5 <= min(zooms) < 0.53 and 1.9 < max(zooms) <= 2.0
+    assert 70 < sum(z > 1 for z in zooms) < 130  # as often larger as smaller
+    assert 70 < sum(g.hflip for g in drawn) < 130
+    assert any(g.hflip != g.vflip for g in drawn)
+
+
+def test_keys_do_not_shift_each_others_luck():
+    for seed in range(20):
+        both = draw(seed, hflip=0.5, rotate=30, zoom=(0.5, 2.0), zoom_depth="divide")
+        assert both.hflip == draw(seed, hflip=0.5).hflip
+        assert both.angle_deg == draw(seed, rotate=30).angle_deg
+        assert both.zoom == draw(seed, zoom=(0.5, 2.0)).zoom
+        assert both.divide_depth
