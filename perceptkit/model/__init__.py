@@ -1,0 +1,1 @@
+"""Image to outputs by task: trunk, gates, neck, heads, supernet, plan, cost."""

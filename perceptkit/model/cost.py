@@ -1,0 +1,186 @@
+"""What a network costs: the one place that counts parameters and MACs.
+
+**Parameters are a union**: stem, projections and plain steps always; a block if any task keeps it; the
+neck if any task is dense; the heads. **Compute is a trie**: a block runs once for every distinct plan
+prefix that keeps it; the neck once for every distinct plan that has a dense task.
+
+MACs are multiply-accumulates of one image at batch 1: half of what `torch.utils.flop_counter` counts. Each
+step is measured once by running it.
+
+    table(supernet, plan, size_HW) -> {"input", "rows": {"compact", "hard_shared", "single_task_nets"},
+                                       "per_task_macs"}
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceptkit.model.blocks import num_params
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet, head_key
+from perceptkit.model.trie import leaves, trie
+from perceptkit.model.trunk import run_step, to_map
+
+
+@dataclass(frozen=True)
+class StepMacs:
+    """MACs of everything, measured once."""
+
+    plain: tuple[int, ...]
+    """Steps without a gate, by how many blocks come before them: entry 0 is the stem, run once for all
+    tasks; entry l runs once for every distinct plan prefix of l blocks."""
+    block: tuple[int, ...]
+    """Each block as it runs, its projection included."""
+    projection: tuple[int, ...]
+    """What runs where the block is skipped; 0 for identity blocks."""
+    neck: int
+    heads: Mapping[str, int]
+
+
+def measured_macs(call: Callable[[], object]) -> int:
+    """MACs that `call` executes."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
+    """Runs every step of the network once on one image of this size."""
+    was_training = supernet.training
+    supernet.eval()
+    device = next(supernet.parameters()).device
+    x: Tensor = torch.zeros(1, 3, *size_HW, device=device)
+    num_blocks = len(supernet.blocks)
+    plain, block, projection = [0] * (num_blocks + 1), [0] * num_blocks, [0] * num_blocks
+    passed = 0
+    features = []
+    for i, step in enumerate(supernet.steps):
+        entered = x.clone()  # an activation may work in place
+        with FlopCounterMode(display=False) as counter:
+            x = run_step(supernet.backbone, step, x)
+        executed = counter.get_total_flops() // 2
+        if step.block is None:
+            plain[passed] += executed
+        else:
+            block[step.block] = executed
+            passed = step.block + 1
+            if step.projection is not None:
+                shortcut = supernet.backbone.get_submodule(step.projection)
+                projection[step.block] = measured_macs(partial(shortcut, entered))
+        if i in supernet.taps:
+            features.append(to_map(supernet.backbone, x, size_HW))
+    last = to_map(supernet.backbone, x, size_HW)
+    neck = measured_macs(partial(supernet.run_neck, features, size_HW)) if supernet.neck is not None else 0
+    both = {
+        name: measured_macs(partial(supernet.run_heads, features, last, [name], size_HW))
+        for name in supernet.tasks
+    }
+    heads = {name: macs - (neck if supernet.tasks[name].dense else 0) for name, macs in both.items()}
+    supernet.train(was_training)
+    return StepMacs(tuple(plain), tuple(block), tuple(projection), neck, heads)
+
+
+def macs(
+    supernet: Supernet, plan: Plan, steps: StepMacs, tasks: Sequence[str] | None = None
+) -> tuple[int, int]:
+    """(all, backbone only) MACs of one image for all tasks, or some of them, by the prefix trie."""
+    parts = breakdown(supernet, plan, steps, tasks)
+    return sum(parts.values()), parts["backbone"]
+
+
+def breakdown(
+    supernet: Supernet, plan: Plan, steps: StepMacs, tasks: Sequence[str] | None = None
+) -> dict[str, int]:
+    """MACs of one image for all tasks, or some of them, by `backbone`, `necks` and `heads`."""
+    chosen = list(tasks) if tasks is not None else list(plan.tasks)
+    backbone = steps.plain[0]
+    for node in trie(plan, chosen):
+        backbone += steps.block[node.block] if node.kept else steps.projection[node.block]
+        backbone += steps.plain[node.block + 1]
+    necks = sum(any(supernet.tasks[t].dense for t in leaf) for leaf in leaves(plan, chosen))
+    heads = sum(steps.heads[task] for task in chosen)
+    return {"backbone": backbone, "necks": necks * steps.neck, "heads": heads}
+
+
+def params(supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -> int:
+    """Parameters that all tasks, or some of them, need together: the union of what they keep."""
+    chosen = list(tasks) if tasks is not None else list(plan.tasks)
+    total = num_params(supernet.backbone)
+    used = plan.only(chosen).kept_by_any()
+    for step in supernet.steps:
+        if step.block is not None and not used[step.block]:
+            total -= num_params(supernet.backbone.get_submodule(step.name))
+            if step.projection is not None:
+                total += num_params(supernet.backbone.get_submodule(step.projection))
+    if any(supernet.tasks[t].dense for t in chosen):
+        total += num_params(supernet.neck)
+    return total + sum(num_params(supernet.heads[head_key(t)]) for t in chosen)
+
+
+def row(
+    supernet: Supernet, plan: Plan, steps: StepMacs, tasks: Sequence[str] | None = None
+) -> dict[str, int]:
+    """One line of the cost table."""
+    total, backbone = macs(supernet, plan, steps, tasks)
+    return {"params": params(supernet, plan, tasks), "macs": total, "backbone_macs": backbone}
+
+
+def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
+    """Parameters and MACs of the plan, of hard sharing and of one net per task, heads and necks included.
+
+    Args:
+        network: a Supernet, or separate nets that give a Supernet per task with `by_task()`.
+        plan: who keeps what.
+        size_HW: of the input, in pixels.
+    """
+    nets: Mapping[str, Supernet] | None = network.by_task() if hasattr(network, "by_task") else None
+    supernet: Supernet = network if nets is None else next(iter(nets.values()))
+    steps = measure(supernet, size_HW)
+    if nets is not None:  # each net has its own task only; all have the same trunk
+        parts = {name: measure(net, size_HW) for name, net in nets.items()}
+        own = {name: row(net, plan.only([name]), parts[name]) for name, net in nets.items()}
+        compact = _summed(list(own.values()))
+        return {
+            "input": [3, *size_HW],
+            "rows": {
+                "compact": compact,
+                "hard_shared": _shared_instead(nets, parts),
+                "single_task_nets": compact,
+            },
+            "per_task_macs": {name: line["macs"] for name, line in own.items()},
+        }
+    dense = Plan.all_keep(plan.tasks, plan.blocks)
+    return {
+        "input": [3, *size_HW],
+        "rows": {
+            "compact": row(supernet, plan, steps),
+            "hard_shared": row(supernet, dense, steps),
+            "single_task_nets": _summed([row(supernet, dense, steps, [task]) for task in plan.tasks]),
+        },
+        "per_task_macs": {task: macs(supernet, plan, steps, [task])[0] for task in plan.tasks},
+    }
+
+
+def _shared_instead(nets: Mapping[str, Supernet], parts: Mapping[str, StepMacs]) -> dict[str, int]:
+    """What one trunk and one neck with the heads of all these nets would cost."""
+    first = next(iter(nets))
+    backbone = sum(parts[first].plain) + sum(parts[first].block)
+    # nets of global tasks have no neck
+    neck, neck_params = max((parts[name].neck, num_params(net.neck)) for name, net in nets.items())
+    return {
+        "params": num_params(nets[first].backbone)
+        + neck_params
+        + sum(num_params(net.heads) for net in nets.values()),
+        "macs": backbone + neck + sum(parts[name].heads[name] for name in nets),
+        "backbone_macs": backbone,
+    }
+
+
+def _summed(rows: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {key: sum(line[key] for line in rows) for key in rows[0]}

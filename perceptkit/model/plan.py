@@ -1,0 +1,86 @@
+"""A plan: who keeps, skips or routes which block.  Plain data, saved as JSON.
+
+The index convention of the whole project is written here once: `SKIP, KEEP = 0, 1`. The reference
+codes disagree (AdaShare stores keep at index 0), so porting their logits needs a named conversion.
+
+Shapes: K tasks, L blocks (index 0 next to the image).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from perceptkit.errors import PlanError
+
+SKIP, KEEP = 0, 1
+Choice = Literal["skip", "keep", "route"]
+CHOICES: tuple[Choice, ...] = ("skip", "keep", "route")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A task x block table of choices.
+
+    Raises PlanError when the table's shape or entries do not fit `tasks` and `blocks`.
+    """
+
+    tasks: tuple[str, ...]
+    blocks: tuple[str, ...]
+    table: tuple[tuple[Choice, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.table) != len(self.tasks):
+            raise PlanError(f"the plan has {len(self.table)} rows for {len(self.tasks)} tasks")
+        for task, row in zip(self.tasks, self.table, strict=True):
+            if len(row) != len(self.blocks):
+                raise PlanError(f"task {task!r} has {len(row)} choices for {len(self.blocks)} blocks")
+            for choice in row:
+                if choice not in CHOICES:
+                    raise PlanError(f"task {task!r}: {choice!r} is not one of {', '.join(CHOICES)}")
+
+    @classmethod
+    def all_keep(cls, tasks: Sequence[str], blocks: Sequence[str]) -> "Plan":
+        """Hard sharing: every task keeps every block."""
+        return cls.from_keep(tasks, blocks, [[True] * len(blocks) for _ in tasks])
+
+    @classmethod
+    def from_keep(
+        cls, tasks: Sequence[str], blocks: Sequence[str], keep_KL: Sequence[Sequence[bool]]
+    ) -> "Plan":
+        """From a K x L table of booleans."""
+        rows = tuple(tuple("keep" if keep else "skip" for keep in row) for row in keep_KL)
+        return cls(tuple(tasks), tuple(blocks), rows)  # type: ignore[arg-type]  # literals, not str
+
+    def row(self, task: str) -> tuple[bool, ...]:
+        """For each block, whether `task` executes it (or may, where it is routed)."""
+        return tuple(choice != "skip" for choice in self.table[self.tasks.index(task)])
+
+    def kept_by_any(self) -> tuple[bool, ...]:
+        """For each block, whether any task executes it: the blocks whose parameters are needed."""
+        return tuple(any(row[b] != "skip" for row in self.table) for b in range(len(self.blocks)))
+
+    def kept_fraction(self) -> float:
+        """Mean keep over tasks and blocks, in [0, 1]; a routed block counts as kept."""
+        entries = [choice != "skip" for row in self.table for choice in row]
+        return sum(entries) / len(entries) if entries else 1.0
+
+    def only(self, tasks: Sequence[str]) -> "Plan":
+        """The same choices for some of the tasks."""
+        return Plan(tuple(tasks), self.blocks, tuple(self.table[self.tasks.index(t)] for t in tasks))
+
+    def to_json(self) -> str:
+        """One object: tasks, blocks, and the choices by task."""
+        choices = {task: list(row) for task, row in zip(self.tasks, self.table, strict=True)}
+        table = {"version": 1, "tasks": self.tasks, "blocks": self.blocks, "choices": choices}
+        return json.dumps(table, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Reads what `to_json` wrote. Raises PlanError on anything else."""
+        try:
+            loaded: Mapping = json.loads(text)
+            rows = tuple(tuple(loaded["choices"][task]) for task in loaded["tasks"])
+            return cls(tuple(loaded["tasks"]), tuple(loaded["blocks"]), rows)
+        except (ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"not a plan: {error}") from error

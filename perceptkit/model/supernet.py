@@ -1,0 +1,208 @@
+"""The supernet: one timm trunk with all blocks, a gate on each, one neck, one head per task.
+
+    forward(image_BCHW, keep) -> {task: output}
+
+`keep` says for every task and block: True (run), False (skip) or a tensor in [0, 1] (mix). Tasks share
+activations exactly as long as their hard choices agree; from the first difference on each goes its own way
+through the same weights. Neck and heads are shared (neck) and per task (heads).
+
+Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptkit.errors import PlanError
+from perceptkit.model.blocks import num_params
+from perceptkit.model.gates import Keep, mix
+from perceptkit.model.neck import FINEST, Neck
+from perceptkit.model.plan import Plan
+from perceptkit.model.trunk import Step, covered_size, find_steps, run_step, to_map
+from perceptkit.tasks.base import Task
+
+COARSEST = 32
+VIT_CLASSIFIER = ("attn_pool", "fc_norm", "head", "head_dist")
+"""Children of a timm ViT that come after its features."""
+RGB = tuple[float, float, float]
+KeepRows = Mapping[str, Sequence[Keep]]
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """A gateable block."""
+
+    name: str
+    kind: str
+    """`identity` or `shortcut`."""
+    stride: int
+    channels: int
+    """Of its output."""
+    in_channels: int
+
+
+@dataclass
+class _Branch:
+    """Tasks that have come the same way so far, with their activation."""
+
+    x: Tensor
+    tasks: list[str]
+    features: list[Tensor]
+
+
+class Supernet(nn.Module):
+    """See the module's docstring.
+
+    Args:
+        backbone: a timm model without classifier.
+        tasks: by name.
+        channels: width of the neck.
+        size_HW: input size in pixels that the trunk is probed with; other sizes run too where timm's model
+            allows.
+        mean, std: normalisation of the input that the backbone expects, RGB in [0, 1].
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tasks: Mapping[str, Task],
+        channels: int,
+        size_HW: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.tasks = dict(tasks)
+        self.mean: RGB = (mean[0], mean[1], mean[2])
+        self.std: RGB = (std[0], std[1], std[2])
+        self.size_HW = size_HW
+        probe = torch.zeros(2, 3, *size_HW).normal_(generator=torch.Generator().manual_seed(0))
+        self.steps = find_steps(backbone, probe)
+        _remove_unused(backbone, self.steps)
+        self.backbone = backbone
+        self.taps = find_taps(self.steps)
+        self.blocks = [
+            BlockInfo(step.name, step.kind, step.stride, step.channels, before.channels)
+            for before, step in zip([Step("", "plain", channels=3), *self.steps], self.steps, strict=False)
+            if step.block is not None
+        ]
+        self.neck: Neck | None = None
+        if any(task.dense for task in self.tasks.values()):
+            taps = [self.steps[i] for i in self.taps]
+            self.neck = Neck([tap.channels for tap in taps], channels, taps[0].stride)
+        last = self.steps[-1].channels
+        self.heads = nn.ModuleDict(
+            {head_key(name): task.head(channels if task.dense else last) for name, task in self.tasks.items()}
+        )
+
+    def rows(self, keep: Plan | KeepRows, tasks: Sequence[str] | None = None) -> dict[str, Sequence[Keep]]:
+        """`keep` by task.
+
+        Raises:
+            PlanError: the plan is of another network, or lacks a task.
+            ValueError: a row has the wrong length or entries that are neither bool nor tensor.
+        """
+        names = list(tasks) if tasks is not None else list(self.tasks)
+        if isinstance(keep, Plan):
+            if missing := [task for task in names if task not in keep.tasks]:
+                known = ", ".join(keep.tasks)
+                raise PlanError(f"the plan has no row for {', '.join(missing)}; it has {known}")
+            if keep.blocks != tuple(block.name for block in self.blocks):
+                raise PlanError(
+                    f"the plan's {len(keep.blocks)} blocks are not the {len(self.blocks)} of this net"
+                )
+            return {task: keep.row(task) for task in names}
+        rows = {task: keep[task] for task in names}
+        for task, row in rows.items():
+            if len(row) != len(self.blocks):
+                raise ValueError(f"keep of {task!r} has {len(row)} entries for {len(self.blocks)} blocks")
+            if not all(isinstance(choice, bool | Tensor) for choice in row):
+                raise ValueError(f"keep of {task!r} must hold True, False and tensors, not {list(row)}")
+        return rows
+
+    def forward(
+        self, image_BCHW: Tensor, keep: Plan | KeepRows, tasks: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs."""
+        rows = self.rows(keep, tasks)
+        size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        branches = [_Branch(image_BCHW, list(rows), [])]
+        for i, step in enumerate(self.steps):
+            if step.block is None:
+                for branch in branches:
+                    branch.x = run_step(self.backbone, step, branch.x)
+            else:
+                branches = [part for branch in branches for part in self._run_block(step, branch, rows)]
+            if i in self.taps:
+                for branch in branches:
+                    branch.features = [*branch.features, to_map(self.backbone, branch.x, size_HW)]
+        outputs: dict[str, Tensor] = {}
+        for branch in branches:
+            last = to_map(self.backbone, branch.x, size_HW)
+            outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
+        return {task: outputs[task] for task in rows}
+
+    def _run_block(self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]]) -> list[_Branch]:
+        """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
+        assert step.block is not None
+        choices = {task: rows[task][step.block] for task in branch.tasks}
+        kept = [task for task, choice in choices.items() if choice is True]
+        skipped = [task for task, choice in choices.items() if choice is False]
+        relaxed = {task: choice for task, choice in choices.items() if isinstance(choice, Tensor)}
+        y_kept = y_skipped = branch.x
+        if kept or relaxed:
+            y_kept = run_step(self.backbone, step, branch.x)
+        if (skipped or relaxed) and step.projection is not None:
+            y_skipped = self.backbone.get_submodule(step.projection)(branch.x)
+        parts = [(y_kept, kept), (y_skipped, skipped)]
+        parts += [(mix(y_skipped, y_kept, keep), [task]) for task, keep in relaxed.items()]
+        return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]
+
+    def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
+        """The map at stride 4 that dense heads read, cut to the picture where patches stick out of it."""
+        assert self.neck is not None
+        pyramid = self.neck(features, covered_size(self.backbone, size_HW))
+        return pyramid[..., : -(-size_HW[0] // FINEST), : -(-size_HW[1] // FINEST)]
+
+    def run_heads(
+        self, features: Sequence[Tensor], last: Tensor, tasks: Sequence[str], size_HW: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Neck (once, if any of `tasks` is dense) and heads on one branch's features."""
+        outputs, pyramid = {}, None
+        for name in tasks:
+            task = self.tasks[name]
+            if not task.dense:
+                outputs[name] = self.heads[head_key(name)](last.mean((2, 3)))
+                continue
+            if pyramid is None:
+                pyramid = self.run_neck(features, size_HW)
+            output = self.heads[head_key(name)](pyramid)
+            if task.upsample:
+                output = F.interpolate(output, size=size_HW, mode="bilinear", align_corners=False)
+            outputs[name] = output
+        return outputs
+
+
+def head_key(task: str) -> str:
+    """A task's key in a ModuleDict, which refuses names such as `train` and `type`."""
+    return f"task_{task}"
+
+
+def find_taps(steps: Sequence[Step]) -> list[int]:
+    """Steps whose outputs feed the neck: the last one at each stride from 4 to 32, fine to coarse."""
+    last = {step.stride: i for i, step in enumerate(steps) if FINEST <= step.stride <= COARSEST}
+    return [last[stride] for stride in sorted(last)]
+
+
+def _remove_unused(backbone: nn.Module, steps: Sequence[Step]) -> None:
+    """Replaces modules that no step runs (classifier convolutions, pooling) by nothing: they would be
+    counted, saved and trained to no effect. The keys of all others stay timm's."""
+    used = {step.name.split(".")[0] for step in steps}
+    if any(step.kind == "opening" for step in steps):  # it uses modules that are no steps
+        used |= {name for name, _ in backbone.named_children()} - set(VIT_CLASSIFIER)
+    for name, child in list(backbone.named_children()):
+        if name not in used and num_params(child):
+            setattr(backbone, name, nn.Identity())

@@ -1,0 +1,113 @@
+"""timm models by name, with the weights a recipe asks for."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from perceptkit.errors import SpecError
+from perceptkit.model.trunk import covered_size, patch_size
+from perceptkit.spec.recipe import BackboneSpec
+
+CLASSIFIERS = ("fc", "classifier", "head", "linear")
+"""First parts of the keys of timm's classifiers."""
+
+
+def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True) -> nn.Module:
+    """A timm model without classifier.
+
+    Args:
+        spec: name, weights and further arguments of `timm.create_model`.
+        size_HW: network input in pixels; models of a fixed input size are made for it.
+        load: False leaves the weights random, whatever the spec says (an artifact brings its own).
+
+    Raises:
+        SpecError: unknown name or arguments, weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(spec.name.split(".")[0]) and not spec.name.startswith("hf-hub:"):
+        near = difflib.get_close_matches(spec.name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        raise SpecError(
+            f"backbone.name {spec.name!r} is not a timm model{hint} (`perceptkit list backbones`)"
+        )
+    arguments = dict(spec.args)
+    config = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name.split(".")[0]) else None
+    if config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", size_HW)
+    from_hub = load and spec.weights == "pretrained"
+    model = _create(spec.name, from_hub, arguments)
+    patch = patch_size(model)
+    covered_HW = covered_size(model, size_HW)
+    if patch is not None and covered_HW != size_HW and "img_size" in arguments:
+        # timm pads the picture to whole patches, but only in this mode
+        padded = {"img_size": covered_HW, "dynamic_img_size": True, "dynamic_img_pad": True}
+        try:
+            model = _create(spec.name, from_hub, arguments | padded)
+        except SpecError as error:
+            raise SpecError(
+                f"{spec.name} wants a data.size in whole patches of {patch[0]}x{patch[1]} pixels, as "
+                f"[{covered_HW[0]}, {covered_HW[1]}]"
+            ) from error
+    if load and spec.weights not in ("pretrained", "none"):
+        load_backbone(model, Path(spec.weights))
+    return model
+
+
+def _create(name: str, from_hub: bool, arguments: Mapping[str, Any]) -> nn.Module:
+    """The timm model without classifier; any failure is a SpecError."""
+    try:
+        if from_hub:
+            return timm.create_model(name, pretrained=True, num_classes=0, **arguments)
+        return _without_zero_init(name, arguments)
+    except Exception as error:  # the hub client and timm's constructors raise many types
+        if from_hub and not isinstance(error, TypeError):
+            raise SpecError(
+                f"the pretrained weights of {name} cannot be had ({_first_line(error)}); download them once "
+                "where there is a network, or set backbone.weights to a safetensors file or to none"
+            ) from error
+        raise SpecError(f"backbone.args of {name}: {_first_line(error)}") from error
+
+
+def _without_zero_init(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """timm's residual nets start with every residual branch at zero, so that keep and skip are the same
+    network and a policy has nothing to learn from; off where the family has the switch."""
+    before = torch.get_rng_state()
+    try:
+        return timm.create_model(name, num_classes=0, zero_init_last=False, **arguments)
+    except TypeError:
+        torch.set_rng_state(before)  # the second try draws what the first would have
+        return timm.create_model(name, num_classes=0, **arguments)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def load_backbone(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file with timm's keys; a classifier in it is ignored, all else must fit."""
+    if not path.is_file():
+        raise SpecError(f"backbone.weights: {path} does not exist (pretrained, none, or a safetensors file)")
+    try:
+        loaded = load_file(path)
+    except Exception as error:  # safetensors raises its own type, not exported
+        raise SpecError(
+            f"backbone.weights: {path} is not a safetensors file ({_first_line(error)})"
+        ) from error
+    own = model.state_dict()
+    missing = [key for key in own if key not in loaded and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in own if key in loaded and own[key].shape != loaded[key].shape]
+    extra = [key for key in loaded if key not in own and key.split(".")[0] not in CLASSIFIERS]
+    problems = {"missing": missing, "other shape": wrong, "unknown": extra}
+    told = [
+        f"{what}: {', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''}"
+        for what, keys in problems.items()
+        if keys
+    ]
+    if told:
+        raise SpecError(f"backbone.weights: {path} does not fit {type(model).__name__} ({'; '.join(told)})")
+    model.load_state_dict({key: loaded[key] for key in own if key in loaded}, strict=False)

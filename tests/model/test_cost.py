@@ -1,0 +1,77 @@
+"""Parameters by union and MACs by trie agree with what really runs."""
+
+import pytest
+import torch
+
+from perceptkit.baselines.sharing.single import SingleTaskNets
+from perceptkit.model import cost
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import head_key
+from tests.model.conftest import SIZE, TASKS, make_net, some_plan
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0", "test_vit", "regnety_002"]
+)
+def test_macs_agree_with_the_flop_counter(name):
+    net = make_net(name)
+    steps = cost.measure(net, SIZE)
+    image = torch.zeros(1, 3, *SIZE)
+    for seed in range(3):
+        plan = some_plan(net, seed)
+        counted, _ = cost.macs(net, plan, steps)
+        executed = cost.measured_macs(lambda plan=plan: net(image, plan))
+        assert counted == pytest.approx(executed, rel=0.01)
+
+
+def test_single_task_macs():
+    net = make_net("resnet18")
+    plan, steps = some_plan(net), cost.measure(net, SIZE)
+    image = torch.zeros(1, 3, *SIZE)
+    for task in TASKS:
+        executed = cost.measured_macs(lambda task=task: net(image, plan, [task]))
+        assert cost.macs(net, plan, steps, [task])[0] == executed
+
+
+def test_params_are_a_union():
+    net = make_net("resnet18")
+    blocks = [b.name for b in net.blocks]
+    dense = Plan.all_keep(TASKS, blocks)
+    assert cost.params(net, dense) == cost.num_params(net)
+    without = Plan.from_keep(TASKS, blocks, [[i not in (1, 2) for i in range(8)]] * 3)
+    layer1_1 = cost.num_params(net.backbone.layer1[1])
+    layer2_0 = net.backbone.layer2[0]  # a transition: its projection stays
+    removed = layer1_1 + cost.num_params(layer2_0) - cost.num_params(layer2_0.downsample)
+    assert cost.params(net, without) == cost.num_params(net) - removed
+    kept_by_one = Plan.from_keep(TASKS, blocks, [[True] * 8, [False] * 8, [False] * 8])
+    assert cost.params(net, kept_by_one) == cost.num_params(net)
+
+
+def test_conv_macs_by_hand():
+    conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+    assert cost.measured_macs(lambda: conv(torch.zeros(1, 3, 4, 5))) == 3 * 8 * 9 * 4 * 5
+
+
+def test_bounds_of_the_table():
+    net = make_net("resnet18")
+    rows = cost.table(net, some_plan(net), SIZE)["rows"]
+    assert rows["compact"]["params"] <= rows["hard_shared"]["params"] < rows["single_task_nets"]["params"]
+    assert rows["compact"]["macs"] <= rows["single_task_nets"]["macs"]
+
+
+def test_separate_nets_cost_their_sum():
+    nets = SingleTaskNets({t: make_single(t) for t in TASKS})
+    plan = Plan.all_keep(TASKS, [b.name for b in nets.blocks])
+    table = cost.table(nets, plan, SIZE)
+    assert table["rows"]["compact"]["params"] == cost.num_params(nets)
+    executed = cost.measured_macs(lambda: nets(torch.zeros(1, 3, *SIZE), plan))
+    assert table["rows"]["compact"]["macs"] == executed == sum(table["per_task_macs"].values())
+
+
+def make_single(task):
+    net = make_net("test_resnet")
+    net.tasks = {task: net.tasks[task]}
+    for other in TASKS:
+        if other != task:
+            del net.heads[head_key(other)]
+    return net

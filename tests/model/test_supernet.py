@@ -1,0 +1,144 @@
+"""Gates and the shared prefix: what is equal is computed once, what is skipped does not run."""
+
+import pytest
+import torch
+
+from perceptkit.model.plan import Plan
+from perceptkit.model.trie import trie
+from tests.model.conftest import TASKS, make_net, some_plan
+
+
+def calls_of(net, run):
+    """Names of backbone blocks in the order of execution."""
+    seen, hooks = [], []
+    for block in net.blocks:
+        module = net.backbone.get_submodule(block.name)
+        hooks.append(module.register_forward_hook(lambda *_, name=block.name: seen.append(name)))
+    run()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def alone(net, image, keep, task):
+    return net(image, keep, [task])[task]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "test_vit", "tf_efficientnet_lite0"])
+def test_all_tasks_together_equal_each_alone(name, image):
+    net = make_net(name)
+    plan = some_plan(net)
+    with torch.no_grad():
+        together = net(image, plan)
+        for task in TASKS:
+            assert torch.equal(together[task], alone(net, image, plan, task))
+
+
+def test_hard_skip_is_removal(image):
+    net, removed = make_net("test_convnext"), make_net("test_convnext")
+    index = 2
+    name = net.blocks[index].name
+    parent, _, child = name.rpartition(".")
+    removed.backbone.get_submodule(parent)[int(child)] = torch.nn.Identity()
+    keep = {t: [i != index for i in range(len(net.blocks))] for t in TASKS}
+    everything = {t: [True] * len(net.blocks) for t in TASKS}
+    with torch.no_grad():
+        assert torch.equal(net(image, keep)["a"], removed(image, everything)["a"])
+        assert not torch.equal(net(image, keep)["a"], net(image, everything)["a"])
+
+
+def test_blocks_run_as_often_as_the_trie_says(image):
+    net = make_net("resnet18")
+    for seed in range(3):
+        plan = some_plan(net, seed)
+        executed = calls_of(net, lambda plan=plan: net(image, plan))
+        assert len(executed) == sum(node.kept for node in trie(plan))
+
+
+def test_a_single_task_runs_its_own_path_only(image):
+    net = make_net("resnet18")
+    plan = some_plan(net)
+    executed = calls_of(net, lambda: net(image, plan, ["b"]))
+    expected = [block.name for block, keep in zip(net.blocks, plan.row("b"), strict=True) if keep]
+    assert executed == expected
+
+
+def test_equal_plans_run_once(image):
+    net = make_net("resnet18")
+    plan = Plan.all_keep(TASKS, [b.name for b in net.blocks])
+    assert len(calls_of(net, lambda: net(image, plan))) == len(net.blocks)
+
+
+def test_relaxed_ends_equal_hard(image):
+    net = make_net("resnet18")
+    plan = some_plan(net)
+    relaxed = {t: [torch.tensor(float(k)) for k in plan.row(t)] for t in TASKS}
+    with torch.no_grad():
+        hard, soft = net(image, plan), net(image, relaxed)
+    for task in TASKS:
+        torch.testing.assert_close(soft[task], hard[task], rtol=1e-4, atol=1e-4)
+
+
+def test_relaxed_blocks_run_once_on_a_shared_input(image):
+    net = make_net("resnet18")
+    half = torch.tensor(0.5)
+    first_open = {t: [True] * 6 + [half, half] for t in TASKS}
+    executed = calls_of(net, lambda: net(image, first_open))
+    assert len(executed) == 7 + 3  # the shared prefix and the first open block once, then each task its own
+
+
+def test_gradient_of_keep_is_the_difference_it_makes(image):
+    net = make_net("resnet18").double()
+    keep = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    rows = {"a": [True] * 7 + [keep]}
+    x = image.double()
+    (grad,) = torch.autograd.grad(net(x, rows, ["a"])["a"].square().mean(), keep)
+    step = 1e-5
+    with torch.no_grad():
+        up, down = (net(x, {"a": [True] * 7 + [keep + s]}, ["a"])["a"].square().mean() for s in (step, -step))
+    assert grad.item() == pytest.approx(((up - down) / (2 * step)).item(), rel=1e-5)
+
+
+def test_training_gradients_equal_those_of_separate_passes(image):
+    net = make_net("resnet10t").double().train()
+    plan = some_plan(net)
+    x = image.double()
+
+    def gradients(run):
+        net.zero_grad()
+        sum(output.square().mean() for output in run().values()).backward()
+        return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+    together = gradients(lambda: net(x, plan))
+    apart = gradients(lambda: {t: alone(net, x, plan, t) for t in TASKS})
+    assert together.keys() == apart.keys()
+    for name in together:
+        torch.testing.assert_close(together[name], apart[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 90), (33, 47)])
+def test_any_input_size(size):
+    net = make_net("resnet10t")
+    output = net(torch.randn(1, 3, *size), {t: [True] * len(net.blocks) for t in TASKS})
+    assert output["a"].shape == (1, 1, *size)
+
+
+def test_a_row_of_the_wrong_length_is_refused(image):
+    with pytest.raises(ValueError, match="keep of 'a' has 2 entries"):
+        make_net("resnet10t")(image, {"a": [True, False]}, ["a"])
+
+
+def test_export_of_a_fixed_plan(image):
+    net = make_net("resnet10t")
+    plan = some_plan(net)
+
+    class Fixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x, plan)["a"]
+
+    program = torch.export.export(Fixed(), (image,))
+    torch.testing.assert_close(program.module()(image), net(image, plan)["a"], rtol=1e-5, atol=1e-5)
