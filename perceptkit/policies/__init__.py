@@ -1,0 +1,1 @@
+"""How choices are learned: one paper per file."""

@@ -1,0 +1,119 @@
+"""AdaShare: learn which blocks each task keeps, skips and shares.
+
+Sun, Panda, Feris, Saenko. *AdaShare: Learning What To Share For Efficient Deep Multi-Task Learning.*
+NeurIPS 2020. https://arxiv.org/abs/1911.12423
+
+Block l of task k is executed with probability a_{l,k}, the softmax of two logits. One Gumbel-softmax
+sample per task and batch mixes the block with its shortcut while the policy is learned. Two
+regularisers act on the probabilities of the blocks that the curriculum has opened:
+
+    L_sparsity = sum_{k<=K} sum_{l<=L} log a_{l,k}
+    L_sharing  = sum_{k1,k2<=K} sum_{l<=L} (L - l)/L * |a_{l,k1} - a_{l,k2}|
+
+The objective of a policy step is sum_k lambda_k L_k + lambda_sp L_sparsity + lambda_sh L_sharing;
+a weight step leaves the regularisers out. Both formulas, their signs, the index base and the pair
+counting are as recalled by their readers and not checked against the PDF.
+
+Differs from the authors' code (sunxm2357/AdaShare 0615a47):
+* it stores KEEP at index 0; here `SKIP, KEEP = 0, 1`;
+* its sparsity loss is -log(1 - a), a mean over open blocks; its sharing loss takes the gap of raw
+  logits weighted by (l + 1)/L, so that *top* blocks are pulled together;
+* its temperature has no floor and leaves the range in which any gradient survives; here it falls
+  geometrically to a stated floor;
+* log a falls without bound, so every task could end with no block at all; here a logit stops being
+  pushed once its keep probability is below `MIN_KEEP`;
+* the plan is the most probable choice of each entry, not a sample.
+
+Shapes: K tasks, L blocks (index 0 next to the image), 2 = (SKIP, KEEP).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from perceptkit.model.plan import KEEP, Plan
+from perceptkit.policies.sampling import logistic_noise, relaxed_keep
+
+MIN_KEEP = 0.02
+"""Below this probability the sparsity loss is flat: the decision is made, and more push would only
+keep the task loss from ever reversing it (the paper's sum of logs has no lower bound)."""
+
+
+def keep_prob(logits_KL2: Tensor) -> Tensor:
+    """a_{l,k}: the probability that task k executes block l, shape (K, L), float32."""
+    return logits_KL2.float().softmax(dim=-1)[..., KEEP]
+
+
+def sparsity_loss(logits_KL2: Tensor, min_keep: float = MIN_KEEP) -> Tensor:
+    """L_sparsity, the sum of log keep-probabilities, each bounded below by log `min_keep` (0: the paper's)."""
+    log_keep_KL = logits_KL2.float().log_softmax(dim=-1)[..., KEEP]
+    return (log_keep_KL.clamp(min=math.log(min_keep)) if min_keep else log_keep_KL).sum()
+
+
+def sharing_loss(logits_KL2: Tensor, first_block: int = 0, num_blocks: int | None = None) -> Tensor:
+    """L_sharing; sums ordered task pairs, so each pair counts twice, as in the paper.
+
+    Args:
+        logits_KL2: logits of some consecutive blocks.
+        first_block: index in the network of the first block given (0 next to the image).
+        num_blocks: L, blocks in the whole network; all that were given by default.
+    """
+    a_KL = keep_prob(logits_KL2)
+    total = num_blocks if num_blocks is not None else a_KL.shape[1]
+    index_L = torch.arange(1, a_KL.shape[1] + 1, device=a_KL.device) + first_block
+    depth_weight_L = 1 - index_L / total
+    gap_KKL = (a_KL[:, None] - a_KL[None, :]).abs()
+    return (depth_weight_L * gap_KKL).sum()
+
+
+def temperature(progress: float, start: float, floor: float) -> float:
+    """tau after `progress` in [0, 1] of the search: geometric from `start` to `floor`."""
+    return start * (floor / start) ** min(max(progress, 0.0), 1.0)
+
+
+def open_blocks(epoch: int, speed: float, num_blocks: int) -> int:
+    """Top-down curriculum: how many blocks, counted from the top, are under policy control in `epoch` (from 0)."""
+    return min(num_blocks, int(epoch / speed) + 1)
+
+
+class AdaSharePolicy(nn.Module):
+    """Owns the policy logits of all tasks.
+
+    Args:
+        tasks: names, in the order of the rows.
+        blocks: names, next to the image first.
+        seed: the initial gap between tasks; equal logits would give |a_i - a_j| no gradient at all.
+    """
+
+    def __init__(self, tasks: Sequence[str], blocks: Sequence[str], seed: int = 0) -> None:
+        super().__init__()
+        self.tasks, self.blocks = tuple(tasks), tuple(blocks)
+        generator = torch.Generator().manual_seed(seed)
+        noise = 1e-3 * torch.randn(len(self.tasks), len(self.blocks), 2, generator=generator)
+        self.policy_logits_KL2 = nn.Parameter(noise)
+
+    def relax(
+        self, tau: float, open_count: int, generator: torch.Generator
+    ) -> dict[str, list[bool | Tensor]]:
+        """One sample per task for one batch: True below the curriculum, soft keeps in the open blocks."""
+        noise_KL = logistic_noise(self.policy_logits_KL2.shape[:2], generator)
+        keep_KL = relaxed_keep(self.policy_logits_KL2, noise_KL, tau)
+        closed = len(self.blocks) - open_count
+        return {
+            task: [True] * closed + list(keep_KL[k, closed:].unbind()) for k, task in enumerate(self.tasks)
+        }
+
+    def regularisers(self, open_count: int) -> tuple[Tensor, Tensor]:
+        """(L_sparsity, L_sharing) of the open blocks; closed ones are forced to keep and must not drift."""
+        closed = len(self.blocks) - open_count
+        open_KL2 = self.policy_logits_KL2[:, closed:]
+        return sparsity_loss(open_KL2), sharing_loss(open_KL2, closed, len(self.blocks))
+
+    def decide(self, open_count: int | None = None) -> Plan:
+        """The most probable choice of every entry; ties and blocks never opened are kept."""
+        keep_KL = (keep_prob(self.policy_logits_KL2) >= 0.5).cpu()
+        closed = len(self.blocks) - (len(self.blocks) if open_count is None else open_count)
+        keep_KL[:, :closed] = True
+        return Plan.from_keep(self.tasks, self.blocks, keep_KL.tolist())
