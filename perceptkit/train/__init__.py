@@ -1,0 +1,1 @@
+"""Stages as data, one visible loop, checkpoints, evaluation, the run log."""

@@ -1,0 +1,207 @@
+"""`perceptkit describe`: what would be trained, before anything is.
+
+    describe_specs(tasks_file, recipe) -> plain data        as_text(that) -> what the command prints
+
+Weights are not loaded and pictures are not opened: parameters, MACs and memory follow from the shapes, counts
+of labels from files that exist and from rows of CSV and JSON files.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from perceptkit.baselines.sharing.single import build_single
+from perceptkit.model import cost
+from perceptkit.model.blocks import num_params
+from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet, head_key
+from perceptkit.spec.check_files import check_files
+from perceptkit.spec.load import LoadedTasks
+from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.tasks_file import TasksFile
+from perceptkit.tasks.base import Task
+from perceptkit.tasks.classification import Classification
+from perceptkit.tasks.depth import Depth
+from perceptkit.tasks.keypoints import Keypoints
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train import memory
+from perceptkit.train.run_folder import resolved
+
+LOSSES = {
+    "segmentation": "cross-entropy over labelled pixels",
+    "depth": "L1 over valid pixels",
+    "depth, log": "L1 on logarithms over valid pixels",
+    "normals": "1 - cosine over valid pixels",
+    "keypoints, names": "binary cross-entropy of heat maps and of visibility",
+    "keypoints, kinds": "focal loss on heat maps",
+    "edges": "class-balanced binary cross-entropy",
+    "classification": "cross-entropy",
+    "classification, several": "binary cross-entropy, averaged over classes",
+}
+
+
+def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
+    """What `as_text` prints, as plain data that is JSON.
+
+    Raises:
+        SpecError: the backbone cannot be made or gated.
+        DataError: labels are missing or cannot be read.
+    """
+    report = check_files(LoadedTasks(tasks_file, Path(), ""), sample=0)
+    report.raise_problems()
+    tasks = build_tasks(tasks_file)
+    size_HW = tasks_file.data.size
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(recipe, tasks, size_HW)
+        network.train()
+        blocks = [
+            {"name": block.name, "kind": block.kind, "stride": block.stride, "channels": block.channels}
+            for block in network.blocks
+        ]
+        plan = Plan.all_keep(list(tasks), [block.name for block in network.blocks])
+        table = cost.table(network, plan, size_HW)
+        return {
+            **resolved(tasks_file, recipe),
+            "tasks": {name: describe_task(task, network) for name, task in tasks.items()},
+            "blocks": blocks,
+            "cost": {
+                "input": table["input"],
+                "rows": {
+                    "supernet": table["rows"]["compact"],
+                    "hard_shared": table["rows"]["hard_shared"],
+                    "single_task_nets": table["rows"]["single_task_nets"],
+                },
+            },
+            "memory": memory.estimate(network, tasks, recipe, size_HW),
+            "data": {
+                split: {"images": counts.images, "labels": counts.labels}
+                for split, counts in report.splits.items()
+            },
+        }
+
+
+def build_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
+    """The recipe's network with random weights, whatever it says of them: nothing is downloaded."""
+    build = build_single if recipe.sharing.method == "single" else build_supernet
+    network = build(recipe.backbone, recipe.heads, tasks, size_HW, load=False)
+    return network.to(memory_format=torch.channels_last)
+
+
+def describe_task(task: Task, network: Any) -> dict[str, Any]:
+    """Type, head, loss and metrics of one task."""
+    net: Supernet = network.by_task()[task.name] if hasattr(network, "by_task") else network
+    head: nn.Module = net.heads[head_key(task.name)]
+    return {
+        "type": task.type,
+        "head": {
+            "module": type(head).__name__,
+            "reads": "feature pyramid" if task.dense else "pooled features",
+            "out_channels": task.out_channels,
+            "labels": task.labels,
+            "params": num_params(head),
+        },
+        "loss": LOSSES[loss_key(task)],
+        "weight": task.spec.weight,
+        "primary": task.primary,
+        "metrics": {
+            name: {"higher_is_better": info.higher_is_better, "unit": info.unit}
+            for name, info in task.metric_info.items()
+        },
+    }
+
+
+def loss_key(task: Task) -> str:
+    """The entry of LOSSES: the task's type, and what in its spec changes the loss."""
+    if isinstance(task, Depth) and task.spec.log:
+        return "depth, log"
+    if isinstance(task, Keypoints):
+        return "keypoints, names" if task.has_names else "keypoints, kinds"
+    if isinstance(task, Classification) and task.spec.multi_label:
+        return "classification, several"
+    return task.type
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """Aligned tables of what `describe_specs` found."""
+    tasks, rows, stages = found["tasks"], found["cost"]["rows"], found["memory"]["stages"]
+    height, width = found["cost"]["input"][1:]
+    blocks = [[b["name"], b["kind"], str(b["stride"]), str(b["channels"])] for b in found["blocks"]]
+    names = {
+        "supernet": "supernet, all blocks kept",
+        "hard_shared": "hard-shared",
+        "single_task_nets": f"{len(tasks)} single-task nets",
+    }
+    costs = [[names[key], f"{row['params']:,}", f"{row['macs']:,}"] for key, row in rows.items()]
+    parts = list(next(iter(stages.values())))
+    mebibytes = [
+        [name, *(f"{part / 2**20:.1f}" for part in of_stage.values())] for name, of_stage in stages.items()
+    ]
+    counts = [
+        [split, str(of["images"]), *(str(of["labels"][task]) for task in tasks)]
+        for split, of in found["data"].items()
+    ]
+    batch = found["memory"]["batch_size"]
+    sections = [
+        ["tasks file, every default filled in", *_flow(found["tasks_file"])],
+        ["recipe, every default filled in", *_flow(found["recipe"])],
+        ["tasks (* primary metric)", *_task_table(tasks)],
+        [f"gateable blocks: {len(blocks)}", *_table(["block", "shortcut", "stride", "channels"], blocks)],
+        [f"cost at {height}x{width}, one picture", *_table(["", "parameters", "MACs"], costs)],
+        [
+            f"memory of a training step in MiB, estimated, batch {batch}",
+            *_table(["stage", *parts], mebibytes),
+        ],
+        ["pictures, and how many have a label", *_table(["split", "images", *tasks], counts)],
+    ]
+    return "\n\n".join("\n  ".join(section) for section in sections)
+
+
+def _task_table(tasks: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, task in tasks.items():
+        head = task["head"]
+        metrics = [f"{key}*" if key == task["primary"] else key for key in task["metrics"]]
+        size = [head["module"], str(head["out_channels"]), f"{head['params']:,}"]
+        rows.append([name, task["type"], *size, task["loss"], " ".join(metrics)])
+    return _table(["task", "type", "head", "outputs", "params", "loss", "metrics"], rows)
+
+
+def _flow(spec: Mapping[str, Any]) -> list[str]:
+    """YAML, a line per key, and one per entry of `tasks` and `stages`."""
+
+    def entry(value: Mapping[str, Any], first: str) -> str:
+        return _inline({first: value[first], **value})
+
+    lines = []
+    for key, value in spec.items():
+        if key == "tasks":
+            lines += ["tasks:", *(f"  {name}: {entry(task, 'type')}" for name, task in value.items())]
+        elif key == "stages":
+            lines += ["stages:", *(f"  - {entry(stage, 'name')}" for stage in value)]
+        else:
+            lines.append(f"{key}: {_inline(value)}")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns; those that hold numbers only are flush right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    is_number = [all(c.replace(",", "").replace(".", "").isdigit() for c in column[1:]) for column in columns]
+    return [
+        "  ".join(
+            f"{cell:>{width}}" if right else f"{cell:<{width}}"
+            for cell, width, right in zip(row, widths, is_number, strict=True)
+        ).rstrip()
+        for row in (header, *rows)
+    ]

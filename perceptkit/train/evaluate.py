@@ -1,0 +1,73 @@
+"""Metrics of a network, or of the best constant predictor, over a split."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perceptkit.data.batch import Batch
+from perceptkit.tasks.base import Task
+from perceptkit.train.ranks import sum_over_ranks
+
+Forward = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out."""
+
+    metrics: dict[str, dict[str, float]]
+    """By task and metric; NaN where the split holds no label."""
+    score: float
+    """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at."""
+
+    def flat(self) -> dict[str, float]:
+        """`task/metric` keys, for the log."""
+        return {f"{task}/{name}": v for task, values in self.metrics.items() for name, v in values.items()}
+
+
+@torch.no_grad()
+def evaluate(
+    forward: Forward, batches: Iterable[Batch], tasks: Mapping[str, Task], device: torch.device
+) -> Evaluation:
+    """Runs `forward` over the batches; with several ranks each brings its share and all get the whole result."""
+    metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+    quality_sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=device)
+    for batch in batches:
+        batch = batch.to(device)
+        outputs = forward(batch.image_BCHW)
+        for k, (name, task) in enumerate(tasks.items()):
+            output, target = outputs[name].float(), batch.targets[name]
+            metrics[name].update(output, target)
+            quality_B = task.quality(output, target).double()
+            known_B = ~quality_B.isnan()
+            quality_sums[k, 0] += quality_B[known_B].sum()
+            quality_sums[k, 1] += known_B.sum()
+    sum_over_ranks(quality_sums)
+    by_task = {
+        name: {key: float(value) for key, value in metric.compute().items()}
+        for name, metric in metrics.items()
+    }
+    means = [total / count for total, count in quality_sums.tolist() if count]
+    return Evaluation(by_task, sum(means) / len(means) if means else math.nan)
+
+
+def constant_metrics(
+    train_batches: Callable[[], Iterable[Batch]],
+    test_batches: Iterable[Batch],
+    tasks: Mapping[str, Task],
+    size_HW: tuple[int, int],
+) -> dict[str, dict[str, float]]:
+    """Metrics of the best constant predictor: fitted on training targets, the same answer for every image."""
+    outputs = {
+        name: task.constant_output((batch.targets[name] for batch in train_batches()), size_HW)
+        for name, task in tasks.items()
+    }
+
+    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
+        batch = len(image_BCHW)
+        return {name: output.expand(batch, *output.shape[1:]) for name, output in outputs.items()}
+
+    return evaluate(forward, test_batches, tasks, torch.device("cpu")).metrics

@@ -1,0 +1,45 @@
+"""Metrics of something loaded (a run, an artifact, an exported file) on a split of a tasks file."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from perceptkit.data.loader import make_loader
+from perceptkit.data.sources import open_split
+from perceptkit.errors import SpecError
+from perceptkit.spec.tasks_file import Split, TasksFile
+from perceptkit.tasks.base import Task
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train.evaluate import evaluate
+
+
+def evaluate_forward(
+    forward: Callable[[Tensor], Mapping[str, Tensor]],
+    tasks: Mapping[str, Task],
+    mean: Sequence[float],
+    std: Sequence[float],
+    tasks_file: TasksFile,
+    split: Split,
+    batch: int = 16,
+) -> dict[str, dict[str, float]]:
+    """By task and metric. The data are read with the data's own task declarations.
+
+    Raises:
+        SpecError: the data declare tasks that the model does not have, or others under the same name.
+    """
+    declared = build_tasks(tasks_file)
+    for name, task in declared.items():
+        if name not in tasks:
+            raise SpecError(f"the model has no task {name!r}; it has {', '.join(tasks)}")
+        if (tasks[name].type, tasks[name].labels) != (task.type, task.labels):
+            raise SpecError(
+                f"task {name!r}: the model predicts {tasks[name].type} {tasks[name].labels}, "
+                f"the data hold {task.type} {task.labels}"
+            )
+    source = open_split(tasks_file, declared, split)
+    batches = make_loader(
+        source, range(len(source)), declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
+        seed=0, epoch=0, shuffle=False, drop_last=False,
+    )  # fmt: skip
+    return evaluate(forward, batches, declared, torch.device("cpu")).metrics

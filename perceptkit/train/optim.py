@@ -1,0 +1,51 @@
+"""The optimiser of the weights and its learning rate as a function of the step."""
+
+import math
+
+from torch import nn, optim
+
+from perceptkit.spec.recipe import OptimSpec, StageSpec
+
+
+def parameter_groups(model: nn.Module, spec: OptimSpec) -> list[dict]:
+    """Backbone and rest, each with and without weight decay (norms and biases have none)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_backbone = "backbone." in name
+        groups.setdefault((is_backbone, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": spec.weight_decay if decays else 0.0,
+            "lr_scale": spec.backbone_lr_scale if is_backbone else 1.0,
+        }
+        for (is_backbone, decays), parameters in groups.items()
+    ]
+
+
+def make_optimizer(model: nn.Module, spec: OptimSpec, stage: StageSpec) -> optim.Optimizer:
+    """A fresh optimiser for one train stage."""
+    lr = stage.lr or spec.lr
+    groups = parameter_groups(model, spec)
+    if spec.name == "sgd":
+        return optim.SGD(groups, lr=lr, momentum=0.9)
+    kind = {"adamw": optim.AdamW, "adam": optim.Adam}[spec.name]
+    return kind(groups, lr=lr)
+
+
+def learning_rate(spec: OptimSpec, stage: StageSpec, stage_step: int, stage_steps: int) -> float:
+    """The rate of step `stage_step` of `stage_steps`: 5 % linear warm-up, then cosine to zero or constant."""
+    peak = stage.lr or spec.lr
+    warmup = max(1, stage_steps // 20)
+    if stage_step < warmup:
+        return peak * (stage_step + 1) / warmup
+    if spec.schedule == "constant":
+        return peak
+    progress = (stage_step - warmup) / max(1, stage_steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
+    """Sets the rate of every group, each by its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -1,0 +1,129 @@
+"""The folder of one run: what is in it and how it is written.
+
+    tasks.yaml recipe.yaml resolved.yaml env.json     as typed / every default filled in / versions, seed, command
+    metrics.jsonl metrics.csv log.txt                 the run log
+    policy.json                                       the plan
+    checkpoints/last.pt best.pt                       full state / the best weights on validation
+    results.json cost.json predictions/               the test, the price, pictures
+
+All writes are atomic: a file is either the old one or the new one, whole.
+"""
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from perceptkit.errors import ResumeError, SpecError
+from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.tasks_file import TasksFile
+from perceptkit.versions import installed
+
+LIBRARIES = ("perceptkit", "torch", "timm", "torchmetrics", "lightning-fabric", "albumentations", "numpy")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path beside `path`, then renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; a number that is none becomes null."""
+    write_text(path, json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def resolved(tasks: TasksFile, recipe: Recipe) -> dict[str, Any]:
+    """Both specs with every default filled in, as plain data."""
+    return {"tasks_file": tasks.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Versions, machine, command and seed: what one needs to run it again."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: installed(name) for name in LIBRARIES},
+        "seed": seed,
+    }
+
+
+def start(run: Path, tasks: TasksFile, recipe: Recipe, tasks_text: str, recipe_text: str, seed: int) -> None:
+    """Fills an empty folder. Raises SpecError when it holds anything already."""
+    refuse_used(run)
+    write_text(run / "tasks.yaml", tasks_text)
+    write_text(run / "recipe.yaml", recipe_text)
+    write_text(run / "resolved.yaml", yaml.safe_dump(resolved(tasks, recipe), sort_keys=False))
+    write_json(run / "env.json", environment(seed))
+
+
+def is_finished(run: Path) -> bool:
+    """Whether nothing is left to do: the artifact is what a run writes last."""
+    return (run / "artifact/manifest.json").is_file()
+
+
+def refuse_used(run: Path) -> None:
+    """Raises SpecError where `run` is no folder, or holds anything already."""
+    existing = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise SpecError(f"{existing} is a file; choose another --out")
+    if run.exists() and any(run.iterdir()):
+        raise SpecError(
+            f"{run} is not empty: continue it with `perceptkit train --resume --out {run}`, or choose another --out"
+        )
+
+
+def read_resolved(run: Path) -> tuple[TasksFile, Recipe]:
+    """The specs a run was started with. Raises ResumeError where `run` is no run folder."""
+    path = run / "resolved.yaml"
+    if not path.is_file():
+        raise ResumeError(f"{run} holds no run: {path.name} is missing")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TasksFile.model_validate(loaded["tasks_file"]), Recipe.model_validate(loaded["recipe"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ResumeError(f"{path} is damaged: {type(error).__name__}") from error
+
+
+def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
+    """Dotted keys whose values differ between two plain structures, each as `key: old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for k in keys for line in changed_keys(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, (a, b) in pairs for line in changed_keys(a, b, f"{at}.{i}")]
+    return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
+
+
+def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:
+    """Raises ResumeError naming every key that differs from what the run was started with."""
+    changes = changed_keys(resolved(*read_resolved(run)), resolved(tasks, recipe))
+    if changes:
+        listed = "\n".join(f"  {line}" for line in changes)
+        raise ResumeError(f"{run} was started with other settings:\n{listed}\nNothing was started.")

@@ -1,0 +1,274 @@
+"""From two validated specs to a trained run folder: builds what the loop needs, runs it, tests once.
+
+The order is the contract: everything that can be refused is refused before the run folder is made.
+"""
+
+import math
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from perceptkit.baselines.sharing.single import Network, build_single
+from perceptkit.data.photometric import Photometric
+from perceptkit.data.sources import Source, open_split
+from perceptkit.errors import ResumeError, SpecError
+from perceptkit.model import cost
+from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Plan
+from perceptkit.policies.adashare import AdaSharePolicy
+from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.tasks_file import SceneCounts, Split, TasksFile
+from perceptkit.tasks.base import Task
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train import checkpoint, run_folder
+from perceptkit.train.evaluate import constant_metrics, evaluate
+from perceptkit.train.loop import Training, run_stages, steps_per_epoch, turns
+from perceptkit.train.pictures import write_predictions
+from perceptkit.train.progress import Progress
+from perceptkit.train.ranks import synchronise_batchnorm
+from perceptkit.train.run_log import RunLog
+
+TRAIN_SPLITS: tuple[Split, Split] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What the user declared: validated, with the text as typed."""
+
+    tasks: TasksFile
+    recipe: Recipe
+    tasks_text: str
+    recipe_text: str
+
+
+def shrink(specs: Specs, batches: int = 2) -> Specs:
+    """The same run on a few batches and one epoch per train stage: a rehearsal in seconds.
+
+    A folder is read as it is; scenes are as few as every stage can make `batches` full batches of.
+    """
+    recipe, tasks = specs.recipe, specs.tasks
+    smallest = min(
+        (min(s.policy_fraction, 1 - s.policy_fraction) for s in recipe.stages if s.name == "search"),
+        default=1.0,
+    )
+    images = math.ceil(batches * recipe.loader.batch / smallest) + 1
+    stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
+    if tasks.data.source == "scenes":
+        count = SceneCounts(train=images, val=recipe.loader.batch, test=recipe.loader.batch)
+        update: dict[str, Any] = {"count": count}
+    else:
+        update = {"limit": images}
+    data = tasks.data.model_copy(update=update)
+    return Specs(
+        tasks.model_copy(update={"data": data}),
+        recipe.model_copy(update={"stages": stages}),
+        specs.tasks_text,
+        specs.recipe_text,
+    )
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Device, precision and processes; under `torchrun` every rank joins."""
+    precision = recipe.precision
+    if precision == "16" and not torch.cuda.is_available():
+        raise SpecError("precision: 16 needs a GPU; on a CPU it is 32 or bf16")
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32"
+    names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        fabric = Fabric(strategy="ddp", devices=local, num_nodes=ranks // local, precision=names[precision])
+    else:
+        fabric = Fabric(devices=1, precision=names[precision])
+    fabric.launch()
+    return fabric
+
+
+def make_supernet(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Network:
+    """The network of the recipe with its initial weights: the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        if recipe.sharing.method == "single":
+            return build_single(recipe.backbone, recipe.heads, tasks, size_HW)
+        return build_supernet(recipe.backbone, recipe.heads, tasks, size_HW)
+
+
+def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
+    """Raises SpecError where a train stage would never make a step: too few pictures for one full batch."""
+    whole = recipe.loader.batch * world_size
+    for stage in recipe.stages:
+        for turn in turns(stage, num_train, recipe.seed):
+            if len(turn.indices) < whole:
+                share = (
+                    f" ({stage.policy_fraction:g} of {num_train} are the policy's)"
+                    if stage.name == "search"
+                    else ""
+                )
+                raise SpecError(
+                    f"{stage.name}: {len(turn.indices)} pictures to train the {turn.updates} on{share} are fewer than "
+                    f"one batch of {whole}; lower loader.batch"
+                )
+
+
+def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
+    """Builds everything; with `resume` continues where the last checkpoint was saved.
+
+    Raises ResumeError, SpecError or DataError; nothing is written before all of it fits.
+    """
+    recipe = specs.recipe
+    if not resume:
+        run_folder.refuse_used(run)
+    state: tuple[dict[str, Any], checkpoint.Position] | None = None
+    if resume:
+        run_folder.refuse_changes(run, specs.tasks, recipe)
+        if run_folder.is_finished(run):
+            raise ResumeError(f"{run} is finished: nothing to resume")
+        if (run / "checkpoints/last.pt").exists():
+            state = checkpoint.load(run / "checkpoints/last.pt")
+    tasks = build_tasks(specs.tasks)
+    fabric = make_fabric(recipe)
+    with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
+        train_source, val_source = (open_split(specs.tasks, tasks, split) for split in TRAIN_SPLITS)
+    refuse_empty_turns(recipe, len(train_source), fabric.world_size)
+    if recipe.augment.photometric:
+        Photometric(recipe.augment.photometric)  # refuses what is no photometric transform
+    torch.manual_seed(recipe.seed)
+
+    def fresh() -> Network:
+        return make_supernet(recipe, tasks, specs.tasks.data.size)
+
+    supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    synchronise_batchnorm(supernet, fabric.device)
+    blocks = [block.name for block in supernet.blocks]
+    policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
+    if fabric.global_rank == 0 and not resume:
+        run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
+    fabric.barrier()
+    position = state[1] if state else checkpoint.Position()
+    total = sum(
+        stage.epochs
+        * sum(
+            steps_per_epoch(
+                stage, len(train_source), recipe.loader.batch, recipe.seed, fabric.world_size
+            ).values()
+        )
+        for stage in recipe.stages
+    )
+    first = fabric.global_rank == 0
+    training = Training(
+        run=run,
+        recipe=recipe,
+        tasks=tasks,
+        train=train_source,
+        val=val_source,
+        supernet=supernet,
+        make_supernet=fresh,
+        fabric=fabric,
+        log=RunLog(run, position.step if resume else None, enabled=first),
+        progress=Progress(total, position.step, quiet or not first),
+        policy=policy,
+        plan=Plan.all_keep(list(tasks), blocks),
+    )
+    training.generator.manual_seed(recipe.seed)
+    if state:
+        training.restore(*state)
+    return training
+
+
+def train(specs: Specs, run: Path, resume: bool = False, quiet: bool = False) -> Training:
+    """Trains, then tests the best weights once and writes results.json, cost.json and predictions/.
+
+    Raises Interrupted after a Ctrl-C; the run can then be resumed.
+    """
+    training = prepare(specs, run, resume, quiet)
+    with stop_on_interrupt(training), training.progress:
+        run_stages(training)
+        training.log.write_csv()
+        finish(training, specs)
+    return training
+
+
+class stop_on_interrupt:
+    """Turns the first Ctrl-C into a request that the loop honours at its next step; a second one kills."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.before: Any = None
+
+    def __enter__(self) -> None:
+        def request(signum: int, frame: FrameType | None) -> None:
+            self.training.stop_requested = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        try:
+            self.before = signal.signal(signal.SIGINT, request)
+        except ValueError:  # not the main thread: the embedding program owns the signals
+            self.before = None
+
+    def __exit__(self, *error: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+
+def load_best(training: Training) -> None:
+    """Puts the weights and the plan with the best validation score back."""
+    state, _ = checkpoint.load(training.run / "checkpoints/best.pt")
+    training.supernet.load_state_dict(state["supernet"])
+    training.plan = Plan.from_json(state["plan"])
+    training.supernet.eval()
+
+
+def finish(training: Training, specs: Specs) -> None:
+    """The one look at the test split, with the weights that validation chose."""
+    training.fabric.barrier()
+    load_best(training)
+    recipe, run = training.recipe, training.run
+    size_HW = specs.tasks.data.size
+    test = open_split(specs.tasks, training.tasks, "test")
+
+    def batches(source: Source) -> Any:
+        return training.loader(source, range(len(source)), train=False)
+
+    def forward(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return training.supernet(image, training.plan)
+
+    result = evaluate(forward, batches(test), training.tasks, training.fabric.device)
+    constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
+    if training.fabric.global_rank != 0:
+        return
+    seconds = training.stage_seconds
+    results = {
+        "split": "test",
+        "method": recipe.sharing.method,
+        "backbone": recipe.backbone.name,
+        "seed": recipe.seed,
+        "score": result.score,
+        "tasks": {
+            name: {
+                "type": task.type,
+                "primary": task.primary,
+                "metrics": result.metrics[name],
+                "info": {
+                    key: {"higher_is_better": info.higher_is_better, "unit": info.unit}
+                    for key, info in task.metric_info.items()
+                    if key in result.metrics[name]
+                },
+            }
+            for name, task in training.tasks.items()
+        },
+        "constant": constant,
+        "train_seconds": sum(seconds.values()),
+        "stage_seconds": seconds,
+    }
+    run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
+    run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
+    write_predictions(run / "predictions", training, test)
+    run_folder.write_json(run / "results.json", results)

@@ -1,0 +1,45 @@
+"""Runs that take seconds: a tiny timm ResNet on scenes of 32x32 pixels."""
+
+from pathlib import Path
+
+import pytest
+
+TASKS = """\
+version: 1
+name: small
+data:
+  source: scenes
+  size: [32, 32]
+  count: {train: 24, val: 4, test: 4}
+tasks:
+  seg: {type: segmentation}
+  depth: {type: depth, weight: 0.5}
+  normals: {type: normals}
+  keypoints: {type: keypoints}
+  edges: {type: edges}
+  room: {type: classification}
+"""
+
+RECIPE = """\
+version: 1
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 16}
+sharing: {method: adashare, sparsity: 0.01, sharing: 0.01}
+stages:
+  - {name: warmup, epochs: 2}
+  - {name: search, epochs: 3, curriculum: top_down, speed: 1, tau: [2.0, 0.5], policy_fraction: 0.5, policy_lr: 0.3}
+  - {name: retrain, epochs: 2, start: scratch}
+optim: {name: adamw, lr: 3e-3, weight_decay: 0.01, schedule: cosine, clip_norm: 5.0}
+augment: {hflip: 0.5, rotate: 5}
+loader: {batch: 4, workers: 0}
+seed: 3
+"""
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> tuple[Path, Path]:
+    """A tasks file and a recipe: 6 + 3 + 6 steps of each epoch's turns, all three train stages."""
+    tasks, recipe = tmp_path / "small.yaml", tmp_path / "small_recipe.yaml"
+    tasks.write_text(TASKS, encoding="utf-8")
+    recipe.write_text(RECIPE, encoding="utf-8")
+    return tasks, recipe

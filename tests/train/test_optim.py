@@ -1,0 +1,35 @@
+"""Learning rates and parameter groups."""
+
+import pytest
+from torch import nn
+
+from perceptkit.spec.recipe import OptimSpec, RetrainStage
+from perceptkit.train import optim
+
+STAGE = RetrainStage(name="retrain", epochs=1)
+
+
+def test_cosine_by_hand():
+    spec = OptimSpec(lr=1.0)
+    rate = [optim.learning_rate(spec, STAGE, step, 100) for step in range(100)]
+    assert rate[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])  # 5 % of 100 steps
+    assert rate[5] == 1.0 and rate[99] < 1e-3
+    middle = 5 + 95 // 2
+    assert rate[middle] == pytest.approx(0.5, abs=0.02)
+
+
+def test_constant_and_stage_override():
+    spec = OptimSpec(lr=1.0, schedule="constant")
+    stage = RetrainStage(name="retrain", epochs=1, lr=0.25)
+    assert optim.learning_rate(spec, stage, 60, 100) == 0.25
+
+
+def test_norms_and_biases_have_no_weight_decay():
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    spec = OptimSpec(weight_decay=0.1, backbone_lr_scale=0.5)
+    groups = optim.parameter_groups(model, spec)
+    table = {(g["lr_scale"], g["weight_decay"]): len(g["params"]) for g in groups}
+    assert table == {(0.5, 0.1): 1, (0.5, 0.0): 1, (1.0, 0.1): 1, (1.0, 0.0): 1}
+    optimizer = optim.make_optimizer(model, spec, STAGE)
+    optim.set_learning_rate(optimizer, 1.0)
+    assert sorted({g["lr"] for g in optimizer.param_groups}) == [0.5, 1.0]

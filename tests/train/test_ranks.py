@@ -1,0 +1,78 @@
+"""Two processes with half the batch each do what one process does with the whole."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from perceptkit.model.plan import Plan
+
+DRIVER = """
+import json, os, sys
+from perceptkit import api
+from perceptkit.policies.adashare import AdaSharePolicy
+
+tasks, recipe, out, samples, batch = sys.argv[1:]
+drawn = []
+relax = AdaSharePolicy.relax
+
+def recorded(self, *arguments):
+    rows = relax(self, *arguments)
+    drawn.append({task: [1.0 if keep is True else keep.item() for keep in row] for task, row in rows.items()})
+    return rows
+
+AdaSharePolicy.relax = recorded
+# small rates: Adam and large steps amplify the last bit of a sum to a percent within a few steps
+changes = [f"loader.batch={batch}", "optim.name=sgd", "optim.lr=0.001", "stages.search.epochs=2"]
+api.train(tasks, recipe, out, overrides=changes, quiet=True)
+with open(f"{samples}.{os.environ.get('RANK', 'alone')}", "w") as file:
+    json.dump(drawn, file)
+"""
+TOLERANCE = {"warmup": 1e-4, "search": 1e-2, "retrain": 1e-4}
+"""Relative, of losses. Sums over a batch are taken in another order; Adam divides the policy's gradients by their
+own size, which makes the last bit of a small one matter."""
+SAMPLES = 0.03
+"""Absolute, of keeps drawn by two ranks and by one process, for the same reason; between the ranks it is 0."""
+
+
+def rows(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [row for row in lines if row["kind"] == kind]
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_process_with_the_doubled_batch(small_run, tmp_path):
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER, encoding="utf-8")
+    samples = tmp_path / "samples"
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = [str(driver), *map(str, small_run)]
+    subprocess.run([sys.executable, *arguments, str(one), str(samples), "4"], check=True, timeout=300)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, *arguments, str(two), str(samples), "2"], check=True, timeout=300)
+
+    first, second = (json.loads(Path(f"{samples}.{rank}").read_text()) for rank in (0, 1))
+    assert len(first) == 12 and first == second  # 2 epochs of 3 + 3 steps, every sample bit for bit
+    alone = json.loads(Path(f"{samples}.alone").read_text())
+    for ours, theirs in zip(first, alone, strict=True):
+        for task, row in ours.items():
+            torch.testing.assert_close(torch.tensor(row), torch.tensor(theirs[task]), rtol=0, atol=SAMPLES)
+
+    plans = [Plan.from_json((run / "policy.json").read_text()) for run in (one, two)]
+    assert plans[0] == plans[1]
+    logged = [rows(run, "train") for run in (one, two)]
+    assert len(logged[0]) == len(logged[1]) > 0
+    for ours, theirs in zip(*logged, strict=True):
+        names = [name for name in ours if name.startswith("loss")]
+        assert len(names) == 7  # the sum and six tasks
+        for name in names:
+            assert theirs[name] == pytest.approx(ours[name], rel=TOLERANCE[ours["stage"]]), (
+                ours["step"],
+                name,
+            )
+    scores = [[row["score"] for row in rows(run, "val")] for run in (one, two)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)

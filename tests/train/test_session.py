@@ -1,0 +1,107 @@
+"""What a run refuses before it starts, and what it leaves behind."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+import perceptkit as pk
+from perceptkit.cli import main
+from perceptkit.errors import ResumeError, SpecError
+from perceptkit.model.plan import Plan
+from perceptkit.train import run_folder
+
+SHORT = ["data.count.train=12", "stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
+
+
+def train(files, out, *changes, **more):
+    return pk.train(*files, out, overrides=changes, quiet=True, **more)
+
+
+def test_too_few_pictures_for_a_batch(small_run, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(
+        SpecError, match="warmup: 24 pictures to train the weights on are fewer than one batch of 32"
+    ):
+        train(small_run, out, "loader.batch=32")
+    with pytest.raises(
+        SpecError, match=r"search: 2 pictures to train the policy on \(0.1 of 24 are the policy's\)"
+    ):
+        train(small_run, out, "stages.search.policy_fraction=0.1")
+    assert not out.exists()
+
+
+def test_nothing_is_written_before_everything_is_accepted(small_run, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(SpecError, match="HorizontalFlip"):
+        train(small_run, out, "augment.photometric=[{name: HorizontalFlip}]")
+    with pytest.raises(SpecError, match="precision: 16 needs a GPU"):
+        train(small_run, out, "precision=16")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_out_is_a_file(small_run, tmp_path, below, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    out = file / "run" if below else file
+    with pytest.raises(SpecError, match=f"{file} is a file; choose another --out"):
+        train(small_run, out)
+
+
+def test_search_as_the_last_stage_ships_its_plan(small_run, tmp_path):
+    tasks, recipe = small_run
+    text = yaml.safe_load(recipe.read_text())
+    text["stages"] = [
+        {"name": "search", "epochs": 2, "curriculum": "none", "policy_lr": 1.0, "policy_fraction": 0.5}
+    ]
+    text["sharing"] = {"method": "adashare", "sparsity": 5.0, "sharing": 0.0}
+    recipe.write_text(yaml.safe_dump(text))
+    run = train((tasks, recipe), tmp_path / "run")
+    searched = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    probabilities = [row["keep_prob"] for row in searched if row["kind"] == "policy"][-1]
+    assert all(keep < 0.5 for row in probabilities.values() for keep in row)  # sparsity at any price
+    plan = Plan.from_json((run.path / "policy.json").read_text())
+    assert plan.kept_fraction() == 0
+    assert pk.load(run.path).manifest.plan == plan
+
+
+@pytest.fixture
+def finished(small_run, tmp_path):
+    return train(small_run, tmp_path / "run", *SHORT).path
+
+
+def test_resume_refuses_what_it_would_ignore(finished):
+    for more in ({"overrides": ["optim.lr=123"]}, {"recipe": "hard"}):
+        with pytest.raises(SpecError, match="drop --recipe and --set"):
+            pk.train(out=finished, resume=True, **more)
+    with pytest.raises(ResumeError, match="nothing to resume"):
+        pk.train(out=finished, resume=True)
+
+
+def test_a_run_without_its_artifact_is_completed(finished):
+    weights = (finished / "artifact/model.safetensors").read_bytes()
+    results = json.loads((finished / "results.json").read_text())
+    shutil.rmtree(finished / "artifact")
+    pk.train(out=finished, resume=True, quiet=True)
+    assert (finished / "artifact/model.safetensors").read_bytes() == weights
+    assert json.loads((finished / "results.json").read_text())["tasks"] == results["tasks"]
+
+
+def test_damaged_run_folders_are_named(finished, capsys):
+    shutil.rmtree(finished / "artifact")
+    resolved = (finished / "resolved.yaml").read_text()
+    for damage in ("{}", "a: [", "tasks_file: 3"):
+        (finished / "resolved.yaml").write_text(damage)
+        assert main(["train", "--resume", "--out", str(finished)]) == 2
+        assert "resolved.yaml is damaged" in capsys.readouterr().err
+    (finished / "resolved.yaml").write_text(resolved)
+    (finished / "recipe.yaml").unlink()
+    assert main(["train", "--resume", "--out", str(finished)]) == 1
+    assert "recipe.yaml" in capsys.readouterr().err
+
+
+def test_json_has_no_nan(tmp_path):
+    run_folder.write_json(tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
