@@ -1,0 +1,1 @@
+"""Supernet + plan -> small verified multi-head model."""

@@ -1,0 +1,238 @@
+"""The artifact: a folder that holds a compact model and all that an application needs to run it.
+
+    manifest.json        format version, backbone, heads, tasks with label names and units, plan, input, cost
+    model.safetensors    the compact weights
+    policy.json          the plan
+    labels.json          names of every task's output channels
+    README.md            the model card
+
+Whatever runs it reads the first two: JSON and tensors, nothing that could execute code.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from perceptkit.errors import ExportError, PlanError
+from perceptkit.model.plan import Plan
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.tasks_file import TaskSpec
+from perceptkit.tasks.base import Task
+from perceptkit.tasks.table import TASKS
+from perceptkit.versions import installed
+
+FORMAT = 1
+MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is needed, besides the weights, to rebuild and to run a compact model."""
+
+    name: str
+    backbone: BackboneSpec
+    heads: HeadsSpec
+    tasks: Mapping[str, Task]
+    plan: Plan
+    method: str
+    size_HW: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    cost: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "format": FORMAT,
+            "perceptkit": installed("perceptkit"),
+            "name": self.name,
+            "backbone": self.backbone.model_dump(mode="json"),
+            "heads": self.heads.model_dump(mode="json"),
+            "tasks": {
+                name: {"spec": task.spec.model_dump(mode="json"), "labels": task.labels, "unit": task.unit}
+                for name, task in self.tasks.items()
+            },
+            "plan": json.loads(self.plan.to_json()),
+            "method": self.method,
+            "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
+            "cost": dict(self.cost),
+            "metrics": dict(self.metrics),
+        }
+
+    @classmethod
+    def from_dict(cls, loaded: Mapping[str, Any]) -> "Manifest":
+        """Reads what `to_dict` gave. Raises ExportError for another format."""
+        if loaded.get("format") != FORMAT:
+            raise ExportError(f"artifact format {loaded.get('format')!r}; this version reads {FORMAT}")
+        tasks, plan = tasks_from(loaded["tasks"]), Plan.from_json(json.dumps(loaded["plan"]))
+        if set(plan.tasks) != set(tasks):
+            raise ValueError(f"its plan is for {', '.join(plan.tasks)}; its tasks are {', '.join(tasks)}")
+        size, mean, std = (loaded["input"][key] for key in ("size", "mean", "std"))
+        if not (len(size) == 2 and all(isinstance(pixels, int) and pixels > 0 for pixels in size)):
+            raise ValueError(f"its input.size is {size}; expected [height, width]")
+        for key, values in (("mean", mean), ("std", std)):
+            if not (len(values) == 3 and all(math.isfinite(value) for value in values)):
+                raise ValueError(f"its input.{key} is {values}; expected three numbers")
+        if min(std) <= 0:
+            raise ValueError(f"its input.std is {std}; expected numbers above 0")
+        return cls(
+            name=loaded["name"],
+            backbone=BackboneSpec.model_validate(loaded["backbone"]),
+            heads=HeadsSpec.model_validate(loaded["heads"]),
+            tasks=tasks,
+            plan=plan,
+            method=loaded["method"],
+            size_HW=(size[0], size[1]),
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+            cost=loaded["cost"],
+            metrics=loaded["metrics"],
+        )
+
+
+def tasks_from(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
+    """Tasks from a manifest: their label names travel with them, so no file of the data is needed."""
+    adapter: TypeAdapter = TypeAdapter(TaskSpec)
+    tasks: dict[str, Task] = {}
+    for name, entry in declared.items():
+        spec = adapter.validate_python(entry["spec"])
+        tasks[name] = TASKS[spec.type](name, spec, entry["labels"])
+    return tasks
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files take their places in `folder` at the end, `manifest.json` last.
+
+    After an error `folder` is as it was; a folder that has a manifest is whole at any time.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        temporary = Path(name)
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == MANIFEST):
+            os.replace(path, folder / path.name)
+
+
+def write(folder: Path, network: nn.Module, manifest: Manifest) -> None:
+    """Writes all files; see `staged` for where."""
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    _write_text(folder / "policy.json", manifest.plan.to_json())
+    labels = {name: task.labels for name, task in manifest.tasks.items()}
+    _write_text(folder / "labels.json", json.dumps(labels, indent=1))
+    _write_text(folder / "README.md", model_card(manifest))
+    told = manifest.to_dict()
+    told["sha256"] = {WEIGHTS: _digest(folder / WEIGHTS), MANIFEST: _digest_of_body(told)}
+    _write_text(folder / MANIFEST, json.dumps(told, indent=1))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ExportError where `folder` is no artifact, or its manifest is damaged or was changed."""
+    text = _manifest_of(folder)
+    manifest = parse_manifest(text, str(folder / MANIFEST))
+    loaded = json.loads(text)
+    if _noted_digest(loaded, MANIFEST) != _digest_of_body(loaded):
+        raise ExportError(f"{folder / MANIFEST} was changed after it was written: its SHA-256 differs")
+    return manifest
+
+
+def parse_manifest(text: str | bytes, where: str) -> Manifest:
+    """A manifest from JSON. Raises ExportError that names `where` the text is from."""
+    try:
+        return Manifest.from_dict(json.loads(text))
+    except KeyError as error:
+        raise ExportError(f"{where} is damaged: it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, PlanError) as error:
+        raise ExportError(f"{where} is damaged: {_short(error)}") from error
+
+
+def load_weights(folder: Path, network: nn.Module) -> None:
+    """Fills `network`. Raises ExportError where the file is damaged or belongs to another manifest."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ExportError(f"{path} is missing")
+    if _digest(path) != _noted_digest(json.loads(_manifest_of(folder)), WEIGHTS):
+        raise ExportError(f"{path} is not the file that was written with {MANIFEST}: its SHA-256 differs")
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors raises its own type, not exported
+        raise ExportError(f"{path} does not fit {MANIFEST}: {_short(error)}") from error
+
+
+def _manifest_of(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ExportError(f"{folder} is no artifact: it has no {MANIFEST}")
+    return path.read_bytes()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_of_body(told: Mapping[str, Any]) -> str:
+    """Of everything in a manifest but the digests themselves, however it is laid out."""
+    body = {key: value for key, value in told.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _noted_digest(loaded: Mapping[str, Any], file: str) -> Any:
+    noted = loaded.get("sha256")
+    return noted.get(file) if isinstance(noted, dict) else None
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _figure(value: float | None) -> str:
+    """A metric; a dash where the test split has no label."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def model_card(manifest: Manifest) -> str:
+    """What a stranger needs to know before using the model."""
+    rows = manifest.cost["rows"]
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"A compact multi-head model made by perceptkit {installed('perceptkit')}.",
+        "",
+        f"- backbone: `{manifest.backbone.name}`, sharing: {manifest.method}",
+        f"- input: RGB, {manifest.size_HW[0]} x {manifest.size_HW[1]} (height x width), "
+        f"(x / 255 - {list(manifest.mean)}) / {list(manifest.std)}",
+        f"- parameters: {rows['compact']['params']:,}; MACs for all tasks on one image: "
+        f"{rows['compact']['macs']:,}",
+        "",
+        "| task | type | metric | test |",
+        "|---|---|---|---|",
+    ]
+    for task, values in manifest.metrics.items():
+        lines += [f"| {task} | {values['type']} | {m} | {_figure(v)} |" for m, v in values["metrics"].items()]
+    blocks = manifest.plan.blocks
+    lines += ["", "Blocks kept (#) and skipped (.):", "", "```"]
+    for task in manifest.plan.tasks:
+        lines.append(f"{task:>12} " + "".join("#" if keep else "." for keep in manifest.plan.row(task)))
+    lines += ["```", "", f"Blocks, next to the image first: {', '.join(blocks)}.", ""]
+    lines += ["```python", "import perceptkit as pk", 'model = pk.load("path/to/this/folder")']
+    lines += ['result = model.predict("picture.jpg")', "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""From a trained supernet and its plan to a verified artifact."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from perceptkit.baselines.sharing.single import build_single
+from perceptkit.compact import artifact
+from perceptkit.compact.artifact import Manifest
+from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.compact.network import compact
+from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
+from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Plan
+
+
+def compact_and_fold(network: Any, plan: Plan, size_HW: tuple[int, int]) -> nn.Module:
+    """The compact model with BatchNorm folded away."""
+    # one memory format whatever the trained network has: another one rounds differently
+    small = compact(network, plan).to(memory_format=torch.contiguous_format)
+    fold_batchnorm(small, probe_images(size_HW)[1])
+    return small
+
+
+def empty_network(manifest: Manifest) -> nn.Module:
+    """The compact model a manifest describes, with random weights: what its weight file is loaded into."""
+    build = build_single if manifest.method == "single" else build_supernet
+    with torch.random.fork_rng(devices=[]):
+        network = build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False)
+    return compact_and_fold(network.eval(), manifest.plan, manifest.size_HW)
+
+
+def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, Any]:
+    """Compacts, verifies against `network`, writes, reads back and verifies again.
+
+    Args:
+        folder: the artifact's.
+        network: trained Supernet or SingleTaskNets.
+        manifest: of the model; its plan decides what is kept.
+
+    Returns:
+        What `parity.json` holds: the largest difference per head.
+
+    Raises:
+        ExportError: the compact model computes something else; nothing is written then.
+    """
+    reference = network.cpu().eval()
+    images = probe_images(manifest.size_HW)
+    small = compact_and_fold(reference, manifest.plan, manifest.size_HW)
+    compared = parity(lambda image: reference(image, manifest.plan), small, images)
+    refuse_mismatch(compared, "the compact model")
+    report = {"reference": "gated supernet", "bound": BOUND, "heads": compared}
+    write_verified(folder, small, manifest, report)
+    return report
+
+
+def write_verified(folder: Path, small: nn.Module, manifest: Manifest, report: Mapping[str, Any]) -> None:
+    """Writes a compact model and `parity.json`, if what is read back computes exactly the same."""
+    with artifact.staged(folder) as temporary:
+        artifact.write(temporary, small, manifest)
+        again, _ = read(temporary)
+        compared = parity(small, again, probe_images(manifest.size_HW))
+        refuse_mismatch(compared, f"{folder}, read back,", bound=0.0)
+        text = json.dumps(report, indent=1) + "\n"
+        (temporary / "parity.json").write_text(text, encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[nn.Module, Manifest]:
+    """An artifact's network with its weights, in eval mode, and its manifest."""
+    manifest = artifact.read_manifest(folder)
+    network = empty_network(manifest)
+    artifact.load_weights(folder, network)
+    return network.eval(), manifest

@@ -1,0 +1,83 @@
+"""Folds BatchNorm into the convolution before it.
+
+In eval mode BatchNorm is the affine map y = g * (x - m) / sqrt(v + eps) + b per channel, so
+conv -> BN is one convolution with weight * g / sqrt(v + eps) and bias b + (bias - m) * g / sqrt(v + eps).
+
+The pairs are found by running the network once: a BatchNorm is folded when its input is, every time it
+is called, exactly the output of one and the same convolution. Nothing is assumed about names or types.
+"""
+
+from collections import defaultdict
+
+import torch
+from timm.layers import BatchNormAct2d, SyncBatchNormAct
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+@torch.no_grad()
+def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str]]:
+    """(convolution, BatchNorm) module names, by one forward pass."""
+    names = {module: name for name, module in network.named_modules()}
+    made_by: dict[tuple[int, int], str] = {}  # by identity and version: activations may work in place
+    alive: list[Tensor] = []  # keeps outputs alive, so that an id stays unique
+    sources: dict[str, set[str | None]] = defaultdict(set)
+    users: dict[str, set[str]] = defaultdict(set)
+
+    def after_conv(module: nn.Module, args: tuple, output: Tensor) -> None:
+        made_by[id(output), output._version] = names[module]
+        alive.append(output)
+
+    def before_bn(module: nn.Module, args: tuple) -> None:
+        conv = made_by.get((id(args[0]), args[0]._version))
+        sources[names[module]].add(conv)
+        if conv is not None:
+            users[conv].add(names[module])
+
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS) and not (module.transposed and module.groups > 1):
+            hooks.append(module.register_forward_hook(after_conv))
+        elif isinstance(module, NORMS):
+            hooks.append(module.register_forward_pre_hook(before_bn))
+    try:
+        with torch.inference_mode(False), torch.no_grad():  # tensors have no version in inference mode
+            network(image_BCHW.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    pairs = []
+    for bn, convs in sources.items():
+        conv = next(iter(convs))
+        if len(convs) == 1 and conv is not None and users[conv] == {bn}:
+            pairs.append((conv, bn))
+    return pairs
+
+
+@torch.no_grad()
+def fold_pair(network: nn.Module, conv_name: str, bn_name: str) -> None:
+    """Folds one BatchNorm; what stays in its place is its activation (timm) or nothing."""
+    conv, bn = network.get_submodule(conv_name), network.get_submodule(bn_name)
+    assert isinstance(conv, CONVOLUTIONS) and isinstance(bn, NORMS)
+    assert bn.running_mean is not None and bn.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias, conv.transposed
+    )
+    conv.weight, conv.bias = weight, bias
+    rest = bn.act if isinstance(bn, BatchNormAct2d | SyncBatchNormAct) else nn.Identity()
+    parent, _, child = bn_name.rpartition(".")
+    setattr(network.get_submodule(parent), child, rest)
+
+
+def fold_batchnorm(network: nn.Module, image_BCHW: Tensor) -> int:
+    """Folds every BatchNorm that can be, in place. Returns how many.
+
+    Call it in eval mode. `image_BCHW` is any input of the right shape.
+    """
+    pairs = conv_bn_pairs(network, image_BCHW)
+    for conv, bn in pairs:
+        fold_pair(network, conv, bn)
+    return len(pairs)
