@@ -1,0 +1,1 @@
+"""Loads an artifact or an exported file and runs it."""

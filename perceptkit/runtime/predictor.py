@@ -1,0 +1,100 @@
+"""A model an application runs: pictures in, results in the picture's own size and the user's units out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptkit.compact.artifact import Manifest
+from perceptkit.compact.export import export_network
+from perceptkit.errors import ExportError
+from perceptkit.runtime.pictures import Picture, read_picture, to_input
+from perceptkit.runtime.result import Result
+
+
+class Predictor:
+    """Runs a compact model.
+
+    Args:
+        manifest: what the model is.
+        forward: normalised image (B, 3, H, W) -> {task: output}, on the CPU or wherever it likes.
+        network: the torch module behind `forward`, where there is one.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        forward: Callable[[Tensor], Mapping[str, Tensor]],
+        network: torch.nn.Module | None = None,
+    ) -> None:
+        self.manifest, self.forward, self.network = manifest, forward, network
+        self.tasks = dict(manifest.tasks)
+
+    def predict(self, picture: Picture) -> Result:
+        """One picture of any size: a path, a PIL picture or an RGB uint8 array (H, W, 3).
+
+        Raises DataError where the picture cannot be read.
+        """
+        return next(self.stream([picture], batch=1))
+
+    def predict_many(self, pictures: Sequence[Picture], batch: int = 8) -> list[Result]:
+        """Several pictures, `batch` of them in one pass."""
+        return list(self.stream(pictures, batch))
+
+    def stream(self, pictures: Iterable[Picture], batch: int = 8) -> Iterator[Result]:
+        """Results in the order of the pictures, lazily, each with a name of its own to save it under."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        remaining = enumerate(pictures)
+        taken: Counter[str] = Counter()
+        while group := list(islice(remaining, batch)):
+            images = [read_picture(picture) for _, picture in group]
+            yield from self._run(images, [_name(picture, i, taken) for i, picture in group])
+
+    @torch.inference_mode()
+    def _run(self, images: list[np.ndarray], names: list[str]) -> Iterator[Result]:
+        m = self.manifest
+        batch = torch.cat([to_input(image, m.size_HW, m.mean, m.std) for image in images])
+        outputs = {name: output.float().cpu() for name, output in self.forward(batch).items()}
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+            size_HW = (image.shape[0], image.shape[1])
+            predictions = {
+                task: self.tasks[task].decode(outputs[task][i : i + 1], size_HW, m.size_HW)
+                for task in self.tasks
+            }
+            yield Result(image, predictions, self.tasks, name)
+
+    def export(self, path: str | Path, format: str = "onnx") -> Path:
+        """Writes the model in another format and proves that it computes the same.
+
+        Args:
+            path: file (`onnx`) or folder (`artifact`) to write.
+            format: one of `perceptkit.compact.export.FORMATS`.
+
+        Raises:
+            ExportError: this model was itself loaded from an exported file, or the proof failed.
+        """
+        if self.network is None:
+            raise ExportError(
+                "a model loaded from an exported file cannot be exported again; load its artifact"
+            )
+        return export_network(self.network, self.manifest, Path(path), format)
+
+
+def _name(picture: Picture, index: int, taken: Counter[str]) -> str:
+    """A file's stem, made different from all before it: a/1.png and b/1.png are 1 and 1_2.
+
+    No dots: they separate the parts of file names in `Result.save`, so a_seg.png is not taken for the `seg` of a.png.
+    """
+    if not isinstance(picture, str | Path):
+        return f"picture_{index}"
+    stem = name = Path(picture).stem.replace(".", "_")
+    while taken[name]:
+        taken[stem] += 1
+        name = f"{stem}_{taken[stem]}"
+    taken[name] += 1
+    return name

@@ -1,0 +1,114 @@
+"""What a path may hold: a run, an artifact, an exported file; and what is said about anything else."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from perceptkit.compact import build
+from perceptkit.errors import ExportError, SpecError
+from perceptkit.runtime.load import load
+from tests.compact import conftest as shared
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def exported(tmp_path_factory):
+    """Of the same model as `artifact`."""
+    return shared.exported(tmp_path_factory)
+
+
+def test_a_run_and_its_artifact_are_the_same(artifact):
+    of_run, of_artifact = (load(path, "cpu").predict(PICTURE) for path in (artifact.parent, str(artifact)))
+    assert np.array_equal(of_run["depth"].metres, of_artifact["depth"].metres)
+    assert of_run["room"].probabilities == of_artifact["room"].probabilities
+
+
+def test_the_onnx_file_gives_the_same_results(artifact, exported):
+    expected, got = load(artifact, "cpu").predict(PICTURE), load(exported).predict(PICTURE)
+    assert list(got) == list(expected)
+    for task, key in (("depth", "metres"), ("edges", "probability"), ("normals", "vectors")):
+        np.testing.assert_allclose(got[task].values[key], expected[task].values[key], atol=1e-4)
+    assert (got["seg"].mask == expected["seg"].mask).mean() > 0.999  # but for ties
+    assert got["seg"].mask.shape == (48, 80) and got["seg"].classes == expected["seg"].classes
+    for name, point in expected["points"].points.items():
+        assert got["points"].points[name] == pytest.approx(point, abs=0.01)
+    assert len(got["kinds"].points) == len(expected["kinds"].points)
+    assert got["room"].probabilities == pytest.approx(expected["room"].probabilities, abs=1e-4)
+
+
+def test_the_onnx_file_takes_batches_and_saves(exported, tmp_path):
+    model = load(exported)
+    results = model.predict_many([PICTURE, PICTURE[:, :40], PICTURE[:20]], batch=3)
+    assert [r["depth"].metres.shape for r in results] == [(48, 80), (48, 40), (20, 80)]
+    assert (tmp_path / "picture_1.png") in results[1].save(tmp_path)
+
+
+def test_an_exported_model_names_its_source(exported):
+    with pytest.raises(ExportError, match="load its artifact"):
+        load(exported).export("again.onnx")
+
+
+def test_a_model_loads_under_inference_mode(artifact):
+    with torch.inference_mode():
+        result = load(artifact, "cpu").predict(PICTURE)
+    outside = load(artifact, "cpu").predict(PICTURE)
+    np.testing.assert_allclose(result["depth"].metres, outside["depth"].metres, atol=1e-6)
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(SpecError, match="is not finished: continue it with `perceptkit train --resume --out"):
+        load(tmp_path)
+
+
+def test_anything_else(tmp_path):
+    with pytest.raises(SpecError, match="is no run, no artifact and no exported model"):
+        load(tmp_path)
+    with pytest.raises(SpecError, match=r"none\.onnx: no such file"):
+        load(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ExportError, match=r"text\.onnx: onnxruntime cannot read it"):
+        load(tmp_path / "text.onnx")
+
+
+def test_a_damaged_artifact(artifact, tmp_path):
+    for path in artifact.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ExportError, match=r"manifest\.json is damaged"):
+        load(tmp_path)
+
+
+def tiny_onnx(path, **properties):
+    shape = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("image", "out")]
+    node = onnx.helper.make_node("Identity", ["image"], ["out"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", shape[:1], shape[1:]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_onnx_file_of_someone_else(tmp_path):
+    with pytest.raises(SpecError, match="was not exported by perceptkit: its metadata has no manifest"):
+        load(tiny_onnx(tmp_path / "other.onnx"))
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", json.dumps({"format": 1})])
+def test_an_onnx_file_with_a_damaged_manifest(tmp_path, manifest):
+    with pytest.raises(ExportError, match="the manifest in .*broken.onnx is damaged"):
+        load(tiny_onnx(tmp_path / "broken.onnx", perceptkit=manifest))
+
+
+def test_loading_trains_and_downloads_nothing(artifact, monkeypatch):
+    """The manifest may say `pretrained`: its own weights are what counts."""
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    network, _ = build.read(artifact)
+    assert not network.training
