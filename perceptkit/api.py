@@ -1,0 +1,268 @@
+"""The verbs of the command line, for Python. Each imports what it needs when it is called.
+
+    import perceptkit as pk
+    run = pk.train("tasks/indoor.yaml", recipe="recipes/adashare.yaml", out="runs/indoor")
+    model = pk.load("runs/indoor")
+    result = model.predict("img.jpg")
+
+Tasks files and recipes that ship with the package go by their names: pk.train("scenes", recipe="quickstart").
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perceptkit.errors import PerceptkitError, SpecError
+from perceptkit.spec.check_files import CheckReport, check_files
+from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_tasks
+from perceptkit.spec.overrides import split_overrides
+from perceptkit.spec.tasks_file import Split
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from perceptkit.runtime.predictor import Predictor
+    from perceptkit.train.session import Specs
+
+DEFAULT_RECIPE = "adashare"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder."""
+
+    path: Path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """results.json: metrics on the test split, of the run and of the best constant predictor."""
+        loaded: dict[str, Any] = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """cost.json: parameters and MACs of the compact model and of what it replaces."""
+        loaded: dict[str, Any] = json.loads((self.path / "cost.json").read_text(encoding="utf-8"))
+        return loaded
+
+
+def load_specs(
+    tasks: str | Path, recipe: str | Path | None, overrides: Sequence[str] = ()
+) -> tuple[LoadedTasks, LoadedRecipe]:
+    """Both files, validated. Raises SpecError with every problem of both."""
+    return load_both(tasks, recipe or DEFAULT_RECIPE, overrides)
+
+
+def check(
+    tasks: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    everything: bool = False,
+) -> CheckReport:
+    """Validates the files and the data they point to; starts nothing and does not load torch.
+
+    Args:
+        everything: open every label file instead of a sample.
+
+    Raises:
+        SpecError: with all problems of the YAML files.
+    """
+    loaded, _ = load_specs(tasks, recipe, overrides)
+    return check_files(loaded, everything=everything)
+
+
+def train(
+    tasks: str | Path | None = None,
+    recipe: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Trains, tests once, and writes the compact artifact.
+
+    Args:
+        tasks: tasks file, or the name of one that ships with the package. Not needed with `resume`.
+        recipe: recipe file or name; `adashare` by default.
+        out: the run folder; `runs/NAME` by default.
+        overrides: `key=value` strings, as for `--set`.
+        resume: continue the run in `out`.
+        dry_run: a few steps of every stage and the artifact, in a temporary folder that is removed.
+
+    Raises:
+        SpecError, DataError: what was declared cannot be trained.
+        ResumeError: `out` cannot be continued.
+    """
+    from perceptkit.train import session
+
+    if resume and tasks is None:
+        if out is None:
+            raise SpecError("--resume needs the run folder: --out DIR")
+        if recipe is not None or overrides:
+            raise SpecError(
+                "--resume goes on with the run's own settings; drop --recipe and --set, "
+                "or name the tasks file too, and what differs is listed"
+            )
+        specs = specs_of_run(Path(out))
+    elif tasks is None:
+        raise SpecError("which tasks? give a tasks file or one of the names of `perceptkit list tasks`")
+    else:
+        loaded, how = load_specs(tasks, recipe, overrides)
+        specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
+            return train_and_compact(session.shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
+    path = Path(out) if out is not None else Path("runs") / specs.tasks.name
+    return train_and_compact(specs, path, resume, quiet)
+
+
+def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
+    """The run and then, in one process only, its artifact."""
+    from perceptkit.compact.artifact import Manifest
+    from perceptkit.compact.build import write_artifact
+    from perceptkit.train import session
+
+    training = session.train(specs, path, resume, quiet)
+    run = Run(path)
+    if training.fabric.global_rank == 0:
+        manifest = Manifest(
+            name=specs.tasks.name,
+            backbone=specs.recipe.backbone,
+            heads=specs.recipe.heads,
+            tasks=training.tasks,
+            plan=training.plan,
+            method=specs.recipe.sharing.method,
+            size_HW=specs.tasks.data.size,
+            mean=training.supernet.mean,
+            std=training.supernet.std,
+            cost=run.cost,
+            metrics=run.results["tasks"],
+        )
+        write_artifact(path / "artifact", training.supernet, manifest)
+    training.fabric.barrier()
+    return run
+
+
+def specs_of_run(path: Path) -> Specs:
+    """The specs a run was started with."""
+    from perceptkit.train import run_folder
+    from perceptkit.train.session import Specs
+
+    tasks, recipe = run_folder.read_resolved(path)
+    texts = [(path / name).read_text(encoding="utf-8") for name in ("tasks.yaml", "recipe.yaml")]
+    return Specs(tasks, recipe, *texts)
+
+
+def load(path: str | Path, device: str | None = None) -> Predictor:
+    """A model to run: from a run, an artifact or an exported `.onnx` file."""
+    from perceptkit.runtime.load import load as load_predictor
+
+    return load_predictor(path, device)
+
+
+def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
+    """The network a recipe describes, with its initial weights: forward(image) -> {task: output}."""
+    from perceptkit.compact.network import compact
+    from perceptkit.model.plan import Plan
+    from perceptkit.tasks.table import build_tasks
+    from perceptkit.train.session import make_supernet
+
+    loaded, how = load_specs(tasks, recipe, overrides)
+    network = make_supernet(how.spec, build_tasks(loaded.spec), loaded.spec.data.size)
+    plan = Plan.all_keep(list(loaded.spec.tasks), [block.name for block in network.blocks])
+    return compact(network, plan)
+
+
+def evaluate(
+    path: str | Path,
+    data: str | Path | None = None,
+    split: Split = "test",
+    overrides: Sequence[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Metrics of a run, an artifact or an exported model on a split, by task.
+
+    Args:
+        path: what to evaluate.
+        data: tasks file with the data; by default that of the run `path` belongs to.
+        split: train, val or test.
+
+    Raises:
+        SpecError: the tasks of `data` are not those of the model.
+    """
+    from torch import inference_mode
+
+    from perceptkit.train.evaluate_model import evaluate_forward
+
+    path = Path(path)
+    if data is not None:
+        tasks_file = load_tasks(data, split_overrides(overrides)[0]).spec
+    else:
+        run = next((p for p in (path, *path.parents) if (p / "resolved.yaml").is_file()), None)
+        if run is None:
+            raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
+        tasks_file = specs_of_run(run).tasks
+    model = load(path, device="cpu")
+    manifest = model.manifest
+    with inference_mode():
+        return evaluate_forward(model.forward, model.tasks, manifest.mean, manifest.std, tasks_file, split)
+
+
+def export(path: str | Path, out: str | Path | None = None, format: str = "onnx") -> Path:
+    """Writes a run or an artifact in another format, after proving that it computes the same.
+
+    Args:
+        path: run or artifact.
+        out: file or folder to write; inside the run's exports/ by default.
+        format: `onnx` or `artifact`.
+    """
+    from perceptkit.compact.export import FORMATS
+
+    if format not in FORMATS:
+        raise SpecError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}")
+    name = {"onnx": "model.onnx", "artifact": "artifact"}[format]
+    return load(path, device="cpu").export(Path(out) if out else Path(path) / "exports" / name, format)
+
+
+def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
+    """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path."""
+    from perceptkit.report.page import write_report
+
+    return write_report(Path(path), [Path(b) for b in baselines])
+
+
+def summary(paths: Sequence[str | Path]) -> str:
+    """One Markdown table over finished runs: every metric, delta-MTL, parameters, MACs."""
+    from perceptkit.report.tables import summary_table
+
+    return summary_table([Path(p) for p in paths])
+
+
+def describe(
+    tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """What would be trained: both specs with every default, heads, losses, blocks, parameters, MACs, memory."""
+    from perceptkit.train.describe import describe_specs
+
+    loaded, how = load_specs(tasks, recipe, overrides)
+    return describe_specs(loaded.spec, how.spec)
+
+
+__all__ = [
+    "PerceptkitError",
+    "Run",
+    "build",
+    "check",
+    "describe",
+    "evaluate",
+    "export",
+    "load",
+    "report",
+    "summary",
+    "train",
+]

@@ -1,0 +1,246 @@
+"""The command line: parses, calls the API, prints. Nothing heavy is imported before a verb needs it.
+
+Exit codes: 0 ok, 1 run failed, 2 usage or spec error, 3 data error, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from perceptkit import errors
+from perceptkit.versions import installed
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; no user's mistake shows a traceback."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    options = make_parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except errors.PerceptkitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `perceptkit ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a place that cannot be read or written, a full disk
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return errors.PerceptkitError.exit_code
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All verbs and flags."""
+    parser = argparse.ArgumentParser(
+        prog="perceptkit",
+        description="From a YAML list of perception tasks to one small, fast, verified multi-head model.",
+    )
+    parser.add_argument("--version", action="version", version=f"perceptkit {installed('perceptkit')}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        made.set_defaults(run=run)
+        return made
+
+    def specs(made: argparse.ArgumentParser, optional: bool = False) -> None:
+        made.add_argument(
+            "tasks", metavar="TASKS", nargs="?" if optional else None, help="tasks file or name"
+        )
+        made.add_argument("--recipe", metavar="R", help="recipe file or name (default: adashare)")
+        made.add_argument(
+            "--set", dest="overrides", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+            help="override any key, for example stages.search.epochs=5",
+        )  # fmt: skip
+
+    made = verb("init", init, "scaffold a tasks file")
+    made.add_argument("--data", metavar="DIR", type=Path, help="folder to propose tasks from")
+    made.add_argument("-o", "--out", metavar="FILE", type=Path, default=Path("tasks.yaml"))
+    made = verb("check", check, "check the YAML files and the data they point to; starts nothing")
+    specs(made)
+    made.add_argument("--everything", action="store_true", help="open every label file, not a sample")
+    made = verb("describe", describe, "show what would be trained: specs, heads, blocks, parameters, MACs")
+    specs(made)
+    made.add_argument("--json", action="store_true", help="print JSON")
+    made = verb("train", train, "train, test once and write the compact artifact")
+    specs(made, optional=True)
+    made.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: runs/NAME)")
+    made.add_argument("--resume", action="store_true", help="continue the run in --out")
+    made.add_argument("--dry-run", action="store_true", help="a few steps of everything, then clean up")
+    made = verb("eval", evaluate, "metrics of a run, an artifact or an exported model")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
+    made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    made = verb("predict", predict, "predict on pictures, folders or globs")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument("sources", metavar="SOURCE", nargs="+")
+    made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
+    made = verb("export", export, "write another format and prove that it computes the same")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument("--format", default="onnx", help="onnx or artifact")
+    made.add_argument("--out", metavar="PATH", type=Path)
+    made = verb("report", report, "write one self-contained HTML page")
+    made.add_argument("path", metavar="RUN", type=Path)
+    made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
+    made.add_argument("--markdown", action="store_true", help="print the table instead of writing the page")
+    made = verb("list", list_things, "list what there is")
+    made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
+    made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")
+    made = verb("schema", schema, "print the JSON schema of a file, for editors")
+    made.add_argument("what", choices=("tasks", "recipe"), nargs="?", default="tasks")
+    verb("doctor", doctor, "say what this machine has")
+    return parser
+
+
+def init(options: argparse.Namespace) -> int:
+    from perceptkit.spec.scaffold import scaffold
+
+    if options.out.exists():
+        raise errors.SpecError(f"{options.out} exists already")
+    text = scaffold(options.data, options.out.parent)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text, encoding="utf-8")
+    print(f"wrote {options.out}; next: perceptkit check {options.out}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    result = api.check(options.tasks, options.recipe, options.overrides, options.everything)
+    print(result)
+    return errors.DataError.exit_code if result.problems else 0
+
+
+def describe(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    found = api.describe(options.tasks, options.recipe, options.overrides)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        from perceptkit.train.describe import as_text
+
+        print(as_text(found))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.train.loop import Interrupted
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    if options.tasks is not None and first:
+        found = api.check(options.tasks, options.recipe, options.overrides)
+        found.raise_problems()
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    try:
+        run = api.train(
+            options.tasks,
+            options.recipe,
+            options.out,
+            options.overrides,
+            resume=options.resume,
+            dry_run=options.dry_run,
+        )
+    except Interrupted as stopped:
+        print(f"\nsaved; continue with: perceptkit train --resume --out {stopped.run}", file=sys.stderr)
+        return INTERRUPTED
+    if options.dry_run:
+        print("dry run: every stage, the test and the artifact work; nothing was kept")
+    elif first:
+        print(api.summary([run.path]))
+        print(f"next: perceptkit report {run.path}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    for task, metrics in api.evaluate(options.path, options.data, options.split).items():
+        for name, value in metrics.items():
+            print(f"{task}/{name}\t{value:.4f}")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.runtime.pictures import find_pictures
+
+    pictures = find_pictures(options.sources)
+    for result in api.load(options.path).stream(pictures):
+        print(result.save(options.save)[0])
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    print(api.export(options.path, options.out, options.format))
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    if options.markdown:
+        print(api.summary([options.path, *options.baseline]))
+    else:
+        print(api.report(options.path, options.baseline))
+    return 0
+
+
+def list_things(options: argparse.Namespace) -> int:
+    if options.what == "backbones":
+        import timm
+
+        rows = timm.list_models()
+    elif options.what == "formats":
+        from perceptkit.compact.export import FORMATS
+
+        rows = list(FORMATS)
+    else:
+        from perceptkit.spec.shipped import list_shipped
+
+        rows = list_shipped(options.what)
+    rows = fnmatch.filter(rows, options.pattern)
+    if not rows:
+        raise errors.SpecError(
+            f"none of the {options.what} matches '{options.pattern}'; * stands for any text"
+        )
+    print("\n".join(rows))
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    from perceptkit.spec.schema import json_schema
+
+    print(json.dumps(json_schema(options.what), indent=1))
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from perceptkit.train.doctor import diagnose
+
+    lines, healthy = diagnose()
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
