@@ -1,0 +1,144 @@
+"""What the code promises as a whole: layers, light imports, papers with tests, files that load, a surface."""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceptkit.cli import make_parser
+from perceptkit.spec.load import load_recipe, load_tasks
+
+REPOSITORY = Path(__file__).parents[1]
+SPECS = ["TASKS", "--recipe", "--set"]
+SURFACE = {
+    "init": ["--data", "--out"],
+    "check": [*SPECS, "--everything"],
+    "describe": [*SPECS, "--json"],
+    "train": [*SPECS, "--out", "--resume", "--dry-run"],
+    "eval": ["RUN|ARTIFACT", "--data", "--split"],
+    "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
+    "export": ["RUN|ARTIFACT", "--format", "--out"],
+    "report": ["RUN", "--baseline", "--markdown"],
+    "list": ["what", "pattern"],
+    "schema": ["what"],
+    "doctor": [],
+}
+
+
+def test_verbs_and_flags():
+    """Changing the surface is a deliberate, one-line change of SURFACE."""
+    verbs = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    found = {
+        verb: [
+            action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+            for action in parser._actions
+            if action.dest != "help"
+        ]
+        for verb, parser in verbs.items()
+    }
+    assert found == SURFACE
+
+
+def test_layers():
+    command = Path(sys.executable).with_name("lint-imports")
+    if not command.is_file():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run([command, "--no-cache"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import perceptkit, perceptkit.spec, perceptkit.report, perceptkit.runtime, perceptkit.train",
+        "main(['--help'])",
+        "main(['check', 'scenes'])",
+        "main(['check', 'folder.yaml', '--everything'])",
+        "main(['init', '--data', 'data', '-o', 'new.yaml'])",
+        "main(['schema', 'recipe']); main(['list', 'recipes'])",
+    ],
+)
+def test_light_commands_do_not_load_torch(tmp_path, code):
+    tasks = "seg: {type: segmentation, target: '{split}/seg/{id}.png', classes: 2}"
+    data = "{source: folder, root: data, image: '{split}/rgb/{id}.png', size: [32, 32]}"
+    (tmp_path / "folder.yaml").write_text(f"name: x\ndata: {data}\ntasks:\n  {tasks}\n")
+    for split in ("train", "val", "test"):
+        for kind, shape in (("rgb", (32, 32, 3)), ("seg", (32, 32))):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / "data" / split / kind / "1.png")
+    heavy = "{'torch', 'timm', 'albumentations', 'torchmetrics', 'lightning_fabric', 'matplotlib'}"
+    program = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('heavy:', sorted({heavy} & set(sys.modules))))\n"
+        f"from perceptkit.cli import main\n{code}\n"
+    )
+    path = {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("heavy: []\n")
+
+
+def paper_rows() -> list[tuple[str, str, str]]:
+    """(paper, file, test) of every row of PAPERS.md."""
+    lines = (REPOSITORY / "PAPERS.md").read_text(encoding="utf-8").splitlines()
+    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in lines if line.startswith("|")]
+    return [(row[0], row[1].strip("`"), row[2].strip("`")) for row in rows[2:]]
+
+
+def test_every_policy_has_its_paper_and_its_test():
+    policies = {
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "perceptkit/policies").glob("*.py")
+        if path.name != "__init__.py"
+    }
+    rows = {file: test for _, file, test in paper_rows()}
+    assert policies <= set(rows)
+    for file in policies:
+        assert (REPOSITORY / rows[file]).is_file()
+
+
+@pytest.mark.parametrize(("paper", "file", "test"), paper_rows(), ids=lambda text: text[:30])
+def test_files_of_a_paper_exist(paper, file, test):
+    assert (REPOSITORY / file).is_file() and (REPOSITORY / test).is_file()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_load(path):
+    assert load_recipe(path).spec.stages
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_tasks_files_load(path, tmp_path):
+    overrides = []
+    if "source: folder" in path.read_text(encoding="utf-8"):
+        for split in ("train", "val", "test"):
+            (tmp_path / split / "rgb").mkdir(parents=True)
+            (tmp_path / split / "rgb/1.png").touch()
+        overrides = [f"data.root={tmp_path}"]
+    assert load_tasks(path, overrides).spec.tasks
+
+
+def test_nobody_imports_with_a_star_or_prints_in_a_library():
+    for path in (REPOSITORY / "perceptkit").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^from \S+ import \*", text, flags=re.M), path
+        may_print = path.name in ("cli.py", "progress.py")
+        assert may_print or not re.search(r"^\s*print\(", text, flags=re.M), path
+
+
+def test_every_paper_that_the_code_cites_has_a_row():
+    papers = (REPOSITORY / "PAPERS.md").read_text(encoding="utf-8")
+    cited = {
+        number: file.name
+        for file in (REPOSITORY / "perceptkit").rglob("*.py")
+        for number in re.findall(r"arxiv\.org/abs/(\d{4}\.\d{4,5})", file.read_text(encoding="utf-8"))
+    }
+    assert len(cited) > 5
+    assert {number: file for number, file in cited.items() if number not in papers} == {}

@@ -1,0 +1,82 @@
+"""What README.md says, tried: commands parse, the YAML loads, the error is printed, the Python names exist."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+import perceptkit as pk
+from perceptkit.cli import main, make_parser
+from perceptkit.spec.tasks_file import TasksFile
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in [*blocks("console"), *blocks("")] for line in block.splitlines()]
+    inline = re.findall(r"`(perceptkit [^`]*)`", README)
+    return [line for line in [*lines, *inline] if line.startswith("perceptkit ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_parse(command):
+    arguments = shlex.split(command, comments=True)[1:]
+    if arguments != ["--help"]:
+        assert callable(make_parser().parse_args(arguments).run)
+
+
+def test_there_are_commands():
+    verbs = {shlex.split(command)[1] for command in commands()}
+    assert {"init", "check", "describe", "train", "report", "predict", "export", "schema"} <= verbs
+
+
+def test_make_targets_and_scripts_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    assert all(f"\n{target}: " in makefile for target in targets)
+    for script in set(re.findall(r"tools/\w+\.py", README)):
+        assert (ROOT / script).is_file(), script
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_tasks_file_is_one():
+    (text,) = blocks("yaml")
+    assert list(TasksFile.model_validate(yaml.safe_load(text)).tasks) == [
+        "seg", "depth", "normals", "corners", "edges", "room",
+    ]  # fmt: skip
+
+
+def test_the_error_is_what_is_printed(tmp_path, monkeypatch, capsys):
+    (text,) = blocks("yaml")
+    broken = text.replace("classes: classes.txt}", "classes: 12, ignore_indx: 0}").replace(
+        "type: depth", "type: dpeth"
+    )
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/indoor.yaml").write_text(broken, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "tasks/indoor.yaml"]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert printed in README
+
+
+def test_python_names_exist():
+    (code,) = blocks("python")
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pk"
+    }
+    assert used == {"train", "load", "build"} and all(callable(getattr(pk, name)) for name in used)
