@@ -24,7 +24,7 @@ from perceptkit.model.blocks import num_params
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.model.trie import leaves, trie
-from perceptkit.model.trunk import run_step, to_map
+from perceptkit.model.trunk import run_part, shared_inputs, to_map
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
     num_blocks = len(supernet.blocks)
     plain, block, projection = [0] * (num_blocks + 1), [0] * num_blocks, [0] * num_blocks
     passed = 0
+    shared = shared_inputs(supernet.backbone, size_HW)
     features = []
     for i, step in enumerate(supernet.steps):
         entered = x.clone()  # an activation may work in place
         with FlopCounterMode(display=False) as counter:
-            x = run_step(supernet.backbone, step, x)
+            x = run_part(supernet.backbone, step.name, x, shared)
         executed = counter.get_total_flops() // 2
         if step.block is None:
             plain[passed] += executed
@@ -71,8 +72,8 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
             block[step.block] = executed
             passed = step.block + 1
             if step.projection is not None:
-                shortcut = supernet.backbone.get_submodule(step.projection)
-                projection[step.block] = measured_macs(partial(shortcut, entered))
+                shortcut = partial(run_part, supernet.backbone, step.projection, entered, shared)
+                projection[step.block] = measured_macs(shortcut)
         if i in supernet.taps:
             features.append(to_map(supernet.backbone, x, size_HW))
     last = to_map(supernet.backbone, x, size_HW)
@@ -164,6 +165,26 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
             "single_task_nets": _summed([row(supernet, dense, steps, [task]) for task in plan.tasks]),
         },
         "per_task_macs": {task: macs(supernet, plan, steps, [task])[0] for task in plan.tasks},
+    }
+
+
+def backbone_facts(supernet: Supernet, size_HW: tuple[int, int]) -> dict[str, Any]:
+    """What can be gated in the backbone, as plain data.
+
+    `share` is the part of the backbone's MACs that skipping all blocks would save: projections, which run in
+    place of their blocks, are not in it. `strides` and `channels` are those of the features, fine to coarse.
+    """
+    steps = measure(supernet, size_HW)
+    kinds = [block.kind for block in supernet.blocks]
+    total = sum(steps.plain) + sum(steps.block)
+    taps = [supernet.steps[i] for i in supernet.taps]
+    return {
+        "identity": kinds.count("identity"),
+        "shortcut": kinds.count("shortcut"),
+        "macs": total,
+        "share": (sum(steps.block) - sum(steps.projection)) / total,
+        "strides": [tap.stride for tap in taps],
+        "channels": [tap.channels for tap in taps],
     }
 
 

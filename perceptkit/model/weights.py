@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from perceptkit.errors import SpecError
-from perceptkit.model.trunk import covered_size, patch_size
+from perceptkit.model.families import covered_size, patch_size
 from perceptkit.spec.recipe import BackboneSpec
 
 CLASSIFIERS = ("fc", "classifier", "head", "linear")
