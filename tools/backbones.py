@@ -132,8 +132,10 @@ def check(name: str, columns: Sequence[str], backend: str, timeout: float) -> It
                 ready = selector.select(timeout)
                 line = process.stdout.readline() if ready else ""
                 if not line:
-                    process.kill()
-                    reason = f"ended with {process.wait()}" if ready else f"not done in {timeout:.0f} s"
+                    if not ready:
+                        process.kill()
+                    code = process.wait()
+                    reason = f"ended with {code}" if ready else f"not done in {timeout:.0f} s"
                     yield left.pop(0), {"ok": False, "found": reason}
                     break
                 column, cell = json.loads(line)
