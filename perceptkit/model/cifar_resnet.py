@@ -75,12 +75,12 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.act1 = nn.ReLU()
-        before, self.feature_info = WIDTHS[0], []
-        for i, width in enumerate(WIDTHS):
-            stage = [BasicBlock(before if j == 0 else width, width) for j in range(blocks)]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
-            self.feature_info.append({"num_chs": width, "reduction": 2**i, "module": f"layer{i + 1}"})
-            before = width
+        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2**i, "module": f"layer{i + 1}"} for i, width in enumerate(WIDTHS)
+        ]
         self.linear: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
         for module in self.modules():
@@ -130,6 +130,12 @@ class CifarResNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(image_BCHW))
+
+
+def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(in_channels, channels), *(BasicBlock(channels, channels) for _ in range(blocks - 1))
+    )
 
 
 default_cfgs = generate_default_cfgs(
