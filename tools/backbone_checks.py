@@ -10,6 +10,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -173,7 +174,7 @@ def compiled(net: Supernet, reference: nn.Module, image: Tensor, backend: str = 
 
 def exported(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     """torch.export with a dynamic batch, run at two others."""
-    fixed, program = _exported(net, image)
+    fixed, program = _exported(net)
     with torch.no_grad():
         runs = [close(program.module()(x), fixed(x)) for x in (image, image[:1], torch.cat([image, image]))]
     return max(runs)
@@ -183,7 +184,7 @@ def onnx(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     """The exported program as ONNX, run by onnxruntime at two batch sizes."""
     import onnxruntime
 
-    fixed, program = _exported(net, image)
+    fixed, program = _exported(net)
     made = torch.onnx.export(program, (image,), input_names=["image"], dynamo=True, verbose=False)
     assert made is not None
     with TemporaryDirectory() as folder, torch.no_grad():
@@ -208,7 +209,9 @@ CHECKS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _exported(net: Supernet, image: Tensor) -> tuple[Fixed, torch.export.ExportedProgram]:
+@lru_cache(maxsize=1)  # two columns need it
+def _exported(net: Supernet) -> tuple[Fixed, torch.export.ExportedProgram]:
+    image = picture(net.size_HW)
     fixed = Fixed(net, mixed_plan(net))
     batch = torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad():

@@ -150,10 +150,10 @@ def work(name: str, columns: Sequence[str], backend: str) -> None:
     warnings.simplefilter("ignore")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import backbone_checks as checks
-    import timm
     import torch
 
     from perceptkit.errors import SpecError
+    from perceptkit.model.weights import own_size
 
     torch.set_num_threads(1)
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -163,9 +163,7 @@ def work(name: str, columns: Sequence[str], backend: str) -> None:
         cell = {"ok": ok, "found": found, "seconds": round(time.perf_counter() - began, 1), **more}
         out.write(json.dumps([column, cell]) + "\n")
 
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
-    own = config.input_size[1:]
+    own = own_size(name)
     made: dict[tuple[int, int], Any] = {}
     refused: SpecError | None = None
     for column in columns:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import timm
 import torch
 from timm.data import resolve_data_config
 
 from perceptkit.model.cost import backbone_facts
 from perceptkit.model.supernet import Supernet
-from perceptkit.model.weights import create_backbone
+from perceptkit.model.weights import create_backbone, own_size
 from perceptkit.spec.recipe import BackboneSpec
 
 
@@ -22,8 +21,7 @@ def survey(name: str, size_HW: tuple[int, int] | None = None) -> dict[str, Any]:
     Raises:
         SpecError: the backbone cannot be made or gated, and why.
     """
-    config = timm.get_pretrained_cfg(name)
-    size = size_HW or (config.input_size[1:] if config is not None else (224, 224))
+    size = size_HW or own_size(name)
     with torch.random.fork_rng(devices=[]):
         model = create_backbone(BackboneSpec(name=name, weights="none"), size)
         norm = resolve_data_config(model=model)

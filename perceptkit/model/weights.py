@@ -26,6 +26,13 @@ def backbone_names(pattern: str = "*") -> list[str]:
     return fnmatch.filter(timm.list_models(), pattern)
 
 
+def own_size(name: str) -> tuple[int, int]:
+    """Height and width in pixels that the model was made for."""
+    cifar_resnet.register()
+    config = timm.get_pretrained_cfg(name)
+    return config.input_size[1:] if config is not None else (224, 224)
+
+
 def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True) -> nn.Module:
     """A timm model without classifier.
 
