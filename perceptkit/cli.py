@@ -100,6 +100,10 @@ def make_parser() -> argparse.ArgumentParser:
     made = verb("list", list_things, "list what there is")
     made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
     made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")
+    made.add_argument(
+        "--gateable", metavar="PATTERN", nargs="?", const="*",
+        help="of backbones: those whose blocks can be skipped, with what there is to skip; takes seconds a model",
+    )  # fmt: skip
     made = verb("schema", schema, "print the JSON schema of a file, for editors")
     made.add_argument("what", choices=("tasks", "recipe"), nargs="?", default="tasks")
     verb("doctor", doctor, "say what this machine has")
@@ -206,10 +210,12 @@ def report(options: argparse.Namespace) -> int:
 
 
 def list_things(options: argparse.Namespace) -> int:
+    if options.gateable is not None and options.what != "backbones":
+        raise errors.SpecError(f"--gateable is a question to backbones, not to {options.what}")
     if options.what == "backbones":
-        import timm
+        from perceptkit.model.weights import backbone_names
 
-        rows = timm.list_models()
+        rows = backbone_names()
     elif options.what == "formats":
         from perceptkit.compact.export import FORMATS
 
@@ -218,12 +224,32 @@ def list_things(options: argparse.Namespace) -> int:
         from perceptkit.spec.shipped import list_shipped
 
         rows = list_shipped(options.what)
-    rows = fnmatch.filter(rows, options.pattern)
-    if not rows:
-        raise errors.SpecError(
-            f"none of the {options.what} matches '{options.pattern}'; * stands for any text"
-        )
+    for pattern in (options.pattern, options.gateable or "*"):
+        rows = fnmatch.filter(rows, pattern)
+        if not rows:
+            raise errors.SpecError(f"none of the {options.what} matches '{pattern}'; * stands for any text")
+    if options.gateable is not None:
+        return list_gateable(rows)
     print("\n".join(rows))
+    return 0
+
+
+def list_gateable(names: Sequence[str]) -> int:
+    """A row for each backbone that can be gated, as it is found; the others are named at the end."""
+    from perceptkit.model.survey import as_row, survey
+
+    refused = []
+    for name in names:
+        try:
+            print(as_row(name, survey(name), max(map(len, names))), flush=True)
+        except errors.SpecError as error:
+            refused.append(f"{name}: {str(error).split('; try ')[0]}")
+    if len(refused) == len(names):
+        reasons = "\n  ".join(refused[:5] + ["..."] * (len(refused) > 5))
+        raise errors.SpecError(f"none of the backbones that match can be gated\n  {reasons}")
+    if refused:
+        told = "\n  ".join(refused)
+        print(f"{len(refused)} that match cannot be gated\n  {told}", file=sys.stderr)
     return 0
 
 

@@ -24,7 +24,7 @@ SURFACE = {
     "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
     "export": ["RUN|ARTIFACT", "--format", "--out"],
     "report": ["RUN", "--baseline", "--markdown"],
-    "list": ["what", "pattern"],
+    "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],
     "doctor": [],
 }

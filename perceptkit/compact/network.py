@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from perceptkit.baselines.sharing.single import SingleTaskNets
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
-from perceptkit.model.trunk import Step, run_opening, to_map
+from perceptkit.model.trunk import Step, run_part, shared_inputs, to_map
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,12 @@ class CompactNet(nn.Module):
         """All tasks on a batch of normalised images."""
         backbone = self.net.backbone
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        shared = shared_inputs(backbone, size_HW)
         values: list[Tensor | None] = [image_BCHW]
         for i, node in enumerate(self.nodes):
             x = values[node.parent]
             assert x is not None
-            values.append(backbone.get_submodule(node.module)(x) if node.module else run_opening(backbone, x))
+            values.append(run_part(backbone, node.module, x, shared))
             for done in self.last_use.get(i, ()):
                 values[done] = None  # peak memory is that of the live branches only
         outputs: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,11 @@ from torch.nn import functional as F
 
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
+from perceptkit.model.families import covered_size
 from perceptkit.model.gates import Keep, mix
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
-from perceptkit.model.trunk import Step, covered_size, find_steps, run_step, to_map
+from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to_map
 from perceptkit.tasks.base import Task
 
 COARSEST = 32
@@ -129,13 +131,16 @@ class Supernet(nn.Module):
         """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs."""
         rows = self.rows(keep, tasks)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        shared = shared_inputs(self.backbone, size_HW)
         branches = [_Branch(image_BCHW, list(rows), [])]
         for i, step in enumerate(self.steps):
             if step.block is None:
                 for branch in branches:
-                    branch.x = run_step(self.backbone, step, branch.x)
+                    branch.x = run_part(self.backbone, step.name, branch.x, shared)
             else:
-                branches = [part for branch in branches for part in self._run_block(step, branch, rows)]
+                branches = [
+                    part for branch in branches for part in self._run_block(step, branch, rows, shared)
+                ]
             if i in self.taps:
                 for branch in branches:
                     branch.features = [*branch.features, to_map(self.backbone, branch.x, size_HW)]
@@ -145,7 +150,9 @@ class Supernet(nn.Module):
             outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
         return {task: outputs[task] for task in rows}
 
-    def _run_block(self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]]) -> list[_Branch]:
+    def _run_block(
+        self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]], shared: Any
+    ) -> list[_Branch]:
         """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
         assert step.block is not None
         choices = {task: rows[task][step.block] for task in branch.tasks}
@@ -154,9 +161,9 @@ class Supernet(nn.Module):
         relaxed = {task: choice for task, choice in choices.items() if isinstance(choice, Tensor)}
         y_kept = y_skipped = branch.x
         if kept or relaxed:
-            y_kept = run_step(self.backbone, step, branch.x)
+            y_kept = run_part(self.backbone, step.name, branch.x, shared)
         if (skipped or relaxed) and step.projection is not None:
-            y_skipped = self.backbone.get_submodule(step.projection)(branch.x)
+            y_skipped = run_part(self.backbone, step.projection, branch.x, shared)
         parts = [(y_kept, kept), (y_skipped, skipped)]
         parts += [(mix(y_skipped, y_kept, keep), [task]) for task, keep in relaxed.items()]
         return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]
