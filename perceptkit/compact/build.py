@@ -1,7 +1,9 @@
 """From a trained supernet and its plan to a verified artifact."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from perceptkit.baselines.sharing.single import build_single
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.fold import fold_batchnorm
-from perceptkit.compact.network import compact
+from perceptkit.compact.network import compact, parts
 from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
+from perceptkit.errors import ExportError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
 
@@ -47,6 +50,30 @@ def empty_network(manifest: Manifest) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         network = build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False)
     return compact_and_fold(network.eval(), manifest.plan, manifest.size_HW, manifest.optimize)
+
+
+@torch.no_grad()
+def rearrange(network: nn.Module, manifest: Manifest, optimize: Optimize) -> tuple[nn.Module, Manifest]:
+    """A compact model, arranged for something else, and its manifest; compared with the model given.
+
+    Raises:
+        ExportError: the weights needed were merged into others, or the comparison failed.
+    """
+    wanted = replace(manifest, optimize=optimize)
+    made, has = empty_network(wanted), network.state_dict()
+    needed = made.state_dict()
+    if all(name in has and has[name].shape == value.shape for name, value in needed.items()):
+        made.load_state_dict({name: has[name] for name in needed})
+    elif any(part.has_merged() for part in parts(network)):
+        raise ExportError(
+            f"this model was arranged for {manifest.optimize}, and projections that {optimize} needs were merged"
+        )
+    else:
+        copied = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+        made = optimize_network(copied, optimize)
+    compared = parity(network, made, probe_images(manifest.size_HW))
+    refuse_mismatch(compared, f"the model arranged for {optimize}")
+    return made.eval(), wanted
 
 
 def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, Any]:

@@ -38,9 +38,7 @@ class FusedHeads(nn.Module):
     def forward(self, feature_BChw: Tensor) -> dict[str, Tensor]:
         """All their outputs."""
         hidden = self.relu(self.conv(feature_BChw)).chunk(len(self.tasks), dim=1)
-        return {
-            task: self.rest[head_key(task)](part) for task, part in zip(self.tasks, hidden, strict=True)
-        }
+        return {task: self.rest[head_key(task)](part) for task, part in zip(self.tasks, hidden, strict=True)}
 
     def only(self, tasks: Sequence[str]) -> "FusedHeads":
         """The same for some of the tasks; the weights of the others are gone."""
@@ -63,7 +61,9 @@ def fuse_heads(network: CompactNet) -> int:
     """Fuses, leaf by leaf, the dense heads of a folded network that can be, in place. Returns how many."""
     count = 0
     for i, leaf in enumerate(network.leaves):
-        heads = {task: network.net.heads[head_key(task)] for task in leaf.tasks if _can_be_fused(network, task)}
+        heads = {
+            task: network.net.heads[head_key(task)] for task in leaf.tasks if _can_be_fused(network, task)
+        }
         if len(heads) < 2:
             continue
         network.fused[str(i)] = FusedHeads(heads).eval()
@@ -75,6 +75,8 @@ def fuse_heads(network: CompactNet) -> int:
 
 def _can_be_fused(network: CompactNet, task: str) -> bool:
     """Whether the head is a DenseHead, and what may follow it, with nothing between its convolution and relu."""
+    if head_key(task) not in network.net.heads:
+        return False  # it has been fused already
     head = network.net.heads[head_key(task)]
     first = head[0] if isinstance(head, nn.Sequential) and len(head) else head
     return network.net.tasks[task].dense and type(first) is DenseHead and isinstance(first.norm, nn.Identity)

@@ -15,7 +15,7 @@ fall only where nobody else needs P1 and P2, which in a block that some task kee
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.layers import ConvNormAct
@@ -64,7 +64,7 @@ def affine(module: nn.Module) -> _Affine | None:
     layers = [m for m in module.modules() if not list(m.children()) and not isinstance(m, nn.Identity)]
     if not layers or not isinstance(layers[-1], nn.Conv2d):
         return None
-    *pools, conv = layers
+    conv, pools = layers[-1], layers[:-1]
     if conv.kernel_size != (1, 1) or conv.padding not in ((0, 0), "valid", "same") or conv.groups != 1:
         return None
     if conv.stride[0] != conv.stride[1] or not all(_averages(pool) for pool in pools):
@@ -102,7 +102,8 @@ def _stride(projection: _Affine) -> int:
     """Input pixels per output pixel along one side."""
     total = projection.conv.stride[0]
     for pool in projection.pools:
-        total *= pool.stride if isinstance(pool.stride, int) else pool.stride[0]
+        stride: Any = pool.stride
+        total *= stride if isinstance(stride, int) else stride[0]
     return total
 
 
@@ -160,5 +161,3 @@ def _apply(network: CompactNet, pair: tuple[str, str], merged: nn.Module) -> int
         nodes[j] = Node(name, nodes[i].parent)
     network.rewire(nodes)  # the first ones lead nowhere now
     return len(matches)
-
-

@@ -23,7 +23,6 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.model.trunk import Step, run_opening, to_map
 
-
 MERGED = "merged"
 """Child of the backbone that holds projections which stand for two."""
 
@@ -127,16 +126,15 @@ class CompactNet(nn.Module):
     def only(self, tasks: Sequence[str]) -> "CompactNet":
         """The model of some of the tasks: their own paths and heads, and nothing of the others."""
         small = copy.deepcopy(self)
-        fused = {i: self.fused[i].only(tasks) for i in self.fused if set(self.fused[i].tasks) & set(tasks)}
-        old = [replace(leaf, tasks=tuple(t for t in leaf.tasks if t in tasks)) for leaf in self.leaves]
-        small.fused = nn.ModuleDict()
-        small.leaves = []
-        for i, leaf in enumerate(old):
-            if not leaf.tasks:
+        small.fused, small.leaves = nn.ModuleDict(), []
+        for i, leaf in enumerate(self.leaves):
+            left = replace(leaf, tasks=tuple(task for task in leaf.tasks if task in tasks))
+            if not left.tasks:
                 continue
-            if str(i) in fused:
-                small.fused[str(len(small.leaves))] = copy.deepcopy(fused[str(i)])
-            small.leaves.append(leaf if self._is_dense(leaf.tasks) else replace(leaf, features=()))
+            fused: Any = self.fused[str(i)] if str(i) in self.fused else None
+            if fused is not None and set(fused.tasks) & set(tasks):
+                small.fused[str(len(small.leaves))] = copy.deepcopy(fused.only(tasks))
+            small.leaves.append(left if self._is_dense(left.tasks) else replace(left, features=()))
         small._drop_other_tasks(tasks)
         small.rewire(self.nodes)
         return small
@@ -153,6 +151,10 @@ class CompactNet(nn.Module):
         self.projections[name] = name
         return name
 
+    def has_merged(self) -> bool:
+        """Whether some projection stands for two."""
+        return any(node.module.startswith(f"{MERGED}.") for node in self.nodes)
+
     def rewire(self, nodes: Sequence[Node]) -> None:
         """Runs these nodes from now on; drops those that lead nowhere, and the modules that none calls."""
         self.nodes, self.leaves = without_dead_ends(nodes, self.leaves)
@@ -168,7 +170,7 @@ class CompactNet(nn.Module):
     def _is_dense(self, tasks: Sequence[str]) -> bool:
         return any(self.net.tasks[task].dense for task in tasks)
 
-    def _fused_of(self, leaf: int) -> Callable[[Tensor], dict[str, Tensor]] | None:
+    def _fused_of(self, leaf: int) -> "Callable[[Tensor], dict[str, Tensor]] | None":
         return self.fused[str(leaf)] if str(leaf) in self.fused else None
 
     def _drop_other_tasks(self, tasks: Collection[str]) -> None:

@@ -5,7 +5,8 @@ neck if any task is dense; the heads. **Compute is a trie**: a block runs once f
 prefix that keeps it; the neck once for every distinct plan that has a dense task.
 
 MACs are multiply-accumulates of one image at batch 1: half of what `torch.utils.flop_counter` counts. Each
-step is measured once by running it.
+step is measured once by running it, attention as plain matrix products: the counter does not know the fused
+kernel of the CPU and would leave it out.
 
     table(supernet, plan, size_HW) -> {"input", "rows": {"compact", "hard_shared", "single_task_nets"},
                                        "per_task_macs"}
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptkit.model.blocks import num_params
@@ -44,7 +46,7 @@ class StepMacs:
 
 def measured_macs(call: Callable[[], object]) -> int:
     """MACs that `call` executes."""
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() // 2
 
@@ -62,7 +64,7 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
     features = []
     for i, step in enumerate(supernet.steps):
         entered = x.clone()  # an activation may work in place
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             x = run_step(supernet.backbone, step, x)
         executed = counter.get_total_flops() // 2
         if step.block is None:

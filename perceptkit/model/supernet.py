@@ -6,6 +6,10 @@
 activations exactly as long as their hard choices agree; from the first difference on each goes its own way
 through the same weights. Neck and heads are shared (neck) and per task (heads).
 
+In training too: outputs and gradients are those of one pass per task, for hard choices and for a relaxed
+search above blocks that are held at True, which run once for all tasks. Only BatchNorm's running statistics
+differ, by design: what several tasks share sees the batch once, so they move once instead of once per task.
+
 Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 """
 
