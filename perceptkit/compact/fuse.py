@@ -9,9 +9,11 @@ Shapes: B batch, C channels of the neck, h w pixels at stride 4, K tasks.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from perceptkit.compact.network import CompactNet
 from perceptkit.model.supernet import head_key
@@ -90,8 +92,10 @@ def _first(head: nn.Module) -> tuple[DenseHead, list[nn.Module]]:
 
 def _like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:
     """A convolution of the heads' kind with that many outputs, and a bias: the norm's shift is in it."""
-    made = nn.Conv2d(conv.in_channels, out_channels, kernel_size=3, padding=1, bias=True)
-    return made.to(device=conv.weight.device, dtype=conv.weight.dtype)
+    like: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+    made = skip_init(nn.Conv2d, conv.in_channels, out_channels, kernel_size=3, padding=1, bias=True, **like)
+    assert isinstance(made, nn.Conv2d)
+    return made
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from timm.layers import ConvNormAct
 from torch import nn
+from torch.nn.utils import skip_init
 
 from perceptkit.compact.network import CompactNet, Node
 from perceptkit.model.blocks import num_params
@@ -78,9 +79,10 @@ def compose(first: _Affine, second: _Affine) -> nn.Sequential:
     a, b = first.conv, second.conv
     weight_a, weight_b = a.weight.double().flatten(1), b.weight.double().flatten(1)
     stride = a.stride[0] * b.stride[0]
-    merged = nn.Conv2d(a.in_channels, b.out_channels, 1, stride=stride, bias=True)
-    merged = merged.to(device=a.weight.device, dtype=a.weight.dtype)
-    assert merged.bias is not None
+    like: dict[str, Any] = {"device": a.weight.device, "dtype": a.weight.dtype}
+    # skip_init: reading an artifact draws no random numbers
+    merged = skip_init(nn.Conv2d, a.in_channels, b.out_channels, 1, stride=stride, bias=True, **like)
+    assert isinstance(merged, nn.Conv2d) and merged.bias is not None
     bias = torch.zeros(b.out_channels, dtype=torch.float64, device=b.weight.device)
     if a.bias is not None:
         bias += weight_b @ a.bias.double()

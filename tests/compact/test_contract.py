@@ -33,7 +33,6 @@ BACKBONES = [
     "test_convnext",
     "tf_efficientnet_lite0",
     "regnety_002",
-    "resnetv2_50",
 ]
 
 
