@@ -213,20 +213,26 @@ def evaluate(
         return evaluate_forward(model.forward, model.tasks, manifest.mean, manifest.std, tasks_file, split)
 
 
-def export(path: str | Path, out: str | Path | None = None, format: str = "onnx") -> Path:
+def export(
+    path: str | Path, out: str | Path | None = None, format: str = "onnx", optimize: str | None = None
+) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
     Args:
         path: run or artifact.
         out: file or folder to write; inside the run's exports/ by default.
         format: `onnx` or `artifact`.
+        optimize: `latency` or `size`; as the model was written by default (`latency` after training).
     """
     from perceptkit.compact.export import FORMATS
 
     if format not in FORMATS:
         raise SpecError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}")
     name = {"onnx": "model.onnx", "artifact": "artifact"}[format]
-    return load(path, device="cpu").export(Path(out) if out else Path(path) / "exports" / name, format)
+    model = load(path, device="cpu")
+    if optimize is not None:
+        model = model.optimized(optimize)
+    return model.export(Path(out) if out else Path(path) / "exports" / name, format)
 
 
 def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:

@@ -93,6 +93,9 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--format", default="onnx", help="onnx or artifact")
     made.add_argument("--out", metavar="PATH", type=Path)
+    made.add_argument(
+        "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
+    )
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
@@ -195,7 +198,7 @@ def predict(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    print(api.export(options.path, options.out, options.format))
+    print(api.export(options.path, options.out, options.format, options.optimize))
     return 0
 
 

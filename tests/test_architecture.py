@@ -22,7 +22,7 @@ SURFACE = {
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
     "eval": ["RUN|ARTIFACT", "--data", "--split"],
     "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
-    "export": ["RUN|ARTIFACT", "--format", "--out"],
+    "export": ["RUN|ARTIFACT", "--format", "--out", "--optimize"],
     "report": ["RUN", "--baseline", "--markdown"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],

@@ -6,10 +6,14 @@
 activations exactly as long as their hard choices agree; from the first difference on each goes its own way
 through the same weights. Neck and heads are shared (neck) and per task (heads).
 
+In training too: outputs and gradients are those of one pass per task, for hard choices and for a relaxed
+search above blocks that are held at True, which run once for all tasks. Only BatchNorm's running statistics
+differ, by design: what several tasks share sees the batch once, so they move once instead of once per task.
+
 Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,21 +179,30 @@ class Supernet(nn.Module):
         return pyramid[..., : -(-size_HW[0] // FINEST), : -(-size_HW[1] // FINEST)]
 
     def run_heads(
-        self, features: Sequence[Tensor], last: Tensor, tasks: Sequence[str], size_HW: tuple[int, int]
+        self,
+        features: Sequence[Tensor],
+        last: Tensor,
+        tasks: Sequence[str],
+        size_HW: tuple[int, int],
+        fused: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """Neck (once, if any of `tasks` is dense) and heads on one branch's features."""
-        outputs, pyramid = {}, None
+        """Neck (once, if any of `tasks` is dense) and heads on one branch's features.
+
+        `fused` answers at once for some of the dense tasks, which then have no head of their own.
+        """
+        outputs: dict[str, Tensor] = {}
+        if any(self.tasks[name].dense for name in tasks):
+            pyramid = self.run_neck(features, size_HW)
+            outputs = fused(pyramid) if fused is not None else {}
         for name in tasks:
             task = self.tasks[name]
-            if not task.dense:
-                outputs[name] = self.heads[head_key(name)](last.mean((2, 3)))
-                continue
-            if pyramid is None:
-                pyramid = self.run_neck(features, size_HW)
-            output = self.heads[head_key(name)](pyramid)
-            if task.upsample:
-                output = F.interpolate(output, size=size_HW, mode="bilinear", align_corners=False)
-            outputs[name] = output
+            if name not in outputs:
+                head = self.heads[head_key(name)]
+                outputs[name] = head(pyramid) if task.dense else head(last.mean((2, 3)))
+            if task.dense and task.upsample:
+                outputs[name] = F.interpolate(
+                    outputs[name], size=size_HW, mode="bilinear", align_corners=False
+                )
         return outputs
 
 

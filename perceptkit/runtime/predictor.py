@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.export import export_network
+from perceptkit.compact.optimize import check_optimize
 from perceptkit.errors import ExportError
 from perceptkit.runtime.pictures import Picture, read_picture, to_input
 from perceptkit.runtime.result import Result
@@ -67,6 +69,16 @@ class Predictor:
                 for task in self.tasks
             }
             yield Result(image, predictions, self.tasks, name)
+
+    def optimized(self, optimize: str) -> "Predictor":
+        """The same model, arranged for `latency` or `size`.
+
+        Raises ExportError where it was itself loaded from an exported file, or cannot be arranged so any more.
+        """
+        if self.network is None:
+            raise ExportError("a model loaded from an exported file cannot be rearranged; load its artifact")
+        network, manifest = build.rearrange(self.network, self.manifest, check_optimize(optimize))
+        return Predictor(manifest, network, network)
 
     def export(self, path: str | Path, format: str = "onnx") -> Path:
         """Writes the model in another format and proves that it computes the same.
