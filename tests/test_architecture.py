@@ -22,7 +22,17 @@ SURFACE = {
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
     "eval": ["RUN|ARTIFACT", "--data", "--split"],
     "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
-    "export": ["RUN|ARTIFACT", "--format", "--out"],
+    "export": [
+        "RUN|ARTIFACT",
+        "--format",
+        "--int8",
+        "--precision",
+        "--per-task",
+        "--data",
+        "--pictures",
+        "--device",
+        "--out",
+    ],  # fmt: skip
     "report": ["RUN", "--baseline", "--markdown"],
     "list": ["what", "pattern"],
     "schema": ["what"],
