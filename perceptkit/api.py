@@ -302,7 +302,8 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
     from torch import inference_mode
 
     from perceptkit.compact.quantize import export_int8
-    from perceptkit.train.evaluate_model import Forward, declared_tasks, evaluate_forward, sample_images
+    from perceptkit.compact.verify import Forward
+    from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
 
     m = model.manifest
     declared_tasks(model.tasks, tasks_file)
