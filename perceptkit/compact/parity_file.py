@@ -5,11 +5,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
+
+from perceptkit.train.run_folder import write_json
 
 NAME = "parity.json"
 
@@ -18,9 +18,7 @@ def record(path: Path, report: Mapping[str, Any]) -> None:
     """Writes or replaces the entry of `path`; the other files' stay."""
     entries = {name: entry for name, entry in _read(path.parent).items() if (path.parent / name).is_file()}
     entries[path.name] = {**report, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{NAME}.", encoding="utf-8", delete=False) as file:
-        file.write(json.dumps(entries, indent=1) + "\n")
-    os.replace(file.name, path.parent / NAME)
+    write_json(path.parent / NAME, entries)
 
 
 def recorded(path: Path) -> Mapping[str, Any]:

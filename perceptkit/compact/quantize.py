@@ -171,7 +171,8 @@ def accuracy_table(entry: Mapping[str, Any]) -> str:
     rows = [("task, metric", "float32", "int8")]
     for task, metrics in entry["accuracy"].items():
         for metric, pair in metrics.items():
-            rows.append((f"{task} {metric}", f"{pair['float32']:.4f}", f"{pair['int8']:.4f}"))
+            figures = ["-" if pair[t] is None else f"{pair[t]:.4f}" for t in ("float32", "int8")]
+            rows.append((f"{task} {metric}", figures[0], figures[1]))
     small, large = entry["bytes"] / 1e6, entry["bytes_float32"] / 1e6
     rows.append(("file, MB", f"{large:.2f}", f"{small:.2f} ({entry['size_ratio']:.1f} times smaller)"))
     width = max(len(row[0]) for row in rows)
