@@ -86,7 +86,9 @@ def figures(out):
     return {name: float(value) for name, value in (line.split("\t") for line in out.splitlines())}
 
 
-@pytest.mark.parametrize(("format", "name"), [("onnx", "model.onnx"), ("torch", "model.pt2")])
+@pytest.mark.parametrize(
+    ("format", "name"), [pytest.param("onnx", "model.onnx", marks=pytest.mark.slow), ("torch", "model.pt2")]
+)
 def test_export_then_eval(run, shell, format, name):
     code, out, _ = shell("export", run, "--format", format)
     lines = out.splitlines()
@@ -98,6 +100,7 @@ def test_export_then_eval(run, shell, format, name):
     assert figures(got) == pytest.approx(figures(expected), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_int8_with_the_run_s_own_data(run, shell):
     code, out, _ = shell("export", run, "--int8", "--pictures", "2")
     assert code == 0 and out.splitlines()[0] == str(run / "exports/model_int8.onnx")

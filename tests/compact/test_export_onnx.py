@@ -132,6 +132,7 @@ def test_patches_of_14_decide():
     assert size_multiple(torch.nn.Sequential(Embed()), (224, 280)) == 14
 
 
+@pytest.mark.slow
 def test_a_backbone_of_one_size_is_exported_so_and_says_why(tmp_path, monkeypatch):
     def fixed(*args, multiple=None):
         if multiple is not None:
@@ -148,6 +149,7 @@ def test_a_backbone_of_one_size_is_exported_so_and_says_why(tmp_path, monkeypatc
         run(path, noise(1, 32, 32))
 
 
+@pytest.mark.slow
 def test_fp16_takes_and_gives_float32(tmp_path):
     small, manifest = lone()
     path = export_network(small, manifest, tmp_path / "half.onnx", "onnx", precision="fp16")

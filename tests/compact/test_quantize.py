@@ -46,6 +46,7 @@ def test_smaller_close_and_measured(tmp_path):
     assert forward(torch.randn(1, 3, 96, 64))["room"].shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_the_last_layers_stay_in_float(tmp_path):
     path = export_int8(*lone(), tmp_path / "m.onnx", pictures(1), measure, TOLD)
     graph = onnx.load(str(path)).graph
@@ -55,6 +56,7 @@ def test_the_last_layers_stay_in_float(tmp_path):
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["output", "metric"])
 def test_nonsense_never_gets_its_name(tmp_path, monkeypatch, lost):
     real = module.open_onnx
@@ -76,6 +78,7 @@ def test_nonsense_never_gets_its_name(tmp_path, monkeypatch, lost):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_metric_without_labels_is_no_loss(tmp_path):
     nothing = lambda forward: {"room": {"top1": float("nan")}}  # noqa: E731
     assert export_int8(*lone(), tmp_path / "m.onnx", pictures(1), nothing, TOLD).is_file()
