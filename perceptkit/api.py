@@ -21,7 +21,7 @@ from perceptkit.errors import PerceptkitError, SpecError
 from perceptkit.spec.check_files import CheckReport, check_files
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_tasks
 from perceptkit.spec.overrides import split_overrides
-from perceptkit.spec.tasks_file import Split
+from perceptkit.spec.tasks_file import Split, TasksFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,11 +159,29 @@ def specs_of_run(path: Path) -> Specs:
     return Specs(tasks, recipe, *texts)
 
 
-def load(path: str | Path, device: str | None = None) -> Predictor:
-    """A model to run: from a run, an artifact or an exported `.onnx` file."""
+def load(
+    path: str | Path,
+    device: str | None = None,
+    precision: str = "auto",
+    cuda_graphs: bool = False,
+    threads: int | None = None,
+) -> Predictor:
+    """A model to run: from a run, an artifact or an exported `.onnx` or `.pt2` file.
+
+    Args:
+        path: what `train` or `export` wrote.
+        device: `cpu`, `cuda`, ...; CUDA where there is one by default.
+        precision: `auto` (bf16 on CUDA that has it), `32`, `bf16` or `fp16`; fixed in an exported file.
+        cuda_graphs: replay recorded kernels; for small batches on CUDA.
+        threads: of the CPU.
+
+    Raises:
+        SpecError: there is nothing that can be loaded at `path`, or not so.
+        ExportError: what is there is damaged.
+    """
     from perceptkit.runtime.load import load as load_predictor
 
-    return load_predictor(path, device)
+    return load_predictor(path, device, precision, cuda_graphs, threads)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -199,40 +217,108 @@ def evaluate(
 
     from perceptkit.train.evaluate_model import evaluate_forward
 
-    path = Path(path)
-    if data is not None:
-        tasks_file = load_tasks(data, split_overrides(overrides)[0]).spec
-    else:
-        run = next((p for p in (path, *path.parents) if (p / "resolved.yaml").is_file()), None)
-        if run is None:
-            raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
-        tasks_file = specs_of_run(run).tasks
+    tasks_file = data_of(Path(path), data, overrides)
     model = load(path, device="cpu")
     manifest = model.manifest
     with inference_mode():
         return evaluate_forward(model.forward, model.tasks, manifest.mean, manifest.std, tasks_file, split)
 
 
+def data_of(path: Path, data: str | Path | None, overrides: Sequence[str] = ()) -> TasksFile:
+    """The tasks file `data`, or that of the run `path` belongs to. Raises SpecError where there is neither."""
+    if data is not None:
+        return load_tasks(data, split_overrides(overrides)[0]).spec
+    run = next((p for p in (path, *path.absolute().parents) if (p / "resolved.yaml").is_file()), None)
+    if run is None:
+        raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
+    return specs_of_run(run).tasks
+
+
 def export(
-    path: str | Path, out: str | Path | None = None, format: str = "onnx", optimize: str | None = None
+    path: str | Path,
+    out: str | Path | None = None,
+    format: str = "onnx",
+    precision: str = "32",
+    int8: bool = False,
+    per_task: bool = False,
+    data: str | Path | None = None,
+    pictures: int = 200,
+    split: Split = "val",
+    device: str = "cpu",
+    optimize: str | None = None,
 ) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
     Args:
         path: run or artifact.
         out: file or folder to write; inside the run's exports/ by default.
-        format: `onnx` or `artifact`.
+        format: `artifact`, `torch`, `aoti` or `onnx`.
+        precision: `32`, `bf16` or `fp16`: what the file computes in.
+        int8: 8 bits by static calibration (`onnx`): not the same function, so the metrics of every task before
+            and after are written to parity.json.
+        per_task: a model of its own for each task, model_TASK; `out` is a folder then.
+        data: for int8, the tasks file; by default that of the run `path` belongs to.
+        pictures: for int8, how many of the training split to calibrate on.
+        split: for int8, which split to measure on.
+        device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
-    """
-    from perceptkit.compact.export import FORMATS
 
-    if format not in FORMATS:
-        raise SpecError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}")
-    name = {"onnx": "model.onnx", "artifact": "artifact"}[format]
+    Returns:
+        What was written; with `per_task` the folder with all of it.
+
+    Raises:
+        SpecError: an unknown or impossible choice.
+        ExportError: the result does not compute what it should; nothing was written.
+    """
+    from perceptkit.compact.export import file_name, find_format
+    from perceptkit.compact.per_task import single_task
+    from perceptkit.runtime.predictor import Predictor
+
+    find_format(format)
+    if int8 and (format != "onnx" or precision != "32"):
+        raise SpecError("--int8 goes with --format onnx, and is a precision of its own")
+    path, marks = Path(path), ["int8"] if int8 else [precision] if precision != "32" else []
+    if path.is_file():
+        raise SpecError(f"{path} is an exported file already; export its run or artifact")
+    tasks_file = data_of(path, data) if int8 else None
     model = load(path, device="cpu")
     if optimize is not None:
         model = model.optimized(optimize)
-    return model.export(Path(out) if out else Path(path) / "exports" / name, format)
+
+    def write(model: Predictor, to: Path) -> None:
+        if tasks_file is not None:
+            _export_int8(model, to, tasks_file, pictures, split)
+        else:
+            model.export(to, format, precision, device)
+
+    if not per_task:
+        to = Path(out) if out else path / "exports" / file_name(format, *marks)
+        write(model, to)
+        return to
+    folder = Path(out) if out else path / "exports"
+    for task in model.tasks:
+        network, manifest = single_task(model.exportable(), model.manifest, task)
+        write(Predictor(manifest, network, network), folder / file_name(format, task, *marks))
+    return folder
+
+
+def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: int, split: Split) -> None:
+    from torch import inference_mode
+
+    from perceptkit.compact.quantize import export_int8
+    from perceptkit.compact.verify import Forward
+    from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
+
+    m = model.manifest
+    declared_tasks(model.tasks, tasks_file)
+
+    def measure(forward: Forward) -> dict[str, dict[str, float]]:
+        with inference_mode():
+            return evaluate_forward(forward, model.tasks, m.mean, m.std, tasks_file, split)
+
+    images = sample_images(tasks_file, "train", m.mean, m.std, pictures)
+    told = {"calibrated_on": {"split": "train", "pictures": pictures}, "measured_on": split}
+    export_int8(model.exportable(), m, to, images, measure, told)
 
 
 def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:

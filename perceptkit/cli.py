@@ -91,11 +91,17 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
     made = verb("export", export, "write another format and prove that it computes the same")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
-    made.add_argument("--format", default="onnx", help="onnx or artifact")
-    made.add_argument("--out", metavar="PATH", type=Path)
+    made.add_argument("--format", default="onnx", help="artifact, torch, aoti or onnx (default)")
+    made.add_argument("--int8", action="store_true", help="onnx in 8 bits, calibrated on training pictures")
+    made.add_argument("--precision", default="32", help="32 (default), bf16 or fp16")
+    made.add_argument("--per-task", action="store_true", help="one model for each task")
+    made.add_argument("--data", metavar="TASKS", help="for --int8: tasks file (default: the run's own)")
+    made.add_argument("--pictures", metavar="N", type=int, default=200, help="for --int8: to calibrate on")
+    made.add_argument("--device", default="cpu", help="for aoti: what to compile for, cpu (default) or cuda")
     made.add_argument(
         "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
     )
+    made.add_argument("--out", metavar="PATH", type=Path, help="default: in RUN/exports/")
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
@@ -198,7 +204,21 @@ def predict(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    print(api.export(options.path, options.out, options.format, options.optimize))
+    written = api.export(
+        options.path,
+        options.out,
+        options.format,
+        options.precision,
+        options.int8,
+        options.per_task,
+        options.data,
+        options.pictures,
+        device=options.device,
+        optimize=options.optimize,
+    )
+    from perceptkit.compact.exported import as_text
+
+    print(written if options.per_task else as_text(written))
     return 0
 
 

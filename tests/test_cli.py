@@ -212,7 +212,7 @@ def test_list_shipped_files(run, kind):
 
 
 def test_list_formats(run):
-    assert run("list", "formats")[:2] == (0, "artifact\nonnx\n")
+    assert run("list", "formats")[:2] == (0, "artifact\ntorch\naoti\nonnx\n")
 
 
 @pytest.mark.parametrize(

@@ -75,26 +75,33 @@ class Predictor:
 
         Raises ExportError where it was itself loaded from an exported file, or cannot be arranged so any more.
         """
-        if self.network is None:
-            raise ExportError("a model loaded from an exported file cannot be rearranged; load its artifact")
-        network, manifest = build.rearrange(self.network, self.manifest, check_optimize(optimize))
+        network, manifest = build.rearrange(self.exportable(), self.manifest, check_optimize(optimize))
         return Predictor(manifest, network, network)
 
-    def export(self, path: str | Path, format: str = "onnx") -> Path:
+    def export(
+        self, path: str | Path, format: str = "onnx", precision: str = "32", device: str = "cpu"
+    ) -> Path:
         """Writes the model in another format and proves that it computes the same.
 
         Args:
-            path: file (`onnx`) or folder (`artifact`) to write.
+            path: file, or folder (`artifact`), to write.
             format: one of `perceptkit.compact.export.FORMATS`.
+            precision: `32`, `bf16` or `fp16`: what the file computes in.
+            device: what `aoti` compiles for.
 
         Raises:
+            SpecError: an unknown or impossible choice.
             ExportError: this model was itself loaded from an exported file, or the proof failed.
         """
+        return export_network(self.exportable(), self.manifest, Path(path), format, precision, device)
+
+    def exportable(self) -> torch.nn.Module:
+        """The network. Raises ExportError where there is none: in a model from an exported file."""
         if self.network is None:
             raise ExportError(
                 "a model loaded from an exported file cannot be exported again; load its artifact"
             )
-        return export_network(self.network, self.manifest, Path(path), format)
+        return self.network
 
 
 def _name(picture: Picture, index: int, taken: Counter[str]) -> str:

@@ -1,7 +1,8 @@
 """Metrics of something loaded (a run, an artifact, an exported file) on a split of a tasks file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,17 @@ def evaluate_forward(
     Raises:
         SpecError: the data declare tasks that the model does not have, or others under the same name.
     """
+    declared = declared_tasks(tasks, tasks_file)
+    source = open_split(tasks_file, declared, split)
+    batches = make_loader(
+        source, range(len(source)), declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
+        seed=0, epoch=0, shuffle=False, drop_last=False,
+    )  # fmt: skip
+    return evaluate(forward, batches, declared, torch.device("cpu")).metrics
+
+
+def declared_tasks(tasks: Mapping[str, Task], tasks_file: TasksFile) -> dict[str, Task]:
+    """The data's own tasks. Raises SpecError where the model has not these, or others under the same name."""
     declared = build_tasks(tasks_file)
     for name, task in declared.items():
         if name not in tasks:
@@ -37,9 +49,23 @@ def evaluate_forward(
                 f"task {name!r}: the model predicts {tasks[name].type} {tasks[name].labels}, "
                 f"the data hold {task.type} {task.labels}"
             )
+    return declared
+
+
+def sample_images(
+    tasks_file: TasksFile,
+    split: Split,
+    mean: Sequence[float],
+    std: Sequence[float],
+    count: int,
+    batch: int = 8,
+) -> Iterator[Tensor]:
+    """`count` normalised pictures (B, 3, H, W), or all, spread evenly over a split: what int8 calibrates on."""
+    declared = build_tasks(tasks_file)
     source = open_split(tasks_file, declared, split)
+    chosen = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int).tolist()
     batches = make_loader(
-        source, range(len(source)), declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
+        source, chosen, declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
         seed=0, epoch=0, shuffle=False, drop_last=False,
     )  # fmt: skip
-    return evaluate(forward, batches, declared, torch.device("cpu")).metrics
+    return (batch.image_BCHW for batch in batches)

@@ -163,7 +163,7 @@ def test_export_passes_network_and_manifest_on(model, tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(module, "export_network", lambda *args: called.append(args) or args[2])
     assert model.export(str(tmp_path / "m.onnx")) == tmp_path / "m.onnx"
-    assert called == [(model.network, model.manifest, tmp_path / "m.onnx", "onnx")]
+    assert called == [(model.network, model.manifest, tmp_path / "m.onnx", "onnx", "32", "cpu")]
 
 
 def test_an_exported_model_is_not_exported_again(tmp_path):
