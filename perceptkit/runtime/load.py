@@ -26,14 +26,7 @@ def load(path: str | Path, device: str | None = None) -> Predictor:
     path = Path(path)
     if path.suffix == ".onnx":
         return load_onnx(path)
-    folder = path if (path / "manifest.json").is_file() else path / "artifact"
-    if not (folder / "manifest.json").is_file():
-        if (path / "checkpoints").is_dir():
-            raise SpecError(
-                f"{path} is not finished: continue it with `perceptkit train --resume --out {path}`"
-            )
-        raise SpecError(f"{path} is no run, no artifact and no exported model")
-    network, manifest = build.read(folder)
+    network, manifest = build.read(artifact_folder(path))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         network = network.to(where)
@@ -44,3 +37,13 @@ def load(path: str | Path, device: str | None = None) -> Predictor:
         return network(image_BCHW.to(where))
 
     return Predictor(manifest, forward, network)
+
+
+def artifact_folder(path: Path) -> Path:
+    """The artifact at `path`, a run or the artifact itself. Raises SpecError where there is none."""
+    folder = path if (path / "manifest.json").is_file() else path / "artifact"
+    if (folder / "manifest.json").is_file():
+        return folder
+    if (path / "checkpoints").is_dir():
+        raise SpecError(f"{path} is not finished: continue it with `perceptkit train --resume --out {path}`")
+    raise SpecError(f"{path} is no run, no artifact and no exported model")
