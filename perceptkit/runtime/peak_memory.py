@@ -66,7 +66,9 @@ def main() -> None:
     for _ in range(3):
         variant.forward(image_BCHW)
     on_cuda = options.device.startswith("cuda")
-    print(json.dumps({"peak": torch.cuda.max_memory_allocated() if on_cuda else process_peak() - before}))
+    sys.stdout.write(
+        json.dumps({"peak": torch.cuda.max_memory_allocated() if on_cuda else process_peak() - before})
+    )
 
 
 if __name__ == "__main__":
