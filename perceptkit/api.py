@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from perceptkit.runtime.predictor import Predictor
+    from perceptkit.runtime.variants import Variant
     from perceptkit.train.session import Specs
 
 DEFAULT_RECIPE = "adashare"
@@ -321,6 +322,116 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
     export_int8(model.exportable(), m, to, images, measure, told)
 
 
+def benchmark(
+    path: str | Path,
+    batches: Sequence[int] = (1, 8, 32),
+    rounds: int = 20,
+    variants: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    split: Split = "test",
+    baselines: Sequence[str | Path] = (),
+    device: str = "cpu",
+) -> Mapping[str, Any]:
+    """Accuracy, parameters, MACs, file size, memory and latency of a model beside what it replaces.
+
+    Exports the model in every format, runs all variants interleaved in one process, and writes
+    `benchmark.json` and `benchmark.png`.
+
+    Args:
+        path: run or artifact.
+        batches: pictures per call.
+        rounds: timed calls of every variant.
+        variants: some of `perceptkit.runtime.variants.TITLES`; all by default.
+        out: folder for the two files and the exports; `benchmark/` inside `path` by default.
+        data: tasks file with the data, for accuracy and int8; by default that of the run `path` belongs to.
+        split: what accuracy is measured on.
+        baselines: runs with sharing.method single or hard; their test results stand beside their rows.
+        device: where torch runs.
+
+    Raises:
+        SpecError: `path` is neither, or a variant is unknown.
+    """
+    from perceptkit.report.benchmark_plot import write_benchmark_plot
+    from perceptkit.runtime import benchmark as bench
+    from perceptkit.runtime.load import artifact_folder
+    from perceptkit.runtime.variants import EXPORTED, TITLES, open_variants
+    from perceptkit.train.run_folder import write_json
+
+    artifact = artifact_folder(Path(path))
+    folder = Path(out) if out is not None else Path(path) / "benchmark"
+    names = list(variants or TITLES)
+    if unknown := [name for name in names if name not in TITLES]:
+        raise SpecError(f"{unknown[0]!r} is not a variant; choose from {', '.join(TITLES)}")
+    if min(*batches, rounds) < 1:
+        raise SpecError("--batch and --rounds want numbers above 0")
+    files, left_out = {}, {}
+    for name in [name for name in EXPORTED if name in names]:
+        try:
+            file, arguments = BENCHMARK_FILES[name]
+            files[name] = export(path, folder / file, data=data, **arguments)
+        except PerceptkitError as error:
+            left_out[name] = str(error).splitlines()[0]
+    ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
+    if not ready:
+        raise SpecError(f"nothing to measure: {'; '.join(left_out.values())}")
+    size_HW = load(artifact, device="cpu").manifest.size_HW
+    found = bench.benchmark(ready, artifact, files, size_HW, batches, rounds, device)
+    found["left_out"] = left_out
+    found["accuracy"] = accuracies(path, ready, data, split, baselines)
+    found["split"] = split
+    write_json(folder / "benchmark.json", found)
+    write_benchmark_plot(found, folder / "benchmark.png")
+    return found
+
+
+BENCHMARK_FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    "aoti": ("model.pt2", {"format": "aoti"}),
+    "onnx": ("model.onnx", {"format": "onnx"}),
+    "onnx_int8": ("int8/model.onnx", {"format": "onnx", "int8": True}),
+}
+"""By exported variant of a benchmark: its file and the arguments of `export`."""
+
+
+def accuracies(
+    path: str | Path,
+    variants: Sequence[Variant],
+    data: str | Path | None,
+    split: Split,
+    baselines: Sequence[str | Path] = (),
+) -> dict[str, dict[str, float]]:
+    """By variant, its primary metrics on a split; of baselines what their runs' one test gave."""
+    from torch import inference_mode
+
+    from perceptkit.runtime.variants import TRAINED
+    from perceptkit.train.evaluate_model import evaluate_forward
+
+    found = {}
+    for baseline in baselines if split == "test" else ():
+        results = Run(Path(baseline)).results
+        name = {"single": "single_nets", "hard": "hard_shared"}.get(results["method"])
+        if name is None:
+            raise SpecError(f"{baseline} is no baseline: its sharing.method is {results['method']}")
+        tasks = results["tasks"]
+        found[name] = {f"{t} {r['primary']}": r["metrics"][r["primary"]] for t, r in tasks.items()}
+    try:
+        tasks_file = data_of(Path(path), data)
+    except SpecError:  # an artifact far from its run: there is nothing to measure it on
+        return found
+    manifest = load(path, device="cpu").manifest
+    for variant in variants:
+        if variant.name in TRAINED:
+            with inference_mode():
+                metrics = evaluate_forward(
+                    variant.forward, manifest.tasks, manifest.mean, manifest.std, tasks_file, split
+                )
+            found[variant.name] = {
+                f"{name} {manifest.tasks[name].primary}": of_task[manifest.tasks[name].primary]
+                for name, of_task in metrics.items()
+            }
+    return found
+
+
 def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
     """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path."""
     from perceptkit.report.page import write_report
@@ -348,6 +459,7 @@ def describe(
 __all__ = [
     "PerceptkitError",
     "Run",
+    "benchmark",
     "build",
     "check",
     "describe",

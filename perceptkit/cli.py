@@ -102,6 +102,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
     )
     made.add_argument("--out", metavar="PATH", type=Path, help="default: in RUN/exports/")
+    made = verb("benchmark", benchmark, "accuracy, size and measured speed beside what the model replaces")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument(
+        "--batch", metavar="N", type=int, nargs="+", default=[1, 8, 32], help="pictures per call"
+    )
+    made.add_argument("--rounds", metavar="N", type=int, default=20, help="timed calls of each variant")
+    made.add_argument("--variants", metavar="NAME", nargs="+", help="some of them; all by default")
+    made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="trained baselines")
+    made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
+    made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--out", metavar="DIR", type=Path, help="default: benchmark/ inside RUN")
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
@@ -219,6 +231,16 @@ def export(options: argparse.Namespace) -> int:
     from perceptkit.compact.exported import as_text
 
     print(written if options.per_task else as_text(written))
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.runtime.benchmark import as_markdown
+
+    o = options
+    found = api.benchmark(o.path, o.batch, o.rounds, o.variants, o.out, o.data, o.split, o.baseline, o.device)
+    print(as_markdown(found))
     return 0
 
 

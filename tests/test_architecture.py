@@ -34,6 +34,17 @@ SURFACE = {
         "--optimize",
         "--out",
     ],  # fmt: skip
+    "benchmark": [
+        "RUN|ARTIFACT",
+        "--batch",
+        "--rounds",
+        "--variants",
+        "--baseline",
+        "--data",
+        "--split",
+        "--device",
+        "--out",
+    ],
     "report": ["RUN", "--baseline", "--markdown"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],

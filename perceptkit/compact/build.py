@@ -44,12 +44,22 @@ def compact_and_fold(
     return optimize_network(small, optimize)
 
 
+def supernet_of(manifest: Manifest, method: str) -> Any:
+    """The network that a manifest's model was cut from, or its baseline of another sharing method: random weights.
+
+    Args:
+        manifest: of the model.
+        method: `single` gives one net per task, all others a supernet.
+    """
+    build = build_single if method == "single" else build_supernet
+    with torch.random.fork_rng(devices=[]):
+        return build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False).eval()
+
+
 def empty_network(manifest: Manifest) -> nn.Module:
     """The compact model a manifest describes, with random weights: what its weight file is loaded into."""
-    build = build_single if manifest.method == "single" else build_supernet
-    with torch.random.fork_rng(devices=[]):
-        network = build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False)
-    return compact_and_fold(network.eval(), manifest.plan, manifest.size_HW, manifest.optimize)
+    network = supernet_of(manifest, manifest.method)
+    return compact_and_fold(network, manifest.plan, manifest.size_HW, manifest.optimize)
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def load(
     if path.suffix == ".pt2":
         manifest, forward = _exported(path, where if device else None)
     else:
-        network, manifest = build.read(_artifact(path))
+        network, manifest = build.read(artifact_folder(path))
         forward = on_device(network, where, precision)
     if cuda_graphs:
         if where.type != "cuda":
@@ -84,8 +84,8 @@ def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forwar
     return manifest, pt2_file.open_torch(path, list(manifest.tasks), device or find_device(None))
 
 
-def _artifact(path: Path) -> Path:
-    """The folder of the artifact. Raises SpecError."""
+def artifact_folder(path: Path) -> Path:
+    """The artifact at `path`, a run or the artifact itself. Raises SpecError where there is none."""
     folder = path if (path / "manifest.json").is_file() else path / "artifact"
     if (folder / "manifest.json").is_file():
         return folder

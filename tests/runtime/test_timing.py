@@ -1,0 +1,35 @@
+"""Interleaved timing."""
+
+import time
+
+import pytest
+
+from perceptkit.runtime.timing import Spread, interleave, speedup, spread
+
+
+def test_quartiles_by_hand():
+    assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(2.0, 3.0, 4.0)
+    assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
+    assert spread([7.0]).to_dict() == {"q1": 7.0, "median": 7.0, "q3": 7.0}
+
+
+def test_a_slow_round_cancels_out():
+    # twice as fast in every round, though the last round took ten times as long
+    assert speedup([2.0, 4.0, 20.0], [1.0, 2.0, 10.0]) == Spread(2.0, 2.0, 2.0)
+
+
+def test_every_variant_runs_once_in_every_round_and_warm_up_does_not_count():
+    calls: list[str] = []
+    found = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warmup=2)
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
+    assert [sorted(calls[i : i + 2]) for i in range(0, 10, 2)] == [["a", "b"]] * 5
+    assert calls[0] != calls[2]  # the order changes from round to round
+
+
+def test_seconds_are_seconds():
+    found = interleave({"sleep": lambda: time.sleep(0.02)}, rounds=2, warmup=0)
+    assert all(0.02 <= second < 1 for second in found["sleep"])
+
+
+def test_nothing_is_timed_without_rounds():
+    assert interleave({"a": lambda: pytest.fail("ran")}, rounds=0, warmup=0) == {"a": []}
