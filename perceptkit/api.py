@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def train(
 
     Args:
         tasks: tasks file, or the name of one that ships with the package. Not needed with `resume`.
-        recipe: recipe file or name; `adashare` by default.
+        recipe: recipe file or name; `adashare` by default, with `resume` that of the run.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
         resume: continue the run in `out`.
@@ -114,8 +114,13 @@ def train(
     elif tasks is None:
         raise SpecError("which tasks? give a tasks file or one of the names of `perceptkit list tasks`")
     else:
+        typed = Path(out) / "recipe.yaml" if resume and out is not None else None
+        if recipe is None and typed is not None and typed.is_file():
+            recipe = typed
         loaded, how = load_specs(tasks, recipe, overrides)
         specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
+        if recipe == typed and not overrides and out is not None:  # what --set changed then still holds
+            specs = replace(specs, recipe=specs_of_run(Path(out)).recipe)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
             return train_and_compact(session.shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
@@ -222,13 +227,17 @@ def evaluate(
     model = load(path, device="cpu")
     manifest = model.manifest
     with inference_mode():
-        return evaluate_forward(model.forward, model.tasks, manifest.mean, manifest.std, tasks_file, split)
+        return evaluate_forward(
+            model.forward, model.tasks, manifest.size_HW, manifest.mean, manifest.std, tasks_file, split
+        )
 
 
 def data_of(path: Path, data: str | Path | None, overrides: Sequence[str] = ()) -> TasksFile:
     """The tasks file `data`, or that of the run `path` belongs to. Raises SpecError where there is neither."""
     if data is not None:
         return load_tasks(data, split_overrides(overrides)[0]).spec
+    if overrides:
+        raise SpecError("--set changes the tasks file of --data; say which")
     run = next((p for p in (path, *path.absolute().parents) if (p / "resolved.yaml").is_file()), None)
     if run is None:
         raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
@@ -315,9 +324,9 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
 
     def measure(forward: Forward) -> dict[str, dict[str, float]]:
         with inference_mode():
-            return evaluate_forward(forward, model.tasks, m.mean, m.std, tasks_file, split)
+            return evaluate_forward(forward, model.tasks, m.size_HW, m.mean, m.std, tasks_file, split)
 
-    images = sample_images(tasks_file, "train", m.mean, m.std, pictures)
+    images = sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures)
     told = {"calibrated_on": {"split": "train", "pictures": pictures}, "measured_on": split}
     export_int8(model.exportable(), m, to, images, measure, told)
 
@@ -423,7 +432,13 @@ def accuracies(
         if variant.name in TRAINED:
             with inference_mode():
                 metrics = evaluate_forward(
-                    variant.forward, manifest.tasks, manifest.mean, manifest.std, tasks_file, split
+                    variant.forward,
+                    manifest.tasks,
+                    manifest.size_HW,
+                    manifest.mean,
+                    manifest.std,
+                    tasks_file,
+                    split,
                 )
             found[variant.name] = {
                 f"{name} {manifest.tasks[name].primary}": of_task[manifest.tasks[name].primary]

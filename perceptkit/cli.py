@@ -62,6 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
             "tasks", metavar="TASKS", nargs="?" if optional else None, help="tasks file or name"
         )
         made.add_argument("--recipe", metavar="R", help="recipe file or name (default: adashare)")
+        changes(made)
+
+    def changes(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             "--set", dest="overrides", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
             help="override any key, for example stages.search.epochs=5",
@@ -85,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
     made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    changes(made)
     made = verb("predict", predict, "predict on pictures, folders or globs")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("sources", metavar="SOURCE", nargs="+")
@@ -197,7 +201,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    for task, metrics in api.evaluate(options.path, options.data, options.split).items():
+    for task, metrics in api.evaluate(options.path, options.data, options.split, options.overrides).items():
         for name, value in metrics.items():
             print(f"{task}/{name}\t{value:.4f}")
     return 0
@@ -208,9 +212,12 @@ def predict(options: argparse.Namespace) -> int:
     from perceptkit.runtime.pictures import find_pictures
 
     pictures = find_pictures(options.sources)
-    for result in api.load(options.path).stream(pictures):
+    unreadable: list[errors.DataError] = []
+    for result in api.load(options.path).stream(pictures, on_unreadable=unreadable.append):
         print(result.save(options.save)[0])
-    return 0
+    for error in unreadable:
+        print(error, file=sys.stderr)
+    return errors.DataError.exit_code if unreadable else 0
 
 
 def export(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ SURFACE = {
     "check": [*SPECS, "--everything"],
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
-    "eval": ["RUN|ARTIFACT", "--data", "--split"],
+    "eval": ["RUN|ARTIFACT", "--data", "--split", "--set"],
     "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
     "export": [
         "RUN|ARTIFACT",

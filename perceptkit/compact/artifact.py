@@ -169,6 +169,8 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     """A manifest from JSON. Raises ExportError that names `where` the text is from."""
     try:
         return Manifest.from_dict(json.loads(text))
+    except ExportError as error:  # another format
+        raise ExportError(f"{where}: {error}") from error
     except KeyError as error:
         raise ExportError(f"{where} is damaged: it has no {error}") from error
     except (ValueError, TypeError, AttributeError, IndexError, PlanError, SpecError) as error:
