@@ -8,6 +8,7 @@ Each output channel is the same sum as before, so parameters and MACs stay what 
 Shapes: B batch, C channels of the neck, h w pixels at stride 4, K tasks.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.utils import skip_init
 
 from perceptkit.compact.network import CompactNet
 from perceptkit.model.supernet import head_key
+from perceptkit.tasks.base import Task
 from perceptkit.tasks.heads import DenseHead
 
 
@@ -41,6 +43,23 @@ class FusedHeads(nn.Module):
         """All their outputs."""
         hidden = self.relu(self.conv(feature_BChw)).chunk(len(self.tasks), dim=1)
         return {task: self.rest[head_key(task)](part) for task, part in zip(self.tasks, hidden, strict=True)}
+
+    @torch.no_grad()
+    def head(self, task: str, declared: Task) -> nn.Module:
+        """The head of one task as it was: a copy, its norm folded."""
+        made = declared.head(self.conv.in_channels)
+        (dense, after), rest = _first(made), self.rest[head_key(task)]
+        assert isinstance(rest, nn.Sequential) and len(rest) == 1 + len(after)
+        index = self.tasks.index(task)
+        dense.conv = _like(self.conv, self.conv.out_channels // len(self.tasks))
+        dense.norm = nn.Identity()  # type: ignore[assignment]  # as folding leaves it
+        assert dense.conv.bias is not None and self.conv.bias is not None
+        dense.conv.weight.copy_(self.conv.weight.chunk(len(self.tasks))[index])
+        dense.conv.bias.copy_(self.conv.bias.chunk(len(self.tasks))[index])
+        dense.predict = copy.deepcopy(rest[0])  # type: ignore[assignment]  # it was a convolution when it was fused
+        for i, module in enumerate(rest[1:], start=1):
+            made[i] = copy.deepcopy(module)  # type: ignore[operator]  # a Sequential, since there is more
+        return made.train(self.training)
 
     def only(self, tasks: Sequence[str]) -> "FusedHeads":
         """The same for some of the tasks; the weights of the others are gone."""

@@ -143,7 +143,10 @@ class CompactNet(nn.Module):
             if not left.tasks:
                 continue
             fused: Any = self.fused[str(i)] if str(i) in self.fused else None
-            if fused is not None and set(fused.tasks) & set(tasks):
+            answered = [task for task in fused.tasks if task in tasks] if fused is not None else []
+            if len(answered) == 1:  # a head of its own again, as in a model that never had the others
+                small.net.heads[head_key(answered[0])] = fused.head(answered[0], self.net.tasks[answered[0]])
+            elif answered:
                 small.fused[str(len(small.leaves))] = copy.deepcopy(fused.only(tasks))
             small.leaves.append(left if self._is_dense(left.tasks) else replace(left, features=()))
         small._drop_other_tasks(tasks)
@@ -161,6 +164,10 @@ class CompactNet(nn.Module):
         merged[str(len(merged))] = projection
         self.projections[name] = name
         return name
+
+    def is_merged(self, parameter: str) -> bool:
+        """Whether a name in the state dict is of such a projection."""
+        return parameter.startswith(f"net.backbone.{MERGED}.")
 
     def has_merged(self) -> bool:
         """Whether some projection stands for two."""
