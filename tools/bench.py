@@ -6,6 +6,7 @@ python tools/bench.py trie by-hand gating search-step --backbone resnet18 --size
     by-hand      compact model vs the same network written by hand without perceptkit (tools/plain_nets.py)
     optimize     compact model arranged for latency, for size, and merely folded; all tasks share all blocks
     gating       supernet that keeps all blocks vs the untouched timm model, inference and training step
+    exports      ONNX, int8 and AOTInductor files vs one eager timm net per task; tasks part in the last two blocks
     search-step  step of the AdaShare search vs one pass per task, half of the blocks held by the curriculum
 
 Every ratio is the median over rounds, with quartiles, beside the bound that it is held to. Exit code 1 when
@@ -14,25 +15,32 @@ one of them misses it. Random weights: time does not depend on them.
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from bench_timing import CLOCKS, Spread, interleave, metadata, speedup, spread
 from plain_nets import PlainNet, UntouchedNet, fold
 from torch import Tensor, nn
 
-from perceptkit.compact.artifact import tasks_from
+from perceptkit.compact.artifact import Manifest, tasks_from
 from perceptkit.compact.build import compact_and_fold
+from perceptkit.compact.export import export_network
 from perceptkit.compact.network import compact
+from perceptkit.compact.quantize import quantize
 from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
+from perceptkit.runtime.benchmark import machine
+from perceptkit.runtime.load import load
+from perceptkit.runtime.timing import CLOCKS, Spread, interleave, speedup, spread
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 
 CHANNELS = 64
@@ -291,13 +299,65 @@ def step(outputs: Any, net: nn.Module) -> None:
     loss.backward()
 
 
-# An export benchmark (ONNX, int8, AOTInductor) belongs here: a function Setup -> Outcome and a line below.
+@torch.inference_mode()
+def exports(setup: Setup) -> Outcome:
+    """Exported files against one eager timm net per task; the plans of the tasks part in the last two blocks only."""
+    net = make_supernet(setup)
+    last = len(net.blocks) - 1
+    skips = {"seg": set(), "normals": {last}, "depth": {last - 1, last}}
+    keep = [[block not in skips[task] for block in range(last + 1)] for task in TASKS]
+    plan = Plan.from_keep(TASKS, [block.name for block in net.blocks], keep)
+    manifest = Manifest(
+        name="bench",
+        backbone=BackboneSpec(name=setup.backbone, weights="none"),
+        heads=HeadsSpec(channels=CHANNELS),
+        tasks=net.tasks,
+        plan=plan,
+        method="adashare",
+        size_HW=net.size_HW,
+        mean=net.mean,
+        std=net.std,
+        cost=cost.table(net, plan, net.size_HW),
+        metrics={},
+    )
+    image = torch.randn(setup.batch, 3, setup.size, setup.size)
+    separate = [make_plain(setup, net, tasks=[task]) for task in TASKS]
+    fast = compact_and_fold(net, plan, net.size_HW)
+    variants: dict[str, Callable[[], object]] = {
+        "separate timm nets": lambda: [one(image) for one in separate],
+        "compact": lambda: fast(image),
+    }
+    with TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        files = {
+            "ONNX": folder / "model.onnx",
+            "AOTInductor": folder / "model.pt2",
+            "ONNX int8": folder / "int8.onnx",
+        }
+        export_network(fast, manifest, files["ONNX"], "onnx")
+        export_network(fast, manifest, files["AOTInductor"], "aoti")
+        quantize(
+            files["ONNX"], files["ONNX int8"], [torch.randn(1, 3, setup.size, setup.size) for _ in range(8)]
+        )
+        threads = torch.get_num_threads()
+        models = {title: load(path, "cpu", threads=threads) for title, path in files.items()}
+        variants |= {title: partial(model.forward, image) for title, model in models.items()}
+        found = Outcome()
+        found.seconds = setup.time(variants)
+    bounds = {"ONNX": 4.0, "ONNX int8": 7.0}
+    for title in ("compact", *files):
+        ratio = speedup(found.seconds["separate timm nets"], found.seconds[title])
+        found.ratios.append((f"{title} over separate timm nets", ratio, bounds.get(title), ""))
+    return found
+
+
 BENCHMARKS: dict[str, Callable[[Setup], Outcome]] = {
     "trie": trie,
     "by-hand": by_hand,
     "optimize": optimize,
     "gating": gating,
     "search-step": search_step,
+    "exports": exports,
 }
 
 
@@ -333,6 +393,14 @@ def to_dict(name: str, setup: Setup, found: Outcome) -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """Of the sources that were measured."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    at = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.strip()
+    return at + (" with changes" if changed else "")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the named benchmarks. Exit code 0 when all bounds hold."""
     parser = argparse.ArgumentParser(
@@ -357,7 +425,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             held &= report(name, setup, found)
             results.append(to_dict(name, setup, found))
     if options.out:
-        options.out.write_text(json.dumps({"meta": metadata("cpu"), "results": results}, indent=1) + "\n")
+        options.out.write_text(
+            json.dumps({"meta": {"commit": commit(), **machine("cpu")}, "results": results}, indent=1) + "\n"
+        )
     return 0 if held else 1
 
 

@@ -1,7 +1,9 @@
 """Timing that can be trusted on a machine that does other things too: interleaved, paired, with quartiles.
 
 All variants run once in every round, in an order that changes from round to round; a ratio is the median of
-the rounds' own ratios, so whatever slows a whole round down cancels out.
+the rounds' own ratios, so whatever slows a whole round down cancels out. On a machine whose cores are
+shared, `cpu` time (of this process, all threads) leaves out the time that others had; with one thread it is
+what the wall clock would show on a free core.
 """
 
 import statistics
@@ -10,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,24 @@ def speedup(slow: Sequence[float], fast: Sequence[float]) -> Spread:
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int, device: str = "cpu"
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every variant in every round, after `warmup` rounds that do not count."""
+    """Seconds of every variant in every round, by `clock`; `warmup` rounds before them do not count."""
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in range(-warmup, rounds):
         shift = i % len(names)
         for name in names[shift:] + names[:shift]:
             _wait(device)
-            began = time.perf_counter()
+            began = clock()
             variants[name]()
             _wait(device)
             if i >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 

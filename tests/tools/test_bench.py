@@ -10,31 +10,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
 
 import bench
-from bench_timing import Spread, interleave, speedup, spread
 from plain_nets import UntouchedNet, fold
 
 from perceptkit.compact.build import compact_and_fold
 from perceptkit.model.plan import Plan
-
-
-def test_quartiles_by_hand():
-    assert spread([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(2.0, 3.0, 4.0)
-    assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
-
-
-def test_a_ratio_pairs_the_rounds():
-    """A round in which everything took ten times as long does not move the ratio."""
-    assert speedup([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == Spread(2.0, 2.0, 2.0)
-    assert speedup([1.0, 3.0, 2.0], [1.0, 1.0, 1.0]).median == 2.0
-
-
-def test_variants_are_interleaved_and_their_order_changes():
-    ran, ticks = [], iter(range(1000))
-    variants = {name: lambda name=name: ran.append(name) for name in "abc"}
-    seconds = interleave(variants, rounds=3, warmup=1, clock=lambda: float(next(ticks)))
-    assert seconds == {"a": [1.0] * 3, "b": [1.0] * 3, "c": [1.0] * 3}  # the clock is read twice per call
-    rounds = ["".join(ran[i : i + 3]) for i in range(0, 12, 3)]
-    assert rounds == ["cab", "abc", "bca", "cab"]
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
