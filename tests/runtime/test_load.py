@@ -180,12 +180,12 @@ def test_exported_for_size(artifact, exported, tmp_path, capsys):
     """`perceptkit export --optimize`: another arrangement of the same model, and its manifest says so."""
     out = tmp_path / "small"
     command = ["export", str(artifact), "--format", "artifact", "--optimize", "size", "--out", str(out)]
-    assert main(command) == 0 and capsys.readouterr().out.strip() == str(out)
+    assert main(command) == 0 and capsys.readouterr().out.startswith(str(out))
     told = {folder: json.loads((folder / "manifest.json").read_text()) for folder in (artifact, out)}
     assert [manifest["optimize"] for manifest in told.values()] == ["latency", "size"]
     expected, got = load(artifact, "cpu").predict(PICTURE), load(out, "cpu").predict(PICTURE)
     assert abs(got["depth"].metres - expected["depth"].metres).max() < 1e-4
-    with pytest.raises(ExportError, match="cannot be rearranged; load its artifact"):
+    with pytest.raises(ExportError, match="cannot be exported again; load its artifact"):
         load(exported).optimized("size")
     with pytest.raises(SpecError, match="'speed' is nothing to optimise for; choose one of latency, size"):
         load(artifact, "cpu").optimized("speed")
