@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
 from perceptkit.model.gates import Keep, mix
+from perceptkit.model.lookup import submodule
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
 from perceptkit.model.trunk import Step, covered_size, find_steps, run_step, to_map
@@ -160,7 +161,7 @@ class Supernet(nn.Module):
         if kept or relaxed:
             y_kept = run_step(self.backbone, step, branch.x)
         if (skipped or relaxed) and step.projection is not None:
-            y_skipped = self.backbone.get_submodule(step.projection)(branch.x)
+            y_skipped = submodule(self.backbone, step.projection)(branch.x)
         parts = [(y_kept, kept), (y_skipped, skipped)]
         parts += [(mix(y_skipped, y_kept, keep), [task]) for task, keep in relaxed.items()]
         return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from perceptkit.errors import SpecError
 from perceptkit.model.blocks import num_params, probe
+from perceptkit.model.lookup import submodule
 
 Kind = Literal["plain", "opening", "identity", "shortcut"]
 ALTERNATIVES = "try a resnet, convnext, efficientnet, mobilenet, regnet or vit"
@@ -75,7 +76,7 @@ def find_steps(model: nn.Module, image_BCHW: Tensor) -> list[Step]:
 
 def run_step(model: nn.Module, step: Step, x: Tensor) -> Tensor:
     """One step of the chain, as timm runs it."""
-    return run_opening(model, x) if step.kind == "opening" else model.get_submodule(step.name)(x)
+    return run_opening(model, x) if step.kind == "opening" else submodule(model, step.name)(x)
 
 
 def run_opening(model: Any, image_BCHW: Tensor) -> Tensor:
