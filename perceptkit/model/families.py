@@ -29,6 +29,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
+from perceptkit.model.lookup import submodule
+
 OPENING = ""
 
 
@@ -49,7 +51,7 @@ class Family:
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         """One part, as timm runs it."""
-        return self.opening(model, x) if name == OPENING else model.get_submodule(name)(x)
+        return self.opening(model, x) if name == OPENING else submodule(model, name)(x)
 
     def to_map(self, model: Any, x: Tensor, image_HW: tuple[int, int]) -> Tensor | None:
         """(B, C, h, w): maps as they are, tokens without the prefix ones folded back; None if there is no way."""
@@ -93,7 +95,7 @@ class EvaVit(Vit):
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         if name.startswith("blocks."):
             own = model.rope_mixed and shared is not None
-            return model.get_submodule(name)(x, rope=shared[int(name.split(".")[1])] if own else shared)
+            return submodule(model, name)(x, rope=shared[int(name.split(".")[1])] if own else shared)
         return super().run(model, name, x, shared)
 
 
@@ -110,7 +112,7 @@ class BeitVit(Vit):
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         if name.startswith("blocks."):
-            return model.get_submodule(name)(x, shared_rel_pos_bias=shared)
+            return submodule(model, name)(x, shared_rel_pos_bias=shared)
         return super().run(model, name, x, shared)
 
 
@@ -128,7 +130,7 @@ class RelPosVit(Vit):
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         if name.startswith("blocks."):
-            return model.get_submodule(name)(x, shared_rel_pos=shared)
+            return submodule(model, name)(x, shared_rel_pos=shared)
         return super().run(model, name, x, shared)
 
 
@@ -163,7 +165,7 @@ class PvtV2(Family):
         return names
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
-        module = model.get_submodule(name)
+        module = submodule(model, name)
         if name.endswith(("patch_embed", "downsample")):
             return module(x).permute(0, 3, 1, 2)
         size_hw = (x.shape[2], x.shape[3])
@@ -189,9 +191,9 @@ class MaxVit(Family):
         return [*names, "norm"]
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
-        module = model.get_submodule(name)
+        module = submodule(model, name)
         block, _, part = name.rpartition(".")
-        if part in ("attn_block", "attn_grid") and not model.get_submodule(block).nchw_attn:
+        if part in ("attn_block", "attn_grid") and not submodule(model, block).nchw_attn:
             return module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return module(x)
 
