@@ -237,8 +237,7 @@ def parts(network: nn.Module) -> list[CompactNet]:
 def in_order(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> tuple[list[Node], list[Leaf]]:
     """The nodes that lead to a leaf, one branch after the other, and the leaves, numbered anew.
 
-    Depth first: a branch goes on with the activation that is still in the cache, and its memory is given back
-    before the next one starts. Breadth first was 3 % slower where activations are large (EfficientNet).
+    Depth first: a branch's memory is given back before the next one starts. It takes the same time as breadth first.
     """
     needed = {at for leaf in leaves for at in (*leaf.features, leaf.last)}
     for i in range(len(nodes) - 1, -1, -1):  # children come after their parents
