@@ -22,6 +22,7 @@ from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
 from perceptkit.errors import SpecError
+from perceptkit.model.attention import plain_attention
 
 FORMATS = ("artifact", "onnx")
 
@@ -68,7 +69,7 @@ def export_onnx(network: nn.Module, manifest: Manifest, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on
         program = torch.onnx.export(
-            _Outputs(network, tasks),
+            _Outputs(plain_attention(copy.deepcopy(network)), tasks),
             (example,),
             dynamo=True,
             input_names=["image"],
