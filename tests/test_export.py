@@ -113,6 +113,7 @@ def test_int8_with_the_run_s_own_data(run, shell):
     assert figures(out)["far/abs_rel"] == pytest.approx(entry["accuracy"]["far"]["abs_rel"]["int8"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_per_task(run, tmp_path):
     folder = pk.export(run, tmp_path / "out", format="torch", per_task=True)
     assert sorted(path.name for path in folder.iterdir()) == ["model_far.pt2", "model_seg.pt2", "parity.json"]
@@ -156,6 +157,7 @@ def test_wrong_usage(run, shell, arguments, message):
     assert (sorted((run / "exports").iterdir()) if (run / "exports").exists() else []) == before
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_not_exported_again(run, tmp_path):
     (tmp_path / "m.onnx").write_text("")
     with pytest.raises(SpecError, match="is an exported file already; export its run or artifact"):

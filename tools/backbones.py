@@ -185,8 +185,11 @@ def work(name: str, columns: Sequence[str], backend: str) -> None:
             found = checks.CHECKS[column](net, reference, checks.picture(size), **more)
             say(column, True, found, began, size=list(size))
         except Exception as error:  # whatever it is, it belongs into the table
-            text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            kind = "" if isinstance(error, checks.Failed) else f"{type(error).__name__}: "
+            reason: BaseException = error
+            while reason.__cause__ is not None:  # exporters say the reason last
+                reason = reason.__cause__
+            text = (str(reason).strip() or type(reason).__name__).splitlines()[0][:200]
+            kind = "" if isinstance(reason, checks.Failed) else f"{type(reason).__name__}: "
             say(column, False, kind + text, began, size=list(size))
 
 
@@ -228,8 +231,9 @@ reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts fo
 * **skip**: each block skipped on its own gives, bit by bit, what timm's own model without that block gives.
 * **copies**: state-dict keys are timm's; a deep copy, a pickle and a saved state dict compute the same bits.
 * **export, onnx, compile**: two tasks, one dense and one global, of different plans, through `torch.export` with a
-  dynamic batch, through onnxruntime, and through `torch.compile` of the whole graph with the backend that is named. The
-  figure is the largest difference to the eager network, of the output's own scale; above {bound:.0e} it is a failure.
+  dynamic batch, through onnxruntime (attention written out), and through `torch.compile` of the whole graph with the
+  backend that is named. The figure is the largest difference to the eager network, of the output's own scale; above
+  {bound:.0e} it is a failure.
 
 Weights are random, also those that timm initialises to zero. `-` was not measured.
 

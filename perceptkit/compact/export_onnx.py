@@ -4,6 +4,7 @@ The metadata hold the manifest, and in plain words what one needs without percep
 units, mean and std, sizes. It runs with onnxruntime alone.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from perceptkit.compact.precision import Precision
 from perceptkit.compact.program import export_program, quiet, size_multiple
 from perceptkit.compact.verify import Forward, probe_images
 from perceptkit.errors import SpecError
+from perceptkit.model.attention import plain_attention
 
 
 def write_onnx(
@@ -35,7 +37,7 @@ def write_onnx(
         raise SpecError("onnxruntime has no bf16 convolutions: --precision fp16, or --format torch for bf16")
     import onnx
 
-    tasks = list(manifest.tasks)
+    network, tasks = plain_attention(copy.deepcopy(network)), list(manifest.tasks)
     multiple: int | None = size_multiple(network, manifest.size_HW)
     sizes: dict[str, Any] = {"multiple_of": multiple, "default": list(manifest.size_HW)}
     try:

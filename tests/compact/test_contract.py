@@ -31,8 +31,8 @@ BACKBONES = [
     "test_resnet",
     "test_vit",
     "test_convnext",
-    "tf_efficientnet_lite0",
-    "regnety_002",
+    pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow),
+    pytest.param("regnety_002", marks=pytest.mark.slow),
 ]
 
 

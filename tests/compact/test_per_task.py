@@ -68,6 +68,7 @@ def test_a_network_of_another_plan():
         single_task(whole, other, "seg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", ["latency", "size", "none"])
 @pytest.mark.parametrize("keep", ["mixed", "none", "first"])
 def test_every_task_of_every_arrangement_is_an_artifact_of_its_own(tmp_path, optimize, keep):

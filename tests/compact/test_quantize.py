@@ -26,6 +26,7 @@ def measure(forward):
     return {"room": {"top1": float(forward(pictures()[0])["room"].abs().mean())}}
 
 
+@pytest.mark.slow
 def test_smaller_close_and_measured(tmp_path):
     small, manifest = lone()
     path = export_int8(small, manifest, tmp_path / "model_int8.onnx", pictures(), measure, TOLD)

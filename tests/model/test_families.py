@@ -96,6 +96,7 @@ class TestFamily:
         assert checks.copies(*made(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_export(name):
     size, _, arguments = FAMILIES[name]

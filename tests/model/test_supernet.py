@@ -100,7 +100,10 @@ def test_gradient_of_keep_is_the_difference_it_makes(image):
 
 
 @pytest.mark.parametrize("kind", ["plan", "relaxed above a held prefix"])
-@pytest.mark.parametrize("name", ["resnet10t", "test_convnext", "test_vit", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "test_convnext", "test_vit", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)],
+)
 def test_training_equals_separate_passes(name, kind, image):
     """Outputs and gradients in train mode, norms included: they see the same values, only once."""
     net = make_net(name).double().train()

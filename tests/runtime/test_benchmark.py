@@ -57,6 +57,7 @@ def test_table(found):
     assert "x faster than: separate single-task nets" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_verb_writes_json_and_a_picture(artifact, tmp_path):
     found = pk.benchmark(artifact, [1], 2, ["single_nets", "compact"], tmp_path / "out")
     written = json.loads((tmp_path / "out/benchmark.json").read_text())

@@ -40,6 +40,7 @@ def test_published_policy():
     assert sum(row.count("skip") for row in plan.table) == 7
 
 
+@pytest.mark.slow
 def test_a_tiny_run(tmp_path, capsys):
     out = tmp_path / "found.json"
     threads = torch.get_num_threads()
