@@ -31,8 +31,8 @@ BACKBONES = [
     "test_resnet",
     "test_vit",
     "test_convnext",
-    pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow),
-    pytest.param("regnety_002", marks=pytest.mark.slow),
+    "tf_efficientnet_lite0",
+    "regnety_002",
 ]
 
 
@@ -85,7 +85,14 @@ def macs_by_hooks(module, image):
 
 
 @pytest.mark.parametrize(
-    "name, seed", [(name, i % 2) for i, name in enumerate(BACKBONES)] + [("test_resnet", 1)]
+    "name, seed",
+    [
+        *(
+            pytest.param(n, i % 2, marks=[] if n.startswith("test_") else pytest.mark.slow)
+            for i, n in enumerate(BACKBONES)
+        ),
+        ("test_resnet", 1),
+    ],
 )
 def test_contract(name, seed):
     net = network(name)
