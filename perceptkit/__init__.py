@@ -9,9 +9,31 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceptkit.api import build, check, describe, evaluate, export, load, report, summary, train
+    from perceptkit.api import (
+        benchmark,
+        build,
+        check,
+        describe,
+        evaluate,
+        export,
+        load,
+        report,
+        summary,
+        train,
+    )
 
-__all__ = ["build", "check", "describe", "evaluate", "export", "load", "report", "summary", "train"]
+__all__ = [
+    "benchmark",
+    "build",
+    "check",
+    "describe",
+    "evaluate",
+    "export",
+    "load",
+    "report",
+    "summary",
+    "train",
+]
 
 
 class _Package(ModuleType):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ from perceptkit.errors import PerceptkitError, SpecError
 from perceptkit.spec.check_files import CheckReport, check_files
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_tasks
 from perceptkit.spec.overrides import split_overrides
-from perceptkit.spec.tasks_file import Split
+from perceptkit.spec.tasks_file import Split, TasksFile
 
 if TYPE_CHECKING:
     from torch import nn
 
     from perceptkit.runtime.predictor import Predictor
+    from perceptkit.runtime.variants import Variant
     from perceptkit.train.session import Specs
 
 DEFAULT_RECIPE = "adashare"
@@ -89,7 +90,7 @@ def train(
 
     Args:
         tasks: tasks file, or the name of one that ships with the package. Not needed with `resume`.
-        recipe: recipe file or name; `adashare` by default.
+        recipe: recipe file or name; `adashare` by default, with `resume` that of the run.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
         resume: continue the run in `out`.
@@ -113,8 +114,13 @@ def train(
     elif tasks is None:
         raise SpecError("which tasks? give a tasks file or one of the names of `perceptkit list tasks`")
     else:
+        typed = Path(out) / "recipe.yaml" if resume and out is not None else None
+        if recipe is None and typed is not None and typed.is_file():
+            recipe = typed
         loaded, how = load_specs(tasks, recipe, overrides)
         specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
+        if recipe == typed and not overrides and out is not None:  # what --set changed then still holds
+            specs = replace(specs, recipe=specs_of_run(Path(out)).recipe)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
             return train_and_compact(session.shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
@@ -159,11 +165,29 @@ def specs_of_run(path: Path) -> Specs:
     return Specs(tasks, recipe, *texts)
 
 
-def load(path: str | Path, device: str | None = None) -> Predictor:
-    """A model to run: from a run, an artifact or an exported `.onnx` file."""
+def load(
+    path: str | Path,
+    device: str | None = None,
+    precision: str = "auto",
+    cuda_graphs: bool = False,
+    threads: int | None = None,
+) -> Predictor:
+    """A model to run: from a run, an artifact or an exported `.onnx` or `.pt2` file.
+
+    Args:
+        path: what `train` or `export` wrote.
+        device: `cpu`, `cuda`, ...; CUDA where there is one by default.
+        precision: `auto` (bf16 on CUDA that has it), `32`, `bf16` or `fp16`; fixed in an exported file.
+        cuda_graphs: replay recorded kernels; for small batches on CUDA.
+        threads: of the CPU.
+
+    Raises:
+        SpecError: there is nothing that can be loaded at `path`, or not so.
+        ExportError: what is there is damaged.
+    """
     from perceptkit.runtime.load import load as load_predictor
 
-    return load_predictor(path, device)
+    return load_predictor(path, device, precision, cuda_graphs, threads)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -199,34 +223,228 @@ def evaluate(
 
     from perceptkit.train.evaluate_model import evaluate_forward
 
-    path = Path(path)
-    if data is not None:
-        tasks_file = load_tasks(data, split_overrides(overrides)[0]).spec
-    else:
-        run = next((p for p in (path, *path.parents) if (p / "resolved.yaml").is_file()), None)
-        if run is None:
-            raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
-        tasks_file = specs_of_run(run).tasks
+    tasks_file = data_of(Path(path), data, overrides)
     model = load(path, device="cpu")
     manifest = model.manifest
     with inference_mode():
-        return evaluate_forward(model.forward, model.tasks, manifest.mean, manifest.std, tasks_file, split)
+        return evaluate_forward(
+            model.forward, model.tasks, manifest.size_HW, manifest.mean, manifest.std, tasks_file, split
+        )
 
 
-def export(path: str | Path, out: str | Path | None = None, format: str = "onnx") -> Path:
+def data_of(path: Path, data: str | Path | None, overrides: Sequence[str] = ()) -> TasksFile:
+    """The tasks file `data`, or that of the run `path` belongs to. Raises SpecError where there is neither."""
+    if data is not None:
+        return load_tasks(data, split_overrides(overrides)[0]).spec
+    if overrides:
+        raise SpecError("--set changes the tasks file of --data; say which")
+    run = next((p for p in (path, *path.absolute().parents) if (p / "resolved.yaml").is_file()), None)
+    if run is None:
+        raise SpecError(f"{path} belongs to no run folder: say which data with --data TASKS")
+    return specs_of_run(run).tasks
+
+
+def export(
+    path: str | Path,
+    out: str | Path | None = None,
+    format: str = "onnx",
+    precision: str = "32",
+    int8: bool = False,
+    per_task: bool = False,
+    data: str | Path | None = None,
+    pictures: int = 200,
+    split: Split = "val",
+    device: str = "cpu",
+    optimize: str | None = None,
+) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
     Args:
         path: run or artifact.
         out: file or folder to write; inside the run's exports/ by default.
-        format: `onnx` or `artifact`.
-    """
-    from perceptkit.compact.export import FORMATS
+        format: `artifact`, `torch`, `aoti` or `onnx`.
+        precision: `32`, `bf16` or `fp16`: what the file computes in.
+        int8: 8 bits by static calibration (`onnx`): not the same function, so the metrics of every task before
+            and after are written to parity.json.
+        per_task: a model of its own for each task, model_TASK; `out` is a folder then.
+        data: for int8, the tasks file; by default that of the run `path` belongs to.
+        pictures: for int8, how many of the training split to calibrate on.
+        split: for int8, which split to measure on.
+        device: what `aoti` compiles for.
+        optimize: `latency` or `size`; as the model was written by default (`latency` after training).
 
-    if format not in FORMATS:
-        raise SpecError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}")
-    name = {"onnx": "model.onnx", "artifact": "artifact"}[format]
-    return load(path, device="cpu").export(Path(out) if out else Path(path) / "exports" / name, format)
+    Returns:
+        What was written; with `per_task` the folder with all of it.
+
+    Raises:
+        SpecError: an unknown or impossible choice.
+        ExportError: the result does not compute what it should; nothing was written.
+    """
+    from perceptkit.compact.export import file_name, find_format
+    from perceptkit.compact.per_task import single_task
+    from perceptkit.runtime.predictor import Predictor
+
+    find_format(format)
+    if int8 and (format != "onnx" or precision != "32"):
+        raise SpecError("--int8 goes with --format onnx, and is a precision of its own")
+    path, marks = Path(path), ["int8"] if int8 else [precision] if precision != "32" else []
+    if path.is_file():
+        raise SpecError(f"{path} is an exported file already; export its run or artifact")
+    tasks_file = data_of(path, data) if int8 else None
+    model = load(path, device="cpu")
+    if optimize is not None:
+        model = model.optimized(optimize)
+
+    def write(model: Predictor, to: Path) -> None:
+        if tasks_file is not None:
+            _export_int8(model, to, tasks_file, pictures, split)
+        else:
+            model.export(to, format, precision, device)
+
+    if not per_task:
+        to = Path(out) if out else path / "exports" / file_name(format, *marks)
+        write(model, to)
+        return to
+    folder = Path(out) if out else path / "exports"
+    for task in model.tasks:
+        network, manifest = single_task(model.exportable(), model.manifest, task)
+        write(Predictor(manifest, network, network), folder / file_name(format, task, *marks))
+    return folder
+
+
+def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: int, split: Split) -> None:
+    from torch import inference_mode
+
+    from perceptkit.compact.quantize import export_int8
+    from perceptkit.compact.verify import Forward
+    from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
+
+    m = model.manifest
+    declared_tasks(model.tasks, tasks_file)
+
+    def measure(forward: Forward) -> dict[str, dict[str, float]]:
+        with inference_mode():
+            return evaluate_forward(forward, model.tasks, m.size_HW, m.mean, m.std, tasks_file, split)
+
+    images = sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures)
+    told = {"calibrated_on": {"split": "train", "pictures": pictures}, "measured_on": split}
+    export_int8(model.exportable(), m, to, images, measure, told)
+
+
+def benchmark(
+    path: str | Path,
+    batches: Sequence[int] = (1, 8, 32),
+    rounds: int = 20,
+    variants: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    split: Split = "test",
+    baselines: Sequence[str | Path] = (),
+    device: str = "cpu",
+) -> Mapping[str, Any]:
+    """Accuracy, parameters, MACs, file size, memory and latency of a model beside what it replaces.
+
+    Exports the model in every format, runs all variants interleaved in one process, and writes
+    `benchmark.json` and `benchmark.png`.
+
+    Args:
+        path: run or artifact.
+        batches: pictures per call.
+        rounds: timed calls of every variant.
+        variants: some of `perceptkit.runtime.variants.TITLES`; all by default.
+        out: folder for the two files and the exports; `benchmark/` inside `path` by default.
+        data: tasks file with the data, for accuracy and int8; by default that of the run `path` belongs to.
+        split: what accuracy is measured on.
+        baselines: runs with sharing.method single or hard; their test results stand beside their rows.
+        device: where torch runs.
+
+    Raises:
+        SpecError: `path` is neither, or a variant is unknown.
+    """
+    from perceptkit.report.benchmark_plot import write_benchmark_plot
+    from perceptkit.runtime import benchmark as bench
+    from perceptkit.runtime.load import artifact_folder
+    from perceptkit.runtime.variants import EXPORTED, TITLES, open_variants
+    from perceptkit.train.run_folder import write_json
+
+    artifact = artifact_folder(Path(path))
+    folder = Path(out) if out is not None else Path(path) / "benchmark"
+    names = list(variants or TITLES)
+    if unknown := [name for name in names if name not in TITLES]:
+        raise SpecError(f"{unknown[0]!r} is not a variant; choose from {', '.join(TITLES)}")
+    if min(*batches, rounds) < 1:
+        raise SpecError("--batch and --rounds want numbers above 0")
+    files, left_out = {}, {}
+    for name in [name for name in EXPORTED if name in names]:
+        try:
+            file, arguments = BENCHMARK_FILES[name]
+            files[name] = export(path, folder / file, data=data, **arguments)
+        except PerceptkitError as error:
+            left_out[name] = str(error).splitlines()[0]
+    ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
+    if not ready:
+        raise SpecError(f"nothing to measure: {'; '.join(left_out.values())}")
+    size_HW = load(artifact, device="cpu").manifest.size_HW
+    found = bench.benchmark(ready, artifact, files, size_HW, batches, rounds, device)
+    found["left_out"] = left_out
+    found["accuracy"] = accuracies(path, ready, data, split, baselines)
+    found["split"] = split
+    write_json(folder / "benchmark.json", found)
+    write_benchmark_plot(found, folder / "benchmark.png")
+    return found
+
+
+BENCHMARK_FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    "aoti": ("model.pt2", {"format": "aoti"}),
+    "onnx": ("model.onnx", {"format": "onnx"}),
+    "onnx_int8": ("int8/model.onnx", {"format": "onnx", "int8": True}),
+}
+"""By exported variant of a benchmark: its file and the arguments of `export`."""
+
+
+def accuracies(
+    path: str | Path,
+    variants: Sequence[Variant],
+    data: str | Path | None,
+    split: Split,
+    baselines: Sequence[str | Path] = (),
+) -> dict[str, dict[str, float]]:
+    """By variant, its primary metrics on a split; of baselines what their runs' one test gave."""
+    from torch import inference_mode
+
+    from perceptkit.runtime.variants import TRAINED
+    from perceptkit.train.evaluate_model import evaluate_forward
+
+    found = {}
+    for baseline in baselines if split == "test" else ():
+        results = Run(Path(baseline)).results
+        name = {"single": "single_nets", "hard": "hard_shared"}.get(results["method"])
+        if name is None:
+            raise SpecError(f"{baseline} is no baseline: its sharing.method is {results['method']}")
+        tasks = results["tasks"]
+        found[name] = {f"{t} {r['primary']}": r["metrics"][r["primary"]] for t, r in tasks.items()}
+    try:
+        tasks_file = data_of(Path(path), data)
+    except SpecError:  # an artifact far from its run: there is nothing to measure it on
+        return found
+    manifest = load(path, device="cpu").manifest
+    for variant in variants:
+        if variant.name in TRAINED:
+            with inference_mode():
+                metrics = evaluate_forward(
+                    variant.forward,
+                    manifest.tasks,
+                    manifest.size_HW,
+                    manifest.mean,
+                    manifest.std,
+                    tasks_file,
+                    split,
+                )
+            found[variant.name] = {
+                f"{name} {manifest.tasks[name].primary}": of_task[manifest.tasks[name].primary]
+                for name, of_task in metrics.items()
+            }
+    return found
 
 
 def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
@@ -256,6 +474,7 @@ def describe(
 __all__ = [
     "PerceptkitError",
     "Run",
+    "benchmark",
     "build",
     "check",
     "describe",

@@ -62,6 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
             "tasks", metavar="TASKS", nargs="?" if optional else None, help="tasks file or name"
         )
         made.add_argument("--recipe", metavar="R", help="recipe file or name (default: adashare)")
+        changes(made)
+
+    def changes(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             "--set", dest="overrides", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
             help="override any key, for example stages.search.epochs=5",
@@ -85,14 +88,36 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
     made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    changes(made)
     made = verb("predict", predict, "predict on pictures, folders or globs")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("sources", metavar="SOURCE", nargs="+")
     made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
     made = verb("export", export, "write another format and prove that it computes the same")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
-    made.add_argument("--format", default="onnx", help="onnx or artifact")
-    made.add_argument("--out", metavar="PATH", type=Path)
+    made.add_argument("--format", default="onnx", help="artifact, torch, aoti or onnx (default)")
+    made.add_argument("--int8", action="store_true", help="onnx in 8 bits, calibrated on training pictures")
+    made.add_argument("--precision", default="32", help="32 (default), bf16 or fp16")
+    made.add_argument("--per-task", action="store_true", help="one model for each task")
+    made.add_argument("--data", metavar="TASKS", help="for --int8: tasks file (default: the run's own)")
+    made.add_argument("--pictures", metavar="N", type=int, default=200, help="for --int8: to calibrate on")
+    made.add_argument("--device", default="cpu", help="for aoti: what to compile for, cpu (default) or cuda")
+    made.add_argument(
+        "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
+    )
+    made.add_argument("--out", metavar="PATH", type=Path, help="default: in RUN/exports/")
+    made = verb("benchmark", benchmark, "accuracy, size and measured speed beside what the model replaces")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument(
+        "--batch", metavar="N", type=int, nargs="+", default=[1, 8, 32], help="pictures per call"
+    )
+    made.add_argument("--rounds", metavar="N", type=int, default=20, help="timed calls of each variant")
+    made.add_argument("--variants", metavar="NAME", nargs="+", help="some of them; all by default")
+    made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="trained baselines")
+    made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
+    made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--out", metavar="DIR", type=Path, help="default: benchmark/ inside RUN")
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
@@ -100,6 +125,10 @@ def make_parser() -> argparse.ArgumentParser:
     made = verb("list", list_things, "list what there is")
     made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
     made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")
+    made.add_argument(
+        "--gateable", metavar="PATTERN", nargs="?", const="*",
+        help="of backbones: those whose blocks can be skipped, with what there is to skip; takes seconds a model",
+    )  # fmt: skip
     made = verb("schema", schema, "print the JSON schema of a file, for editors")
     made.add_argument("what", choices=("tasks", "recipe"), nargs="?", default="tasks")
     verb("doctor", doctor, "say what this machine has")
@@ -172,7 +201,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    for task, metrics in api.evaluate(options.path, options.data, options.split).items():
+    for task, metrics in api.evaluate(options.path, options.data, options.split, options.overrides).items():
         for name, value in metrics.items():
             print(f"{task}/{name}\t{value:.4f}")
     return 0
@@ -183,15 +212,42 @@ def predict(options: argparse.Namespace) -> int:
     from perceptkit.runtime.pictures import find_pictures
 
     pictures = find_pictures(options.sources)
-    for result in api.load(options.path).stream(pictures):
+    unreadable: list[errors.DataError] = []
+    for result in api.load(options.path).stream(pictures, on_unreadable=unreadable.append):
         print(result.save(options.save)[0])
-    return 0
+    for error in unreadable:
+        print(error, file=sys.stderr)
+    return errors.DataError.exit_code if unreadable else 0
 
 
 def export(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    print(api.export(options.path, options.out, options.format))
+    written = api.export(
+        options.path,
+        options.out,
+        options.format,
+        options.precision,
+        options.int8,
+        options.per_task,
+        options.data,
+        options.pictures,
+        device=options.device,
+        optimize=options.optimize,
+    )
+    from perceptkit.compact.exported import as_text
+
+    print(written if options.per_task else as_text(written))
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.runtime.benchmark import as_markdown
+
+    o = options
+    found = api.benchmark(o.path, o.batch, o.rounds, o.variants, o.out, o.data, o.split, o.baseline, o.device)
+    print(as_markdown(found))
     return 0
 
 
@@ -206,10 +262,12 @@ def report(options: argparse.Namespace) -> int:
 
 
 def list_things(options: argparse.Namespace) -> int:
+    if options.gateable is not None and options.what != "backbones":
+        raise errors.SpecError(f"--gateable is a question to backbones, not to {options.what}")
     if options.what == "backbones":
-        import timm
+        from perceptkit.model.weights import backbone_names
 
-        rows = timm.list_models()
+        rows = backbone_names()
     elif options.what == "formats":
         from perceptkit.compact.export import FORMATS
 
@@ -218,12 +276,32 @@ def list_things(options: argparse.Namespace) -> int:
         from perceptkit.spec.shipped import list_shipped
 
         rows = list_shipped(options.what)
-    rows = fnmatch.filter(rows, options.pattern)
-    if not rows:
-        raise errors.SpecError(
-            f"none of the {options.what} matches '{options.pattern}'; * stands for any text"
-        )
+    for pattern in (options.pattern, options.gateable or "*"):
+        rows = fnmatch.filter(rows, pattern)
+        if not rows:
+            raise errors.SpecError(f"none of the {options.what} matches '{pattern}'; * stands for any text")
+    if options.gateable is not None:
+        return list_gateable(rows)
     print("\n".join(rows))
+    return 0
+
+
+def list_gateable(names: Sequence[str]) -> int:
+    """A row for each backbone that can be gated, as it is found; the others are named at the end."""
+    from perceptkit.model.survey import as_row, survey
+
+    refused = []
+    for name in names:
+        try:
+            print(as_row(name, survey(name), max(map(len, names))), flush=True)
+        except errors.SpecError as error:
+            refused.append(f"{name}: {str(error).split('; try ')[0]}")
+    if len(refused) == len(names):
+        reasons = "\n  ".join(refused[:5] + ["..."] * (len(refused) > 5))
+        raise errors.SpecError(f"none of the backbones that match can be gated\n  {reasons}")
+    if refused:
+        told = "\n  ".join(refused)
+        print(f"{len(refused)} that match cannot be gated\n  {told}", file=sys.stderr)
     return 0
 
 

@@ -15,7 +15,18 @@ TINY = [
 
 
 def test_all_names():
-    verbs = {"build", "check", "describe", "evaluate", "export", "load", "report", "summary", "train"}
+    verbs = {
+        "benchmark",
+        "build",
+        "check",
+        "describe",
+        "evaluate",
+        "export",
+        "load",
+        "report",
+        "summary",
+        "train",
+    }
     assert set(pk.__all__) == verbs
     assert set(api.__all__) == verbs | {"PerceptkitError", "Run"}
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, messages without tracebacks, and what the small verbs print."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -16,7 +17,7 @@ from perceptkit.spec.yaml_source import read_yaml
 from tests.json_schema import faults
 
 REPOSITORY = Path(__file__).parents[1]
-VERBS = "init check describe train eval predict export report list schema doctor".split()
+VERBS = "init check describe train eval predict export benchmark report list schema doctor".split()
 TINY = """\
 version: 1
 name: tiny
@@ -211,7 +212,7 @@ def test_list_shipped_files(run, kind):
 
 
 def test_list_formats(run):
-    assert run("list", "formats")[:2] == (0, "artifact\nonnx\n")
+    assert run("list", "formats")[:2] == (0, "artifact\ntorch\naoti\nonnx\n")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,7 @@ def test_list_formats(run):
         ("recipes", "*r*d*", ["hard"]),
         ("formats", "o*", ["onnx"]),
         ("backbones", "resnet18*", ["resnet18", "resnet18d"]),
+        ("backbones", "cifar10*", ["cifar10_resnet20", "cifar10_resnet110"]),
     ],
 )
 def test_list_by_pattern(run, kind, pattern, found):
@@ -228,6 +230,31 @@ def test_list_by_pattern(run, kind, pattern, found):
     assert code == 0 and set(found) <= set(out.splitlines())
     code, out, err = run("list", kind, "nothing*")
     assert code == 2 and out == "" and "nothing*" in err
+
+
+def test_list_gateable(run):
+    """A row for each that can be gated; the others are named, with the reason, on the other stream."""
+    code, out, err = run("list", "backbones", "--gateable", "test_[nr]*net")
+    assert code == 0 and len(out.splitlines()) == 1
+    assert re.fullmatch(
+        r"test_resnet +1 identity +3 shortcut +52\.\d% of MACs +strides 4 8 16 32 +channels 32 48 192 96\n",
+        out,
+    )
+    assert "test_nfnet: no residual block" in err
+    assert run("list", "backbones", "test_[nr]*net", "--gateable")[:2] == (code, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["backbones", "--gateable", "test_nfnet"], "can be gated\n  test_nfnet: no residual block"),
+        (["backbones", "--gateable", "nothing*"], "none of the backbones matches 'nothing*'"),
+        (["tasks", "--gateable"], "--gateable is a question to backbones"),
+    ],
+)
+def test_list_gateable_with_nothing_to_list(run, arguments, reason):
+    code, out, err = run("list", *arguments)
+    assert code == 2 and out == "" and reason in err
 
 
 @pytest.mark.parametrize(("what", "folder"), [("tasks", "tasks"), ("recipe", "recipes")])

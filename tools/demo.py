@@ -17,6 +17,7 @@ from PIL import Image
 
 import perceptkit as pk
 from perceptkit.api import Run
+from perceptkit.compact.parity_file import recorded
 from perceptkit.data.scenes.render import render_scene
 from perceptkit.errors import PerceptkitError
 
@@ -96,8 +97,8 @@ def print_cost(run: Run) -> None:
 
 def print_parity(out: Path) -> None:
     """Largest difference per head of the artifact from the supernet, and of ONNX from the artifact."""
-    for what, path in (("artifact", out / "artifact/parity.json"), ("ONNX", out / "exports/parity.json")):
-        heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
+    for what, path in (("artifact", out / "artifact"), ("ONNX", out / "exports/model.onnx")):
+        heads = recorded(path)["heads"]
         print(
             f"largest difference, {what}: "
             + ", ".join(f"{h} {row['max_abs']:.1e}" for h, row in heads.items())

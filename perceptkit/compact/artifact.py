@@ -13,9 +13,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +24,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from perceptkit.errors import ExportError, PlanError
+from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
+from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 from perceptkit.spec.tasks_file import TaskSpec
@@ -51,6 +52,18 @@ class Manifest:
     std: tuple[float, float, float]
     cost: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    optimize: Optimize = DEFAULT
+    """How the network is arranged (compact/optimize.py); artifacts that do not say so are of `none`."""
+
+    def only(self, tasks: Sequence[str]) -> "Manifest":
+        """Of the model of some of the tasks. `cost` stays that of the whole."""
+        chosen = [name for name in self.tasks if name in tasks]
+        return replace(
+            self,
+            tasks={name: self.tasks[name] for name in chosen},
+            plan=self.plan.only(chosen),
+            metrics={name: values for name, values in self.metrics.items() if name in chosen},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -66,6 +79,7 @@ class Manifest:
             },
             "plan": json.loads(self.plan.to_json()),
             "method": self.method,
+            "optimize": self.optimize,
             "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
             "cost": dict(self.cost),
             "metrics": dict(self.metrics),
@@ -99,6 +113,7 @@ class Manifest:
             std=(std[0], std[1], std[2]),
             cost=loaded["cost"],
             metrics=loaded["metrics"],
+            optimize=check_optimize(loaded.get("optimize", "none")),
         )
 
 
@@ -154,9 +169,11 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     """A manifest from JSON. Raises ExportError that names `where` the text is from."""
     try:
         return Manifest.from_dict(json.loads(text))
+    except ExportError as error:  # another format
+        raise ExportError(f"{where}: {error}") from error
     except KeyError as error:
         raise ExportError(f"{where} is damaged: it has no {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError, PlanError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, PlanError, SpecError) as error:
         raise ExportError(f"{where} is damaged: {_short(error)}") from error
 
 

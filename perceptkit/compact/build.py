@@ -1,7 +1,9 @@
 """From a trained supernet and its plan to a verified artifact."""
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +14,76 @@ from perceptkit.baselines.sharing.single import build_single
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.fold import fold_batchnorm
-from perceptkit.compact.network import compact
+from perceptkit.compact.network import compact, parts
+from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
+from perceptkit.errors import ExportError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
 
 
-def compact_and_fold(network: Any, plan: Plan, size_HW: tuple[int, int]) -> nn.Module:
-    """The compact model with BatchNorm folded away."""
+def compact_and_fold(
+    network: Any,
+    plan: Plan,
+    size_HW: tuple[int, int],
+    optimize: Optimize = DEFAULT,
+    tasks: Sequence[str] | None = None,
+) -> nn.Module:
+    """The compact model with BatchNorm folded away, arranged for latency or size.
+
+    Args:
+        network: trained Supernet or SingleTaskNets; it is not changed.
+        plan: who keeps what.
+        size_HW: of the input, in pixels.
+        optimize: see compact/optimize.py.
+        tasks: those that the model shall answer; all by default.
+    """
     # one memory format whatever the trained network has: another one rounds differently
-    small = compact(network, plan).to(memory_format=torch.contiguous_format)
+    small = compact(network, plan, tasks).to(memory_format=torch.contiguous_format)
     fold_batchnorm(small, probe_images(size_HW)[1])
-    return small
+    return optimize_network(small, optimize)
+
+
+def supernet_of(manifest: Manifest, method: str) -> Any:
+    """The network that a manifest's model was cut from, or its baseline of another sharing method: random weights.
+
+    Args:
+        manifest: of the model.
+        method: `single` gives one net per task, all others a supernet.
+    """
+    build = build_single if method == "single" else build_supernet
+    with torch.random.fork_rng(devices=[]):
+        return build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False).eval()
 
 
 def empty_network(manifest: Manifest) -> nn.Module:
     """The compact model a manifest describes, with random weights: what its weight file is loaded into."""
-    build = build_single if manifest.method == "single" else build_supernet
-    with torch.random.fork_rng(devices=[]):
-        network = build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False)
-    return compact_and_fold(network.eval(), manifest.plan, manifest.size_HW)
+    network = supernet_of(manifest, manifest.method)
+    return compact_and_fold(network, manifest.plan, manifest.size_HW, manifest.optimize)
+
+
+@torch.no_grad()
+def rearrange(network: nn.Module, manifest: Manifest, optimize: Optimize) -> tuple[nn.Module, Manifest]:
+    """A compact model, arranged for something else, and its manifest; compared with the model given.
+
+    Raises:
+        ExportError: the weights needed were merged into others, or the comparison failed.
+    """
+    wanted = replace(manifest, optimize=optimize)
+    made, has = empty_network(wanted), network.state_dict()
+    needed = made.state_dict()
+    if all(name in has and has[name].shape == value.shape for name, value in needed.items()):
+        made.load_state_dict({name: has[name] for name in needed})
+    elif any(part.has_merged() for part in parts(network)):
+        raise ExportError(
+            f"this model was arranged for {manifest.optimize}, and projections that {optimize} needs were merged"
+        )
+    else:
+        copied = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+        made = optimize_network(copied, optimize)
+    compared = parity(network, made, probe_images(manifest.size_HW))
+    refuse_mismatch(compared, f"the model arranged for {optimize}")
+    return made.eval(), wanted
 
 
 def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, Any]:
@@ -50,7 +102,7 @@ def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, 
     """
     reference = network.cpu().eval()
     images = probe_images(manifest.size_HW)
-    small = compact_and_fold(reference, manifest.plan, manifest.size_HW)
+    small = compact_and_fold(reference, manifest.plan, manifest.size_HW, manifest.optimize)
     compared = parity(lambda image: reference(image, manifest.plan), small, images)
     refuse_mismatch(compared, "the compact model")
     report = {"reference": "gated supernet", "bound": BOUND, "heads": compared}

@@ -1,104 +1,130 @@
 """Writes a compact model in formats that other programs read, and proves each before it reports success.
 
     artifact    the folder of compact/artifact.py
-    onnx        one .onnx file: dynamic batch, one output per task, the manifest in its metadata
+    torch       a torch.export program, .pt2                        compact/export_torch.py
+    aoti        an AOTInductor package, .pt2, for one device        compact/export_aoti.py
+    onnx        any batch and size, .onnx                           compact/export_onnx.py
 
-The proof is `compact/verify.py` on the finished file; a file that fails it never gets its name.
+A writer gives what runs the finished file, read back. That is compared with the network here, for every format alike;
+a file that fails never gets its name.
 """
 
 import copy
-import json
-import logging
 import os
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
-from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
+from perceptkit.compact.export_aoti import write_aoti
+from perceptkit.compact.export_onnx import write_onnx
+from perceptkit.compact.export_torch import write_torch
+from perceptkit.compact.parity_file import record
+from perceptkit.compact.precision import find_precision
+from perceptkit.compact.verify import Forward, parity, probe_images, refuse_mismatch
 from perceptkit.errors import SpecError
 
-FORMATS = ("artifact", "onnx")
+Writer = Callable[..., tuple[Forward, list[Tensor], dict[str, Any]]]
+"""(network, manifest, path, precision, device) -> what runs the file, images to compare on, more for the record."""
 
 
-class _Outputs(nn.Module):
-    """The network with a tuple of outputs: ONNX has no dictionaries."""
+@dataclass(frozen=True)
+class Format:
+    """A format by the name of its file, and what writes it; None for the artifact, which is a folder."""
 
-    def __init__(self, network: nn.Module, tasks: list[str]) -> None:
-        super().__init__()
-        self.network, self.tasks = network, tasks
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(image)
-        return tuple(outputs[task] for task in self.tasks)
+    file: str
+    write: Writer | None
 
 
-def export_network(network: nn.Module, manifest: Manifest, path: Path, format: str) -> Path:
+FORMATS: dict[str, Format] = {
+    "artifact": Format("artifact", None),
+    "torch": Format("model.pt2", write_torch),
+    "aoti": Format("model_aoti.pt2", write_aoti),
+    "onnx": Format("model.onnx", write_onnx),
+}
+
+
+def find_format(name: str) -> Format:
+    """Raises SpecError for a name that is none."""
+    if name not in FORMATS:
+        raise SpecError(f"{name!r} is not a format; choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def file_name(format: str, *marks: str) -> str:
+    """The name a file of this format goes by: model.onnx, model_seg_int8.onnx, ..."""
+    stem, dot, suffix = find_format(format).file.partition(".")
+    return "_".join([stem, *marks]) + dot + suffix
+
+
+def export_network(
+    network: nn.Module,
+    manifest: Manifest,
+    path: Path,
+    format: str,
+    precision: str = "32",
+    device: str = "cpu",
+) -> Path:
     """Writes `path` and the proof: `parity.json` in an artifact, or beside a file.
 
-    Raises ExportError when the result computes something else; what was at `path` then stays as it was.
+    Args:
+        network: compact model.
+        manifest: its manifest.
+        path: file or folder to write.
+        format: one of FORMATS.
+        precision: one of compact/precision.py; an artifact keeps its own.
+        device: what an AOTInductor package is compiled for.
+
+    Raises:
+        SpecError: an unknown or impossible choice, or something is missing that the format needs.
+        ExportError: the result computes something else; what was at `path` then stays as it was.
     """
-    if format not in FORMATS:
-        raise SpecError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}")
+    write, chosen = find_format(format).write, find_precision(precision)
     network = copy.deepcopy(network).cpu().eval()
-    if format == "onnx":
-        return export_onnx(network, manifest, path)
-    heads = parity(network, network, probe_images(manifest.size_HW))
-    build.write_verified(path, network, manifest, {"format": format, "bound": 0.0, "heads": heads})
+    if write is None:
+        if precision != "32":
+            raise SpecError("an artifact holds the weights as they are; it has no --precision")
+        heads = parity(network, network, probe_images(manifest.size_HW))
+        build.write_verified(path, network, manifest, {"format": format, "bound": 0.0, "heads": heads})
+        return path
+    if format != "aoti" and torch.device(device).type != "cpu":
+        raise SpecError(
+            f"--device is for aoti, which compiles for one; a file of {format} runs on any device"
+        )
+    refuse_suffix(path, format)
+    with replacing(path) as temporary:
+        forward, images, details = write(network, manifest, temporary, chosen, device)
+        heads = parity(network, lambda image: to_cpu(forward(image)), images)
+        refuse_mismatch(heads, str(path), chosen.bound)
+    sizes = {"batches": [len(image) for image in images], "images": [list(i.shape[2:]) for i in images]}
+    told = {"format": format, "precision": precision, "bound": chosen.bound, "heads": heads}
+    record(path, {**told, **details, "compared_on": sizes, "bytes": path.stat().st_size})
     return path
 
 
-def export_onnx(network: nn.Module, manifest: Manifest, path: Path) -> Path:
-    """One file for all tasks; runs with onnxruntime alone."""
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401  # torch.onnx needs it and says so late
-    except ImportError as error:
-        raise SpecError(f"ONNX export needs {error.name}: pip install 'perceptkit[export]'") from error
-    tasks = list(manifest.tasks)
-    example = probe_images(manifest.size_HW)[1]
-    triple = torch.cat([example, example])[:3]
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing that a user can act on
-        program = torch.onnx.export(
-            _Outputs(network, tasks),
-            (example,),
-            dynamo=True,
-            input_names=["image"],
-            output_names=tasks,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            verbose=False,
-        )
-    assert program is not None
+def refuse_suffix(path: Path, format: str) -> None:
+    """Raises SpecError for a name that `load` and others would not know the file by."""
+    suffix = Path(find_format(format).file).suffix
+    if path.suffix != suffix:
+        raise SpecError(f"{path}: a file of format {format} ends in {suffix}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` at the end; after an error nothing is left of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        program.save(str(temporary))
-        model = onnx.load(str(temporary))
-        onnx.helper.set_model_props(model, {"perceptkit": json.dumps(manifest.to_dict())})
-        onnx.save(model, str(temporary))
-        compared = parity(network, _session(temporary, tasks), [*probe_images(manifest.size_HW), triple])
-        refuse_mismatch(compared, str(path))
-        os.replace(temporary, path)
-    report = {"format": "onnx", "bound": BOUND, "heads": compared}
-    path.with_name("parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return path
+        yield Path(folder) / path.name
+        os.replace(Path(folder) / path.name, path)
 
 
-def _session(path: Path, tasks: list[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(image: Tensor) -> dict[str, Tensor]:
-        values = session.run(tasks, {"image": image.numpy()})
-        return {task: torch.from_numpy(value) for task, value in zip(tasks, values, strict=True)}
-
-    return run
+def to_cpu(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU."""
+    return {name: value.cpu() for name, value in outputs.items()}

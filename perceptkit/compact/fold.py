@@ -4,18 +4,34 @@ In eval mode BatchNorm is the affine map y = g * (x - m) / sqrt(v + eps) + b per
 conv -> BN is one convolution with weight * g / sqrt(v + eps) and bias b + (bias - m) * g / sqrt(v + eps).
 
 The pairs are found by running the network once: a BatchNorm is folded when its input is, every time it
-is called, exactly the output of one and the same convolution. Nothing is assumed about names or types.
+is called, exactly the output of one and the same convolution, and nothing else reads that output (the shortcut of a
+pre-activation block does). Nothing is assumed about names or types.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+class _Readers(TorchDispatchMode):
+    """Counts by id how many operations read a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count.update(id(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -24,12 +40,16 @@ def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str
     names = {module: name for name, module in network.named_modules()}
     made_by: dict[tuple[int, int], str] = {}  # by identity and version: activations may work in place
     alive: list[Tensor] = []  # keeps outputs alive, so that an id stays unique
+    outputs: dict[str, list[int]] = defaultdict(list)
     sources: dict[str, set[str | None]] = defaultdict(set)
     users: dict[str, set[str]] = defaultdict(set)
+    readers = _Readers()
 
     def after_conv(module: nn.Module, args: tuple, output: Tensor) -> None:
         made_by[id(output), output._version] = names[module]
+        outputs[names[module]].append(id(output))
         alive.append(output)
+        readers.count[id(output)] = 0  # of a tensor that had this id before
 
     def before_bn(module: nn.Module, args: tuple) -> None:
         conv = made_by.get((id(args[0]), args[0]._version))
@@ -44,7 +64,8 @@ def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str
         elif isinstance(module, NORMS):
             hooks.append(module.register_forward_pre_hook(before_bn))
     try:
-        with torch.inference_mode(False), torch.no_grad():  # tensors have no version in inference mode
+        # tensors have no version in inference mode
+        with torch.inference_mode(False), torch.no_grad(), readers:
             network(image_BCHW.clone())
     finally:
         for hook in hooks:
@@ -52,7 +73,9 @@ def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str
     pairs = []
     for bn, convs in sources.items():
         conv = next(iter(convs))
-        if len(convs) == 1 and conv is not None and users[conv] == {bn}:
+        if len(convs) > 1 or conv is None or users[conv] != {bn}:
+            continue
+        if all(readers.count[output] == 1 for output in outputs[conv]):
             pairs.append((conv, bn))
     return pairs
 

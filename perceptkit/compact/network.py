@@ -5,14 +5,15 @@ A plan is compiled into a list of nodes, the prefix trie with all steps between 
     values = [image]
     for node in nodes: values.append(module(node)(values[node.parent]))
 
-A skipped identity block is no node at all: its children hang on its parent.
+A skipped identity block is no node at all: its children hang on its parent. What no node calls, no task of
+the model reads or no head needs is not in the model.
 
 Shapes: B batch, H W pixels of the input.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,10 @@ from torch import Tensor, nn
 from perceptkit.baselines.sharing.single import SingleTaskNets
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
-from perceptkit.model.trunk import Step, run_opening, to_map
+from perceptkit.model.trunk import Step, run_part, shared_inputs, to_map
+
+MERGED = "merged"
+"""Child of the backbone that holds projections which stand for two."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Leaf:
     tasks: tuple[str, ...]
     last: int
     features: tuple[int, ...]
+    """What the neck reads; empty where no task is dense."""
 
 
 def compile_plan(steps: Sequence[Step], taps: Sequence[int], plan: Plan) -> tuple[list[Node], list[Leaf]]:
@@ -81,36 +86,121 @@ class CompactNet(nn.Module):
     Args:
         supernet: trained; it is copied, not changed.
         plan: who keeps what.
+        tasks: those that the model shall answer; all of the supernet's by default.
     """
 
-    def __init__(self, supernet: Supernet, plan: Plan) -> None:
+    def __init__(self, supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -> None:
         super().__init__()
         net: Supernet = copy.deepcopy(supernet).cpu().eval()
-        net.rows(plan)  # refuses a plan of another network
-        for step in net.steps:
-            if step.block is not None and not plan.kept_by_any()[step.block]:
-                _drop_block(net.backbone, step)
+        net.rows(plan, tasks)  # refuses a plan of another network
         self.net = net
-        self.nodes, self.leaves = compile_plan(net.steps, net.taps, plan)
-        self.last_use = _last_use(self.nodes, self.leaves)
+        self.fused = nn.ModuleDict()
+        """By leaf: heads that run as one (compact/fuse.py); the others are in `net`."""
+        self.projections = {step.projection: step.name for step in net.steps if step.projection is not None}
+        """By module name: the block a projection belongs to; itself where projections have been merged."""
+        chosen = list(tasks) if tasks is not None else list(net.tasks)
+        nodes, leaves = compile_plan(net.steps, net.taps, plan.only(chosen))
+        self.leaves = [leaf if self._is_dense(leaf.tasks) else replace(leaf, features=()) for leaf in leaves]
+        self._drop_other_tasks(chosen)
+        self.rewire(nodes)
         self.eval()
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """All tasks on a batch of normalised images."""
         backbone = self.net.backbone
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        shared = shared_inputs(backbone, size_HW)
         values: list[Tensor | None] = [image_BCHW]
+        outputs: dict[str, Tensor] = {}
         for i, node in enumerate(self.nodes):
-            x = values[node.parent]
-            assert x is not None
-            values.append(backbone.get_submodule(node.module)(x) if node.module else run_opening(backbone, x))
+            x = _there(values[node.parent])
+            values.append(run_part(backbone, node.module, x, shared))
+            for leaf in self.answered_after.get(i, ()):
+                outputs |= self._answer(leaf, values, size_HW)
             for done in self.last_use.get(i, ()):
                 values[done] = None  # peak memory is that of the live branches only
-        outputs: dict[str, Tensor] = {}
-        for leaf in self.leaves:
-            maps = [to_map(backbone, _there(values[at]), size_HW) for at in (*leaf.features, leaf.last)]
-            outputs |= self.net.run_heads(maps[:-1], maps[-1], leaf.tasks, size_HW)
         return {task: outputs[task] for task in self.net.tasks}
+
+    def _answer(
+        self, index: int, values: Sequence[Tensor | None], size_HW: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Neck and heads of one leaf."""
+        leaf, backbone = self.leaves[index], self.net.backbone
+        features = [to_map(backbone, _there(values[at]), size_HW) for at in leaf.features]
+        last = (
+            features[-1]
+            if leaf.last in leaf.features
+            else to_map(backbone, _there(values[leaf.last]), size_HW)
+        )
+        return self.net.run_heads(features, last, leaf.tasks, size_HW, self._fused_of(index))
+
+    def only(self, tasks: Sequence[str]) -> "CompactNet":
+        """The model of some of the tasks: their own paths and heads, and nothing of the others."""
+        small = copy.deepcopy(self)
+        small.fused, small.leaves = nn.ModuleDict(), []
+        for i, leaf in enumerate(self.leaves):
+            left = replace(leaf, tasks=tuple(task for task in leaf.tasks if task in tasks))
+            if not left.tasks:
+                continue
+            fused: Any = self.fused[str(i)] if str(i) in self.fused else None
+            answered = [task for task in fused.tasks if task in tasks] if fused is not None else []
+            if len(answered) == 1:  # a head of its own again, as in a model that never had the others
+                small.net.heads[head_key(answered[0])] = fused.head(answered[0], self.net.tasks[answered[0]])
+            elif answered:
+                small.fused[str(len(small.leaves))] = copy.deepcopy(fused.only(tasks))
+            small.leaves.append(left if self._is_dense(left.tasks) else replace(left, features=()))
+        small._drop_other_tasks(tasks)
+        small.rewire(self.nodes)
+        return small
+
+    def add_merged(self, projection: nn.Module) -> str:
+        """Takes in a projection that stands for two; gives the name that nodes call it by."""
+        backbone = self.net.backbone
+        if not hasattr(backbone, MERGED):
+            backbone.add_module(MERGED, nn.ModuleDict())
+        merged = backbone.get_submodule(MERGED)
+        assert isinstance(merged, nn.ModuleDict)
+        name = f"{MERGED}.{len(merged)}"
+        merged[str(len(merged))] = projection
+        self.projections[name] = name
+        return name
+
+    def is_merged(self, parameter: str) -> bool:
+        """Whether a name in the state dict is of such a projection."""
+        return parameter.startswith(f"net.backbone.{MERGED}.")
+
+    def has_merged(self) -> bool:
+        """Whether some projection stands for two."""
+        return any(node.module.startswith(f"{MERGED}.") for node in self.nodes)
+
+    def rewire(self, nodes: Sequence[Node]) -> None:
+        """Runs these nodes from now on; drops those that lead nowhere, and the modules that none calls."""
+        self.nodes, self.leaves = in_order(nodes, self.leaves)
+        self.last_use = _last_use(self.nodes, self.leaves)
+        self.answered_after: dict[int, list[int]] = {}
+        for i, leaf in enumerate(self.leaves):
+            self.answered_after.setdefault(leaf.last - 1, []).append(i)
+        called = {node.module for node in self.nodes}
+        for step in self.net.steps:
+            if step.block is not None and step.name not in called:
+                _drop_block(self.net.backbone, step, called)
+        for name, owner in self.projections.items():
+            if name == owner and name not in called:  # merged once more, or of another task
+                _put(self.net.backbone, name, nn.Identity())
+
+    def _is_dense(self, tasks: Sequence[str]) -> bool:
+        return any(self.net.tasks[task].dense for task in tasks)
+
+    def _fused_of(self, leaf: int) -> "Callable[[Tensor], dict[str, Tensor]] | None":
+        return self.fused[str(leaf)] if str(leaf) in self.fused else None
+
+    def _drop_other_tasks(self, tasks: Collection[str]) -> None:
+        net = self.net
+        net.tasks = {name: task for name, task in net.tasks.items() if name in tasks}
+        keys = {head_key(name) for name in net.tasks}
+        net.heads = nn.ModuleDict({key: head for key, head in net.heads.items() if key in keys})
+        if not self._is_dense(list(net.tasks)):
+            net.neck = None
 
 
 class CompactNets(nn.Module):
@@ -125,32 +215,68 @@ class CompactNets(nn.Module):
         """All tasks on a batch of normalised images."""
         return {name: self.nets[head_key(name)](image_BCHW)[name] for name in self.tasks}
 
+    def only(self, tasks: Sequence[str]) -> "CompactNets":
+        """The nets of some of the tasks."""
+        return CompactNets({t: copy.deepcopy(self.nets[head_key(t)]) for t in self.tasks if t in tasks})  # type: ignore[misc]  # ModuleDict is not generic
 
-def compact(network: Any, plan: Plan) -> nn.Module:
-    """The compact model of a Supernet or of SingleTaskNets."""
+
+def compact(network: Any, plan: Plan, tasks: Sequence[str] | None = None) -> nn.Module:
+    """The compact model of a Supernet or of SingleTaskNets, for all tasks or some of them."""
     if isinstance(network, SingleTaskNets):
-        return CompactNets(
-            {name: CompactNet(net, plan.only([name])) for name, net in network.by_task().items()}
-        )
-    return CompactNet(network, plan)
+        chosen = tasks if tasks is not None else list(network.tasks)
+        nets = network.by_task()
+        return CompactNets({name: CompactNet(nets[name], plan.only([name])) for name in chosen})
+    return CompactNet(network, plan, tasks)
 
 
-def _drop_block(backbone: nn.Module, step: Step) -> None:
-    parent, _, child = step.name.rpartition(".")
+def parts(network: nn.Module) -> list[CompactNet]:
+    """The networks that a compact model consists of: one, or one per task."""
+    return [module for module in network.modules() if isinstance(module, CompactNet)]
+
+
+def in_order(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> tuple[list[Node], list[Leaf]]:
+    """The nodes that lead to a leaf, one branch after the other, and the leaves, numbered anew.
+
+    Depth first: a branch's memory is given back before the next one starts. It takes the same time as breadth first.
+    """
+    needed = {at for leaf in leaves for at in (*leaf.features, leaf.last)}
+    for i in range(len(nodes) - 1, -1, -1):  # children come after their parents
+        if i + 1 in needed:
+            needed.add(nodes[i].parent)
+    order, waiting = [], [0]
+    while waiting:
+        order.append(value := waiting.pop())
+        children = [i + 1 for i, node in enumerate(nodes) if node.parent == value and i + 1 in needed]
+        waiting += reversed(children)
+    number = {old: new for new, old in enumerate(order)}
+    kept = [Node(nodes[i - 1].module, number[nodes[i - 1].parent]) for i in order[1:]]
+    return kept, [
+        Leaf(leaf.tasks, number[leaf.last], tuple(number[at] for at in leaf.features)) for leaf in leaves
+    ]
+
+
+def _drop_block(backbone: nn.Module, step: Step, called: Collection[str]) -> None:
+    """Takes out a block that nobody calls, but not a projection of it that somebody does."""
     rest: nn.Module = nn.Identity()
-    if step.projection is not None:
+    if step.projection is not None and step.projection in called:
         rest = _Projection(step.projection.rpartition(".")[2], backbone.get_submodule(step.projection))
-    setattr(backbone.get_submodule(parent), child, rest)
+    _put(backbone, step.name, rest)
+
+
+def _put(backbone: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(backbone.get_submodule(parent), child, module)
 
 
 def _last_use(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> dict[int, list[int]]:
-    """After which node which values are needed no more."""
-    needed = {at for leaf in leaves for at in (*leaf.features, leaf.last)}
+    """After which node, and the heads that follow it, which values are needed no more."""
     last = {node.parent: i for i, node in enumerate(nodes)}
+    for leaf in leaves:
+        for at in (*leaf.features, leaf.last):
+            last[at] = max(last.get(at, 0), leaf.last - 1)
     done: dict[int, list[int]] = {}
     for value, i in last.items():
-        if value not in needed:
-            done.setdefault(i, []).append(value)
+        done.setdefault(i, []).append(value)
     return done
 
 

@@ -6,10 +6,11 @@ Zeroed parameters silence a residual branch, and what is left is the shortcut:
     shortcut    all but the projection zero:    f(x) == P(x)  or  f(x) == relu(P(x)), and P runs alone
 
 With relu, skipping to x is exact because the input of a post-activation block is never negative. A stage
-transition that is skipped gives P(x) without the relu, as in AdaShare.
+transition that is skipped gives P(x) without the relu, as in AdaShare. P may have no parameters at all, as the
+subsampling shortcuts of CIFAR ResNets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,25 +31,27 @@ class Residual(NamedTuple):
 
 
 @torch.no_grad()
-def probe(block: nn.Module, like: Tensor) -> Residual | None:
+def probe(block: nn.Module, like: Tensor, run: Callable[[Tensor], Tensor] | None = None) -> Residual | None:
     """What kind of residual block this is, or None.
 
     Args:
         block: in eval mode; its parameters are zeroed and restored.
         like: an input it has seen; the probe has its shape, and both signs.
+        run: calls the block, where it wants more than x.
     """
     # On the CPU first: a generator of another device would draw other numbers.
+    run = run or block
     x = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     try:
         with _zeroed(block):
-            y = block(x.clone())
+            y = run(x.clone())
         if _same_or_rectified(y, x):
             return Residual("identity")
         for attribute in PROJECTIONS:
             projection = getattr(block, attribute, None)
-            if isinstance(projection, nn.Module) and num_params(projection):
+            if isinstance(projection, nn.Module):
                 with _zeroed(block, besides=projection):
-                    y, p = block(x.clone()), projection(x.clone())
+                    y, p = run(x.clone()), projection(x.clone())
                 if p.any() and _same_or_rectified(y, p):
                     return Residual("shortcut", attribute)
     except (TypeError, RuntimeError, AttributeError, IndexError, ValueError, AssertionError):

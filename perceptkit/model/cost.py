@@ -5,7 +5,8 @@ neck if any task is dense; the heads. **Compute is a trie**: a block runs once f
 prefix that keeps it; the neck once for every distinct plan that has a dense task.
 
 MACs are multiply-accumulates of one image at batch 1: half of what `torch.utils.flop_counter` counts. Each
-step is measured once by running it.
+step is measured once by running it, attention as plain matrix products: the counter does not know the fused
+kernel of the CPU and would leave it out.
 
     table(supernet, plan, size_HW) -> {"input", "rows": {"compact", "hard_shared", "single_task_nets"},
                                        "per_task_macs"}
@@ -18,13 +19,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptkit.model.blocks import num_params
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.model.trie import leaves, trie
-from perceptkit.model.trunk import run_step, to_map
+from perceptkit.model.trunk import run_part, shared_inputs, to_map
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class StepMacs:
 
 def measured_macs(call: Callable[[], object]) -> int:
     """MACs that `call` executes."""
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() // 2
 
@@ -59,11 +61,12 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
     num_blocks = len(supernet.blocks)
     plain, block, projection = [0] * (num_blocks + 1), [0] * num_blocks, [0] * num_blocks
     passed = 0
+    shared = shared_inputs(supernet.backbone, size_HW)
     features = []
     for i, step in enumerate(supernet.steps):
         entered = x.clone()  # an activation may work in place
-        with FlopCounterMode(display=False) as counter:
-            x = run_step(supernet.backbone, step, x)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            x = run_part(supernet.backbone, step.name, x, shared)
         executed = counter.get_total_flops() // 2
         if step.block is None:
             plain[passed] += executed
@@ -71,8 +74,8 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
             block[step.block] = executed
             passed = step.block + 1
             if step.projection is not None:
-                shortcut = supernet.backbone.get_submodule(step.projection)
-                projection[step.block] = measured_macs(partial(shortcut, entered))
+                shortcut = partial(run_part, supernet.backbone, step.projection, entered, shared)
+                projection[step.block] = measured_macs(shortcut)
         if i in supernet.taps:
             features.append(to_map(supernet.backbone, x, size_HW))
     last = to_map(supernet.backbone, x, size_HW)
@@ -164,6 +167,26 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
             "single_task_nets": _summed([row(supernet, dense, steps, [task]) for task in plan.tasks]),
         },
         "per_task_macs": {task: macs(supernet, plan, steps, [task])[0] for task in plan.tasks},
+    }
+
+
+def backbone_facts(supernet: Supernet, size_HW: tuple[int, int]) -> dict[str, Any]:
+    """What can be gated in the backbone, as plain data.
+
+    `share` is the part of the backbone's MACs that skipping all blocks would save: projections, which run in
+    place of their blocks, are not in it. `strides` and `channels` are those of the features, fine to coarse.
+    """
+    steps = measure(supernet, size_HW)
+    kinds = [block.kind for block in supernet.blocks]
+    total = sum(steps.plain) + sum(steps.block)
+    taps = [supernet.steps[i] for i in supernet.taps]
+    return {
+        "identity": kinds.count("identity"),
+        "shortcut": kinds.count("shortcut"),
+        "macs": total,
+        "share": (sum(steps.block) - sum(steps.projection)) / total,
+        "strides": [tap.stride for tap in taps],
+        "channels": [tap.channels for tap in taps],
     }
 
 

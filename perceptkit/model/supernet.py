@@ -6,11 +6,16 @@
 activations exactly as long as their hard choices agree; from the first difference on each goes its own way
 through the same weights. Neck and heads are shared (neck) and per task (heads).
 
+In training too: outputs and gradients are those of one pass per task, for hard choices and for a relaxed
+search above blocks that are held at True, which run once for all tasks. Only BatchNorm's running statistics
+differ, by design: what several tasks share sees the batch once, so they move once instead of once per task.
+
 Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +23,11 @@ from torch.nn import functional as F
 
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
+from perceptkit.model.families import covered_size
 from perceptkit.model.gates import Keep, mix
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
-from perceptkit.model.trunk import Step, covered_size, find_steps, run_step, to_map
+from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to_map
 from perceptkit.tasks.base import Task
 
 COARSEST = 32
@@ -129,13 +135,16 @@ class Supernet(nn.Module):
         """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs."""
         rows = self.rows(keep, tasks)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        shared = shared_inputs(self.backbone, size_HW)
         branches = [_Branch(image_BCHW, list(rows), [])]
         for i, step in enumerate(self.steps):
             if step.block is None:
                 for branch in branches:
-                    branch.x = run_step(self.backbone, step, branch.x)
+                    branch.x = run_part(self.backbone, step.name, branch.x, shared)
             else:
-                branches = [part for branch in branches for part in self._run_block(step, branch, rows)]
+                branches = [
+                    part for branch in branches for part in self._run_block(step, branch, rows, shared)
+                ]
             if i in self.taps:
                 for branch in branches:
                     branch.features = [*branch.features, to_map(self.backbone, branch.x, size_HW)]
@@ -145,7 +154,9 @@ class Supernet(nn.Module):
             outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
         return {task: outputs[task] for task in rows}
 
-    def _run_block(self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]]) -> list[_Branch]:
+    def _run_block(
+        self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]], shared: Any
+    ) -> list[_Branch]:
         """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
         assert step.block is not None
         choices = {task: rows[task][step.block] for task in branch.tasks}
@@ -154,9 +165,9 @@ class Supernet(nn.Module):
         relaxed = {task: choice for task, choice in choices.items() if isinstance(choice, Tensor)}
         y_kept = y_skipped = branch.x
         if kept or relaxed:
-            y_kept = run_step(self.backbone, step, branch.x)
+            y_kept = run_part(self.backbone, step.name, branch.x, shared)
         if (skipped or relaxed) and step.projection is not None:
-            y_skipped = self.backbone.get_submodule(step.projection)(branch.x)
+            y_skipped = run_part(self.backbone, step.projection, branch.x, shared)
         parts = [(y_kept, kept), (y_skipped, skipped)]
         parts += [(mix(y_skipped, y_kept, keep), [task]) for task, keep in relaxed.items()]
         return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]
@@ -168,21 +179,30 @@ class Supernet(nn.Module):
         return pyramid[..., : -(-size_HW[0] // FINEST), : -(-size_HW[1] // FINEST)]
 
     def run_heads(
-        self, features: Sequence[Tensor], last: Tensor, tasks: Sequence[str], size_HW: tuple[int, int]
+        self,
+        features: Sequence[Tensor],
+        last: Tensor,
+        tasks: Sequence[str],
+        size_HW: tuple[int, int],
+        fused: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """Neck (once, if any of `tasks` is dense) and heads on one branch's features."""
-        outputs, pyramid = {}, None
+        """Neck (once, if any of `tasks` is dense) and heads on one branch's features.
+
+        `fused` answers at once for some of the dense tasks, which then have no head of their own.
+        """
+        outputs: dict[str, Tensor] = {}
+        if any(self.tasks[name].dense for name in tasks):
+            pyramid = self.run_neck(features, size_HW)
+            outputs = fused(pyramid) if fused is not None else {}
         for name in tasks:
             task = self.tasks[name]
-            if not task.dense:
-                outputs[name] = self.heads[head_key(name)](last.mean((2, 3)))
-                continue
-            if pyramid is None:
-                pyramid = self.run_neck(features, size_HW)
-            output = self.heads[head_key(name)](pyramid)
-            if task.upsample:
-                output = F.interpolate(output, size=size_HW, mode="bilinear", align_corners=False)
-            outputs[name] = output
+            if name not in outputs:
+                head = self.heads[head_key(name)]
+                outputs[name] = head(pyramid) if task.dense else head(last.mean((2, 3)))
+            if task.dense and task.upsample:
+                outputs[name] = F.interpolate(
+                    outputs[name], size=size_HW, mode="bilinear", align_corners=False
+                )
         return outputs
 
 

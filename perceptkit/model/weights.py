@@ -1,6 +1,7 @@
 """timm models by name, with the weights a recipe asks for."""
 
 import difflib
+import fnmatch
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,25 @@ from safetensors.torch import load_file
 from torch import nn
 
 from perceptkit.errors import SpecError
-from perceptkit.model.trunk import covered_size, patch_size
+from perceptkit.model import cifar_resnet
+from perceptkit.model.families import covered_size, patch_size
 from perceptkit.spec.recipe import BackboneSpec
 
 CLASSIFIERS = ("fc", "classifier", "head", "linear")
 """First parts of the keys of timm's classifiers."""
+
+
+def backbone_names(pattern: str = "*") -> list[str]:
+    """All names that match: timm's models, and those that perceptkit registers with timm."""
+    cifar_resnet.register()
+    return fnmatch.filter(timm.list_models(), pattern)
+
+
+def own_size(name: str) -> tuple[int, int]:
+    """Height and width in pixels that the model was made for."""
+    cifar_resnet.register()
+    config = timm.get_pretrained_cfg(name)
+    return config.input_size[1:] if config is not None else (224, 224)
 
 
 def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True) -> nn.Module:
@@ -29,6 +44,7 @@ def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = T
     Raises:
         SpecError: unknown name or arguments, weights that cannot be had or do not fit.
     """
+    cifar_resnet.register()
     if not timm.is_model(spec.name.split(".")[0]) and not spec.name.startswith("hf-hub:"):
         near = difflib.get_close_matches(spec.name, timm.list_models(), n=3)
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,46 +1,96 @@
-"""Finds out what a path holds and gives a Predictor for it."""
+"""Finds out what a path holds and gives a Predictor for it: the same one whatever it holds."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from perceptkit.compact import build
+from perceptkit.compact import build, pt2_file
+from perceptkit.compact.artifact import Manifest, parse_manifest
+from perceptkit.compact.onnx_file import KEY, open_onnx
+from perceptkit.compact.verify import Forward
 from perceptkit.errors import SpecError
-from perceptkit.runtime.onnx_model import load_onnx
+from perceptkit.runtime.cuda_graphs import GraphedForward
+from perceptkit.runtime.eager import on_device
 from perceptkit.runtime.predictor import Predictor
 
+EXPORTED = (".onnx", ".pt2")
 
-def load(path: str | Path, device: str | None = None) -> Predictor:
-    """A Predictor from a run folder, an artifact folder or an exported `.onnx` file.
+
+def load(
+    path: str | Path,
+    device: str | None = None,
+    precision: str = "auto",
+    cuda_graphs: bool = False,
+    threads: int | None = None,
+) -> Predictor:
+    """A Predictor from a run folder, an artifact folder or an exported `.onnx` or `.pt2` file.
+
+    An AOTInductor package is machine code that runs when it is loaded: load none that you do not trust. All else is
+    JSON, tensors and graphs; nothing is ever unpickled.
 
     Args:
         path: what `perceptkit train` or `perceptkit export` wrote.
-        device: `cpu`, `cuda`, ...; CUDA where there is one by default.
+        device: `cpu`, `cuda`, ...; CUDA where there is one by default, for a package what it was compiled for.
+        precision: `auto`, `32`, `bf16` or `fp16`: what an artifact is computed in. `auto` is bf16 on CUDA that has
+            it, float32 elsewhere. In an exported file it is fixed.
+        cuda_graphs: replay recorded kernels; for small batches on CUDA.
+        threads: of the CPU. For the torch formats that is torch's setting, which holds for the whole process.
 
     Raises:
-        SpecError: there is nothing that can be loaded at `path`.
+        SpecError: there is nothing that can be loaded at `path`, or not so.
         ExportError: what is there is damaged.
     """
     path = Path(path)
+    if threads is not None and threads < 1:
+        raise SpecError(f"threads must be at least 1, not {threads}")
+    if path.suffix in EXPORTED and precision != "auto":
+        raise SpecError(f"the precision of {path} was fixed when it was exported; load it with 'auto'")
     if path.suffix == ".onnx":
-        return load_onnx(path)
-    folder = path if (path / "manifest.json").is_file() else path / "artifact"
-    if not (folder / "manifest.json").is_file():
-        if (path / "checkpoints").is_dir():
-            raise SpecError(
-                f"{path} is not finished: continue it with `perceptkit train --resume --out {path}`"
-            )
-        raise SpecError(f"{path} is no run, no artifact and no exported model")
-    network, manifest = build.read(folder)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
-        network = network.to(where)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(f"device {str(where)!r} cannot be used here: {str(error).splitlines()[0]}") from error
-
-    def forward(image_BCHW: Tensor) -> Mapping[str, Tensor]:
-        return network(image_BCHW.to(where))
-
+        if cuda_graphs:
+            raise SpecError("cuda_graphs are for runs, artifacts and .pt2 files, not for ONNX")
+        forward, metadata = open_onnx(path, device, threads)
+        if KEY not in metadata:
+            raise SpecError(f"{path} was not exported by perceptkit: its metadata has no manifest")
+        return Predictor(parse_manifest(metadata[KEY], f"the manifest in {path}"), forward)
+    where = find_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    network = None
+    if path.suffix == ".pt2":
+        manifest, forward = _exported(path, where if device else None)
+    else:
+        network, manifest = build.read(artifact_folder(path))
+        forward = on_device(network, where, precision)
+    if cuda_graphs:
+        if where.type != "cuda":
+            raise SpecError(f"cuda_graphs need a CUDA device, not {where}")
+        forward = GraphedForward(forward)
     return Predictor(manifest, forward, network)
+
+
+def find_device(device: str | None) -> torch.device:
+    """CUDA where there is one, unless told. Raises SpecError for a name that is none."""
+    try:
+        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise SpecError(f"{device!r} is not a device; cpu, cuda and cuda:1 are") from error
+
+
+def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forward]:
+    kind, text = pt2_file.inspect(path)
+    manifest = parse_manifest(text, f"the manifest in {path}")
+    if kind == "aoti":
+        return manifest, pt2_file.open_aoti(path, list(manifest.tasks), device)
+    return manifest, pt2_file.open_torch(path, list(manifest.tasks), device or find_device(None))
+
+
+def artifact_folder(path: Path) -> Path:
+    """The artifact at `path`, a run or the artifact itself. Raises SpecError where there is none."""
+    folder = path if (path / "manifest.json").is_file() else path / "artifact"
+    if (folder / "manifest.json").is_file():
+        return folder
+    if (path / "checkpoints").is_dir():
+        raise SpecError(f"{path} is not finished: continue it with `perceptkit train --resume --out {path}`")
+    if path.is_file():
+        raise SpecError(f"{path} is no exported model: those end in {' or '.join(EXPORTED)}")
+    raise SpecError(f"{path} is no run, no artifact and no exported model")

@@ -58,6 +58,8 @@ class CheckReport:
     problems: list[str] = field(default_factory=list)
     """Each names a file and the offending values; training would fail or learn something wrong."""
     warnings: list[str] = field(default_factory=list)
+    said: set[str] = field(default_factory=set)
+    """All of both: a file that serves several splits is complained of once."""
 
     def raise_problems(self) -> None:
         """Raises DataError where there are problems."""
@@ -87,7 +89,9 @@ class CheckReport:
     def add(self, where: str, findings: Iterator[Finding] | Sequence[Finding]) -> None:
         """Files findings under `where`, a file or an entry of one."""
         for finding in findings:
-            (self.problems if finding.is_problem else self.warnings).append(f"{where} {finding.message}")
+            if (message := f"{where} {finding.message}") not in self.said:
+                self.said.add(message)
+                (self.problems if finding.is_problem else self.warnings).append(message)
 
 
 def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAMPLE) -> CheckReport:
@@ -166,7 +170,7 @@ class _Split:
                     self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes))
                 return self._known(where, ids, set(labels), "{split}" in target)
         except PerceptkitError as error:
-            self.report.problems.append(f"{where} {str(error).removeprefix(f'{path}: ')}")
+            self.report.add(where, [Finding(str(error).removeprefix(f"{path}: "))])
         return set()
 
     def _known(self, where: str, ids: set[str], labelled: set[str], of_this_split: bool) -> set[str]:
@@ -184,7 +188,7 @@ class _Split:
         try:
             size_HW = read_array(self.root / templates.fill(self.data.image, self.folder, image_id)).shape[:2]
         except DataError as error:
-            self.report.problems.append(f"{self._path(self.data.image, image_id)} {error}")
+            self.report.add(self._path(self.data.image, image_id), [Finding(str(error))])
         for task, spec in self.tasks.items():
             if spec.target is None or "{id}" not in spec.target or image_id not in labelled[task]:
                 continue
@@ -196,7 +200,7 @@ class _Split:
                     continue
                 values = read_array(path)
             except DataError as error:
-                self.report.problems.append(f"{where} {error}")
+                self.report.add(where, [Finding(str(error))])
                 continue
             self.report.add(where, check_dense(spec, values, num_classes[task]))
             if size_HW and values.ndim >= 2 and values.shape[:2] != size_HW:

@@ -24,6 +24,8 @@ from perceptkit.spec.tasks_file import (
 )
 
 SHOWN_VALUES = 3
+MAX_POINTS = 256
+"""Points of all kinds in one picture."""
 
 
 class Finding(NamedTuple):
@@ -150,6 +152,8 @@ def check_points(spec: KeypointsSpec, points: Any, size_HW: tuple[int, int] | No
         if not isinstance(points, Sequence) or isinstance(points, str):
             yield Finding("is not a list of [x, y, kind]")
             return
+        if len(points) > MAX_POINTS:
+            yield Finding(f"has {len(points)} points; a picture can have {MAX_POINTS} at most")
         named = [(f"point {i}", point) for i, point in enumerate(points)]
     outside = []
     for name, written in named:

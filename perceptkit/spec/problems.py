@@ -83,7 +83,7 @@ def _printable(source: str, col: int) -> str:
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` is most likely a misspelling of, if any is likely."""
     by_lower = {k.lower(): k for k in known}
-    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
     return by_lower[matches[0]] if matches else None
 
 

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from perceptkit.errors import DataError
-
-MAX_POINTS = 256
-"""Rows of a target of kinds. Points after these, in the order of the file, are dropped."""
+from perceptkit.spec.check_labels import MAX_POINTS
 
 
 def load_entry(path: Path, image_id: str, per_picture: bool) -> Any:
@@ -74,6 +72,8 @@ def kinds_target(entry: Any, kinds: list[str], where: str) -> np.ndarray:
     """(MAX_POINTS, 3) float32 x, y, kind of a parsed label; rows left over have kind -1. Raises DataError."""
     if not isinstance(entry, list):
         raise DataError(f"{where}: expected [[x, y, kind], ...], found {_short(entry)}")
+    if len(entry) > MAX_POINTS:
+        raise DataError(f"{where}: {len(entry)} points; a picture can have {MAX_POINTS} at most")
     target = np.tile(np.array([0, 0, -1], dtype=np.float32), (MAX_POINTS, 1))
     for i, point in enumerate(entry):
         if not isinstance(point, list) or len(point) != 3 or not _is_numbers(point[:2]):
@@ -85,8 +85,7 @@ def kinds_target(entry: Any, kinds: list[str], where: str) -> np.ndarray:
         if isinstance(index, bool) or not isinstance(index, int | float) or index not in range(len(kinds)):
             declared = ", ".join(f"{k} {name}" for k, name in enumerate(kinds))
             raise DataError(f"{where}: point {i} has kind {_short(kind)}; the kinds declared are {declared}")
-        if i < MAX_POINTS:
-            target[i] = x, y, index
+        target[i] = x, y, index
     return target
 
 

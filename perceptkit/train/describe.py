@@ -59,6 +59,7 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         network = build_network(recipe, tasks, size_HW)
         network.train()
+        net = next(iter(network.by_task().values())) if hasattr(network, "by_task") else network
         blocks = [
             {"name": block.name, "kind": block.kind, "stride": block.stride, "channels": block.channels}
             for block in network.blocks
@@ -69,6 +70,7 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
             **resolved(tasks_file, recipe),
             "tasks": {name: describe_task(task, network) for name, task in tasks.items()},
             "blocks": blocks,
+            "backbone": {"name": recipe.backbone.name, **cost.backbone_facts(net, size_HW)},
             "cost": {
                 "input": table["input"],
                 "rows": {
@@ -150,6 +152,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         ["tasks file, every default filled in", *_flow(found["tasks_file"])],
         ["recipe, every default filled in", *_flow(found["recipe"])],
         ["tasks (* primary metric)", *_task_table(tasks)],
+        ["backbone", *_backbone(found["backbone"])],
         [f"gateable blocks: {len(blocks)}", *_table(["block", "shortcut", "stride", "channels"], blocks)],
         [f"cost at {height}x{width}, one picture", *_table(["", "parameters", "MACs"], costs)],
         [
@@ -159,6 +162,15 @@ def as_text(found: Mapping[str, Any]) -> str:
         ["pictures, and how many have a label", *_table(["split", "images", *tasks], counts)],
     ]
     return "\n\n".join("\n  ".join(section) for section in sections)
+
+
+def _backbone(facts: Mapping[str, Any]) -> list[str]:
+    strides, channels = (" ".join(map(str, facts[key])) for key in ("strides", "channels"))
+    return [
+        f"{facts['name']}: {facts['identity']} identity and {facts['shortcut']} shortcut blocks can be skipped; "
+        f"{facts['share']:.1%} of its {facts['macs']:,} MACs are in them",
+        f"features at strides {strides}, with {channels} channels",
+    ]
 
 
 def _task_table(tasks: Mapping[str, Any]) -> list[str]:

@@ -100,6 +100,7 @@ class Training:
             "stage_seconds": self.stage_seconds,
             "policy_generator": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
         }
 
     def restore(self, state: dict[str, Any], position: Position) -> None:
@@ -119,6 +120,7 @@ class Training:
         self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
         self.generator.set_state(state["policy_generator"])
         torch.set_rng_state(state["torch_rng"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
 
     def save(self) -> None:
         """Writes checkpoints/last.pt."""
@@ -331,9 +333,16 @@ def weight_step(
     average_gradients(training.supernet.parameters())
     clip = training.recipe.optim.clip_norm
     if clip is not None:
+        unscale(training.fabric, training.optimizer)
         nn.utils.clip_grad_norm_(training.supernet.parameters(), clip)
     training.optimizer.step()
     return mean_losses({"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}})
+
+
+def unscale(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
+    """Brings gradients that fp16 scales up back to size: what is clipped must be the gradients themselves."""
+    plain = getattr(optimizer, "optimizer", optimizer)  # inside Fabric's wrapper
+    fabric.strategy.precision.unscale_gradients(plain)
 
 
 def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: float) -> dict[str, float]:

@@ -121,9 +121,14 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
+FREE_TO_CHANGE = ("recipe.loader.workers", "tasks_file.data.root")
+"""Where the data lie and how many processes read them changes no step of a run."""
+
+
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:
-    """Raises ResumeError naming every key that differs from what the run was started with."""
+    """Raises ResumeError naming every key that differs from what the run was started with and may not."""
     changes = changed_keys(resolved(*read_resolved(run)), resolved(tasks, recipe))
+    changes = [line for line in changes if line.partition(": ")[0] not in FREE_TO_CHANGE]
     if changes:
         listed = "\n".join(f"  {line}" for line in changes)
         raise ResumeError(f"{run} was started with other settings:\n{listed}\nNothing was started.")

@@ -9,7 +9,7 @@ from torch import nn
 from perceptkit.baselines.sharing.single import build_single
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.compact.export import export_network
+from perceptkit.compact.export import FORMATS, export_network
 from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
@@ -81,15 +81,23 @@ def compacted():
     return compact_and_fold(net, plan, SIZE), manifest_of(net, plan)
 
 
-_written = []
+@lru_cache
+def lone():
+    """As `compacted`, with the smallest task alone. Do not change it."""
+    net = network(chosen=("room",))
+    plan = plan_of(net, "none")
+    return compact_and_fold(net, plan, SIZE), manifest_of(net, plan)
 
 
-def exported(tmp_path_factory):
-    """The ONNX file of `compacted`, written once for all tests: it takes seconds."""
-    if not _written:
-        path = tmp_path_factory.mktemp("exports") / "model.onnx"
-        _written.append(export_network(*compacted(), path, "onnx"))
-    return _written[0]
+_written = {}
+
+
+def exported(tmp_path_factory, format="onnx"):
+    """The file of `compacted` in a format, written once for all tests: it takes seconds."""
+    if format not in _written:
+        path = tmp_path_factory.mktemp("exports") / FORMATS[format].file
+        _written[format] = export_network(*compacted(), path, format)
+    return _written[format]
 
 
 @pytest.fixture

@@ -1,99 +1,64 @@
-"""One ONNX file for all tasks: the same numbers on onnxruntime, at any batch, with the manifest inside."""
+"""What all formats have in common: a file is proved before it has its name, and a wrong choice is said so."""
 
 import json
+from dataclasses import replace
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 
 from perceptkit.compact import build, export
-from perceptkit.compact.artifact import Manifest
-from perceptkit.compact.export import FORMATS, export_network
+from perceptkit.compact.export import FORMATS, export_network, file_name
 from perceptkit.errors import ExportError, SpecError
-from tests.compact import conftest as shared
-from tests.compact.conftest import SIZE, manifest_of, network, plan_of
+from tests.compact.conftest import compacted, lone
 
 
-@pytest.fixture
-def compacted():
-    return shared.compacted()
+def test_formats():
+    assert list(FORMATS) == ["artifact", "torch", "aoti", "onnx"]
+    assert len({format.file for format in FORMATS.values()}) == 4
 
 
-@pytest.fixture
-def exported(tmp_path_factory):
-    return shared.exported(tmp_path_factory)
+def test_names_of_files():
+    assert file_name("onnx") == "model.onnx" and file_name("artifact", "seg") == "artifact_seg"
+    assert file_name("onnx", "seg", "int8") == "model_seg_int8.onnx"
+    assert file_name("aoti", "bf16") == "model_aoti_bf16.pt2"
 
 
-def run(path, image):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, map(torch.from_numpy, session.run(None, {"image": image.numpy()})), strict=True))
+@pytest.mark.parametrize("off", [0.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("format", ["torch", "aoti", "onnx"])
+def test_a_file_that_differs_never_gets_its_name(tmp_path, monkeypatch, format, off):
+    def write(network, manifest, path, precision, device):
+        path.write_text("wrong")
+        return (lambda image: {"room": network(image)["room"] + off}), [torch.zeros(1, 3, 64, 64)], {}
+
+    monkeypatch.setitem(export.FORMATS, format, replace(FORMATS[format], write=write))
+    path = tmp_path / FORMATS[format].file
+    path.write_text("the one before")
+    with pytest.raises(ExportError, match=rf"{path.name} does not reproduce the trained network \(room: "):
+        export_network(*lone(), path, format)
+    assert path.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_same_numbers_for_every_task_type_at_any_batch(compacted, exported, batch):
-    """Measured: 1e-6 at most; 6e-6 for tf_efficientnet_lite0."""
-    network, manifest = compacted
-    image = torch.randn(batch, 3, *SIZE, generator=torch.Generator().manual_seed(batch))
-    with torch.no_grad():
-        expected = network(image)
-    got = run(exported, image)
-    assert list(got) == list(manifest.tasks)
-    for task in expected:
-        assert got[task].shape == expected[task].shape
-        assert (got[task] - expected[task]).abs().max() <= 1e-4
+def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def write(network, manifest, path, precision, device):
+        path.write_text("half")
+        raise ExportError("no")
+
+    monkeypatch.setitem(export.FORMATS, "torch", replace(FORMATS["torch"], write=write))
+    with pytest.raises(ExportError):
+        export_network(*lone(), tmp_path / "new/model.pt2", "torch")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_the_manifest_travels_in_the_file(compacted, exported):
-    properties = {entry.key: entry.value for entry in onnx.load(str(exported)).metadata_props}
-    told = json.loads(properties["perceptkit"])
-    assert told == json.loads(json.dumps(compacted[1].to_dict()))
-    assert Manifest.from_dict(told).tasks["room"].labels == ["hall", "bath", "attic"]
+def test_a_missing_head_is_a_mismatch(tmp_path, monkeypatch):
+    write = lambda *_: (lambda image: {}, [torch.zeros(1, 3, 64, 64)], {})  # noqa: E731
+    monkeypatch.setitem(export.FORMATS, "torch", replace(FORMATS["torch"], write=write))
+    with pytest.raises(ExportError, match="room: inf"):
+        export_network(*lone(), tmp_path / "model.pt2", "torch")
 
 
-def test_the_file_is_valid_and_complete(exported):
-    onnx.checker.check_model(str(exported))
-    assert sorted(path.name for path in exported.parent.iterdir()) == ["model.onnx", "parity.json"]
-    report = json.loads((exported.parent / "parity.json").read_text())
-    assert report["format"] == "onnx" and report["bound"] == 1e-4
-    assert report["heads"].keys() == {"seg", "edges", "depth", "normals", "points", "kinds", "room"}
-    assert all(row["max_abs"] <= 1e-4 for row in report["heads"].values())
-
-
-def test_no_gate_is_left_in_the_file(compacted, exported):
-    """Each convolution is there at most once for every input that it has, and there is no norm."""
-    operators = [node.op_type for node in onnx.load(str(exported)).graph.node]
-    assert "BatchNormalization" not in operators and "If" not in operators
-    ran = []
-    convolutions = [m for m in compacted[0].modules() if isinstance(m, torch.nn.Conv2d)]
-    hooks = [m.register_forward_hook(lambda m, args, _: ran.append((m, args[0]))) for m in convolutions]
-    compacted[0](torch.zeros(1, 3, *SIZE))
-    for hook in hooks:
-        hook.remove()
-    assert len(convolutions) <= operators.count("Conv") <= len({(m, id(x)) for m, x in ran})
-
-
-def test_a_file_that_differs_never_gets_its_name(tmp_path, monkeypatch):
-    net = network(chosen=("room",))
-    plan = plan_of(net, "none")
-    small, manifest = build.compact_and_fold(net, plan, SIZE), manifest_of(net, plan)
-    (tmp_path / "model.onnx").write_text("the one before")
-    session = export._session
-
-    def wrong(path, tasks):
-        run = session(path, tasks)
-        return lambda image: {name: value + 0.01 for name, value in run(image).items()}
-
-    monkeypatch.setattr(export, "_session", wrong)
-    with pytest.raises(ExportError, match=r"model\.onnx does not reproduce the trained network \(room: 1\.0"):
-        export_network(small, manifest, tmp_path / "model.onnx", "onnx")
-    assert (tmp_path / "model.onnx").read_text() == "the one before"
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-
-
-def test_artifact_of_an_artifact(compacted, tmp_path):
-    small, manifest = compacted
+def test_artifact_of_an_artifact(tmp_path):
+    small, manifest = compacted()
     path = export_network(small, manifest, tmp_path / "copy", "artifact")
     again, read = build.read(path)
     assert read.to_dict() == json.loads(json.dumps(manifest.to_dict()))
@@ -102,7 +67,28 @@ def test_artifact_of_an_artifact(compacted, tmp_path):
     assert json.loads((path / "parity.json").read_text())["format"] == "artifact"
 
 
-def test_unknown_format(compacted, tmp_path):
-    with pytest.raises(SpecError, match="'tflite' is not a format; choose one of artifact, onnx"):
-        export_network(*compacted, tmp_path / "model", "tflite")
-    assert FORMATS == ("artifact", "onnx") and list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("name", "choices", "message"),
+    [
+        (
+            "model",
+            {"format": "tflite"},
+            "'tflite' is not a format; choose one of artifact, torch, aoti, onnx",
+        ),
+        (
+            "model.onnx",
+            {"format": "onnx", "precision": "fp8"},
+            "'fp8' is not a precision; choose one of 32, bf16",
+        ),
+        ("model.onnx", {"format": "onnx", "precision": "bf16"}, "no bf16 convolutions: --precision fp16"),
+        ("folder", {"format": "artifact", "precision": "fp16"}, "it has no --precision"),
+        ("model.onnx", {"format": "onnx", "device": "cuda"}, "--device is for aoti"),
+        ("model.pt2", {"format": "onnx"}, r"model\.pt2: a file of format onnx ends in \.onnx"),
+        ("model.onnx", {"format": "aoti"}, r"model\.onnx: a file of format aoti ends in \.pt2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_choices_that_cannot_be(tmp_path, name, choices, message):
+    with pytest.raises(SpecError, match=message):
+        export_network(*lone(), tmp_path / name, **choices)
+    assert list(tmp_path.iterdir()) == []

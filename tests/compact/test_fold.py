@@ -57,6 +57,22 @@ def test_a_fork_is_not_folded():
     assert conv_bn_pairs(randomise(Fork()), torch.randn(1, 3, 4, 4)) == []
 
 
+class PreActivation(nn.Module):
+    """The convolution's output goes to the norm and around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + self.norm(y)
+
+
+def test_what_a_shortcut_reads_too_is_not_folded():
+    assert conv_bn_pairs(randomise(PreActivation()), torch.randn(1, 3, 4, 4)) == []
+
+
 def test_pre_activation_norm_is_not_folded():
     network = randomise(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)))
     assert conv_bn_pairs(network, torch.randn(1, 3, 4, 4)) == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceptkit.compact.network import CompactNets, Leaf, Node, _last_use, compact, compile_plan
+from perceptkit.compact.network import CompactNets, Leaf, Node, _last_use, compact, compile_plan, in_order
 from perceptkit.errors import PlanError
 from perceptkit.model import cost
 from perceptkit.model.plan import Plan
@@ -159,9 +159,24 @@ def test_compiled_nodes_by_hand():
 
 def test_values_are_let_go_after_their_last_use():
     plan = Plan.from_keep(("x", "y", "z"), ("a", "b"), [[True, True], [True, False], [False, False]])
-    # of the nodes above: the image after the stem, the plain steps' outputs after the transitions; the
-    # others are features of some task
-    assert _last_use(*compile_plan(CHAIN, [1, 3], plan)) == {0: [0], 5: [3], 6: [4]}
+    # of the nodes above: the image after the stem, features once the heads of their last reader have run
+    found = _last_use(*compile_plan(CHAIN, [1, 3], plan))
+    assert {i: sorted(done) for i, done in found.items()} == {0: [0], 4: [5], 5: [2, 3, 6], 6: [1, 4, 7]}
+
+
+def test_branches_run_one_after_the_other():
+    plan = Plan.from_keep(("x", "y", "z"), ("a", "b"), [[True, True], [True, False], [False, False]])
+    nodes, leaves = in_order(*compile_plan(CHAIN, [1, 3], plan))
+    assert [node.module for node in nodes] == ["stem", "a", "plain", "b", "b.down", "plain", "b.down"]
+    assert leaves == [Leaf(("x",), 4, (2, 4)), Leaf(("y",), 5, (2, 5)), Leaf(("z",), 7, (1, 7))]
+
+
+def test_what_leads_nowhere_does_not_run():
+    plan = Plan.from_keep(("x", "y", "z"), ("a", "b"), [[True, True], [True, False], [False, False]])
+    nodes, leaves = compile_plan(CHAIN, [1, 3], plan)
+    nodes, leaves = in_order(nodes, leaves[1:2])
+    assert nodes == [Node("stem", 0), Node("a", 1), Node("plain", 2), Node("b.down", 3)]
+    assert leaves == [Leaf(("y",), 4, (2, 4))]
 
 
 def test_equal_plans_are_compiled_once():

@@ -81,7 +81,7 @@ def test_the_artifact_computes_what_was_trained(run):
 def test_onnx_predicts_the_same(run, tmp_path):
     onnx = pk.export(run.path, tmp_path / "model.onnx")
     parity = json.loads((tmp_path / "parity.json").read_text())
-    assert set(parity["heads"]) == TASKS
+    assert set(parity["model.onnx"]["heads"]) == TASKS
     picture = tmp_path / "room.png"
     Image.fromarray(render_scene(99, 0, (90, 120)).image).save(picture)
     ours, theirs = (pk.load(path).predict(picture) for path in (run.path, onnx))

@@ -99,21 +99,58 @@ def test_gradient_of_keep_is_the_difference_it_makes(image):
     assert grad.item() == pytest.approx(((up - down) / (2 * step)).item(), rel=1e-5)
 
 
-def test_training_gradients_equal_those_of_separate_passes(image):
-    net = make_net("resnet10t").double().train()
-    plan = some_plan(net)
-    x = image.double()
+@pytest.mark.parametrize("kind", ["plan", "relaxed above a held prefix"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "test_convnext", "test_vit", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)],
+)
+def test_training_equals_separate_passes(name, kind, image):
+    """Outputs and gradients in train mode, norms included: they see the same values, only once."""
+    net = make_net(name).double().train()
+    keep, x = some_plan(net), image.double()
+    if kind != "plan":
+        held = len(net.blocks) // 2
+        soft = torch.rand(len(TASKS), len(net.blocks), generator=torch.Generator().manual_seed(3)).double()
+        keep = {t: [True] * held + list(soft[k, held:]) for k, t in enumerate(TASKS)}
 
-    def gradients(run):
+    def run(forward):
         net.zero_grad()
-        sum(output.square().mean() for output in run().values()).backward()
-        return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+        outputs = forward()
+        sum(output.square().mean() for output in outputs.values()).backward()
+        return outputs, {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
-    together = gradients(lambda: net(x, plan))
-    apart = gradients(lambda: {t: alone(net, x, plan, t) for t in TASKS})
-    assert together.keys() == apart.keys()
-    for name in together:
-        torch.testing.assert_close(together[name], apart[name], rtol=1e-9, atol=1e-12)
+    together, grads = run(lambda: net(x, keep))
+    apart, expected = run(lambda: {t: alone(net, x, keep, t) for t in TASKS})
+    for task in TASKS:
+        torch.testing.assert_close(together[task], apart[task], rtol=1e-9, atol=1e-12)
+    assert grads.keys() == expected.keys()
+    for name, grad in grads.items():
+        error = (grad - expected[name]).abs().max()
+        assert error <= 1e-6 * expected[name].abs().max() + 1e-12, name
+
+
+def test_running_statistics_move_once_per_execution(image):
+    """The one difference to separate passes: a norm that three tasks share sees the batch once, not thrice."""
+    net = make_net("resnet10t").train()
+    plan = Plan.all_keep(TASKS, [b.name for b in net.blocks])
+    norms = [m for m in net.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    before = [int(m.num_batches_tracked) for m in norms]
+    net(image, plan)
+    assert [int(m.num_batches_tracked) for m in norms] == [count + 1 for count in before]
+    for task in TASKS:
+        alone(net, image, plan, task)
+    assert [int(m.num_batches_tracked) for m in norms] == [count + 4 for count in before]
+
+
+def test_held_blocks_run_once_for_all_tasks(image):
+    """As in the search: the curriculum holds the lower half."""
+    net = make_net("resnet18")
+    half, held = torch.tensor(0.5), len(net.blocks) // 2
+    keep = {t: [True] * held + [half] * (len(net.blocks) - held) for t in TASKS}
+    executed = calls_of(net, lambda: net(image, keep))
+    # the first open block too has one input for all; only what comes after it is each task's own
+    assert len(executed) == held + 1 + len(TASKS) * (len(net.blocks) - held - 1)
+    assert executed[: held + 1] == [block.name for block in net.blocks[: held + 1]]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 90), (33, 47)])

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from perceptkit.errors import SpecError
-from perceptkit.model.trunk import find_steps, run_opening
+from perceptkit.model.trunk import find_steps, run_part, shared_inputs
 from tests.model.conftest import make_net
 
 FAMILIES = {
@@ -26,8 +26,9 @@ FAMILIES = {
 
 
 def run_chain(model, steps, x):
+    shared = shared_inputs(model, x.shape[2:])
     for step in steps:
-        x = run_opening(model, x) if step.kind == "opening" else model.get_submodule(step.name)(x)
+        x = run_part(model, step.name, x, shared)
     return x
 
 

@@ -1,6 +1,7 @@
 """A model on disk in each form, and models whose outputs are known."""
 
 import pytest
+import torch
 
 from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
@@ -20,6 +21,12 @@ def artifact(tmp_path_factory):
     net = network()
     build.write_artifact(folder, net, manifest_of(net, plan_of(net, "mixed")))
     return folder
+
+
+@pytest.fixture
+def image():
+    """A batch of two normalised pictures."""
+    return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
 def scripted(forward, *names, **declared):

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
+from perceptkit.cli import main
 from perceptkit.compact import build
 from perceptkit.errors import ExportError, SpecError
 from perceptkit.runtime.load import load
@@ -27,8 +29,10 @@ def test_a_run_and_its_artifact_are_the_same(artifact):
     assert of_run["room"].probabilities == of_artifact["room"].probabilities
 
 
-def test_the_onnx_file_gives_the_same_results(artifact, exported):
-    expected, got = load(artifact, "cpu").predict(PICTURE), load(exported).predict(PICTURE)
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_an_exported_file_gives_the_same_results(artifact, format, tmp_path_factory):
+    exported = shared.exported(tmp_path_factory, format)
+    expected, got = load(artifact, "cpu").predict(PICTURE), load(exported, "cpu").predict(PICTURE)
     assert list(got) == list(expected)
     for task, key in (("depth", "metres"), ("edges", "probability"), ("normals", "vectors")):
         np.testing.assert_allclose(got[task].values[key], expected[task].values[key], atol=1e-4)
@@ -40,8 +44,9 @@ def test_the_onnx_file_gives_the_same_results(artifact, exported):
     assert got["room"].probabilities == pytest.approx(expected["room"].probabilities, abs=1e-4)
 
 
-def test_the_onnx_file_takes_batches_and_saves(exported, tmp_path):
-    model = load(exported)
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_an_exported_file_takes_batches_and_saves(format, tmp_path, tmp_path_factory):
+    model = load(shared.exported(tmp_path_factory, format), "cpu")
     results = model.predict_many([PICTURE, PICTURE[:, :40], PICTURE[:20]], batch=3)
     assert [r["depth"].metres.shape for r in results] == [(48, 80), (48, 40), (20, 80)]
     assert (tmp_path / "picture_1.png") in results[1].save(tmp_path)
@@ -73,6 +78,63 @@ def test_anything_else(tmp_path):
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ExportError, match=r"text\.onnx: onnxruntime cannot read it"):
         load(tmp_path / "text.onnx")
+    (tmp_path / "text.pt2").write_text("hello")
+    with pytest.raises(ExportError, match=r"text\.pt2 is damaged"):
+        load(tmp_path / "text.pt2")
+    with pytest.raises(SpecError, match=r"none\.pt2: no such file"):
+        load(tmp_path / "none.pt2")
+    (tmp_path / "model.pth").write_text("hello")
+    with pytest.raises(SpecError, match=r"model\.pth is no exported model: those end in \.onnx or \.pt2"):
+        load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "'gpu' is not a device; cpu, cuda"),
+        ({"precision": "fp8"}, "'fp8' is not a precision"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"device": "cpu", "cuda_graphs": True}, "cuda_graphs need a CUDA device, not cpu"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(artifact, options, message):
+    with pytest.raises(SpecError, match=message):
+        load(artifact, **options)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_options_that_an_exported_file_has_not(format, tmp_path_factory):
+    path = shared.exported(tmp_path_factory, format)
+    with pytest.raises(SpecError, match="the precision of .* was fixed when it was exported"):
+        load(path, precision="bf16")
+    with pytest.raises(SpecError, match="cuda_graphs"):
+        load(path, "cpu", cuda_graphs=True)
+
+
+def test_onnx_runs_on_cpu_or_cuda(exported):
+    with pytest.raises(SpecError, match="ONNX models run on cpu or cuda, not on 'mps'"):
+        load(exported, "mps")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(SpecError, match="this onnxruntime has no CUDA: pip install onnxruntime-gpu"):
+            load(exported, "cuda:0")
+
+
+@pytest.mark.parametrize("format", ["artifact", "onnx", "torch"])
+def test_threads(artifact, format, tmp_path_factory):
+    before = torch.get_num_threads()
+    path = artifact if format == "artifact" else shared.exported(tmp_path_factory, format)
+    try:
+        assert load(path, "cpu", threads=1).predict(PICTURE)["seg"].mask.shape == (48, 80)
+        assert torch.get_num_threads() == (before if format == "onnx" else 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_mixed_precision_of_an_artifact(artifact):
+    exact, mixed = (load(artifact, "cpu", precision=p).predict(PICTURE) for p in ("32", "bf16"))
+    assert (exact["seg"].mask == mixed["seg"].mask).mean() > 0.9
+    np.testing.assert_allclose(mixed["depth"].metres, exact["depth"].metres, rtol=0.1, atol=0.05)
 
 
 def test_a_damaged_artifact(artifact, tmp_path):
@@ -112,3 +174,18 @@ def test_loading_trains_and_downloads_nothing(artifact, monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
     network, _ = build.read(artifact)
     assert not network.training
+
+
+def test_exported_for_size(artifact, exported, tmp_path, capsys):
+    """`perceptkit export --optimize`: another arrangement of the same model, and its manifest says so."""
+    out = tmp_path / "small"
+    command = ["export", str(artifact), "--format", "artifact", "--optimize", "size", "--out", str(out)]
+    assert main(command) == 0 and capsys.readouterr().out.startswith(str(out))
+    told = {folder: json.loads((folder / "manifest.json").read_text()) for folder in (artifact, out)}
+    assert [manifest["optimize"] for manifest in told.values()] == ["latency", "size"]
+    expected, got = load(artifact, "cpu").predict(PICTURE), load(out, "cpu").predict(PICTURE)
+    assert abs(got["depth"].metres - expected["depth"].metres).max() < 1e-4
+    with pytest.raises(ExportError, match="cannot be exported again; load its artifact"):
+        load(exported).optimized("size")
+    with pytest.raises(SpecError, match="'speed' is nothing to optimise for; choose one of latency, size"):
+        load(artifact, "cpu").optimized("speed")

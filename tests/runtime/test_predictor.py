@@ -163,9 +163,21 @@ def test_export_passes_network_and_manifest_on(model, tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(module, "export_network", lambda *args: called.append(args) or args[2])
     assert model.export(str(tmp_path / "m.onnx")) == tmp_path / "m.onnx"
-    assert called == [(model.network, model.manifest, tmp_path / "m.onnx", "onnx")]
+    assert called == [(model.network, model.manifest, tmp_path / "m.onnx", "onnx", "32", "cpu")]
 
 
 def test_an_exported_model_is_not_exported_again(tmp_path):
     with pytest.raises(ExportError, match="cannot be exported again; load its artifact"):
         scripted(red_as_depth, "depth").export(tmp_path / "m.onnx")
+
+
+def test_what_cannot_be_read_is_left_out_when_someone_is_told(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for path in paths:
+        Image.fromarray(noise(8, 8, 3)).save(path)
+    for i in (1, 3, 4):
+        paths[i].write_bytes(b"no picture")
+    told = []
+    results = scripted(red_as_depth, "depth").stream(paths, batch=2, on_unreadable=told.append)
+    assert [result.name for result in results] == ["0", "2"]
+    assert [str(paths[i]) in str(error) for i, error in zip((1, 3, 4), told, strict=True)] == [True] * 3

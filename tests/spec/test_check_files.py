@@ -211,6 +211,21 @@ def test_unknown_class_in_a_csv(root):
     assert set(report.problems) == {expected}
 
 
+def test_a_file_for_all_splits_is_complained_of_once(root):
+    (root / "rooms.csv").write_text("id,label\n1,hall\n2,kitchen\n")
+    report = check(root, "  room: {type: classification, target: rooms.csv, classes: [kitchen, bath]}\n")
+    assert "'hall'" in one(report)
+
+
+def test_too_many_points(root):
+    for split in ("train", "val", "test"):
+        (root / f"{split}.json").write_text(json.dumps({"1": [[1, 1, "a"]] * 257}))
+    report = check(root, "  p: {type: keypoints, target: '{split}.json', kinds: [a]}\n")
+    assert (
+        len(report.problems) == 3 and "has 257 points; a picture can have 256 at most" in report.problems[0]
+    )
+
+
 def test_no_label_at_all(root):
     label_all(root, "depth", np.ones((H, W)), "npy")
     report = check(root, SEG + DEPTH)

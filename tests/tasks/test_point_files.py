@@ -29,9 +29,11 @@ def test_kinds_by_name_and_by_index():
     assert (kinds_target([], ["u"], "f.json")[:, 2] == -1).all()
 
 
-def test_points_beyond_the_last_row_are_dropped_in_file_order():
-    target = kinds_target([[i, 0, 0] for i in range(MAX_POINTS + 5)], ["u"], "f.json")
+def test_no_point_is_dropped():
+    target = kinds_target([[i, 0, 0] for i in range(MAX_POINTS)], ["u"], "f.json")
     assert target[:, 0].tolist() == list(range(MAX_POINTS))
+    with pytest.raises(DataError, match="f.json: 257 points; a picture can have 256 at most"):
+        kinds_target([[i, 0, 0] for i in range(MAX_POINTS + 1)], ["u"], "f.json")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,20 @@ def test_blocks(found):
     assert blocks[1]["kind"] == "identity" and blocks[2]["kind"] == "shortcut"
 
 
+def test_backbone(found):
+    of = found["backbone"]
+    kinds = [block["kind"] for block in found["blocks"]]
+    assert (of["identity"], of["shortcut"]) == (kinds.count("identity"), kinds.count("shortcut")) == (4, 4)
+    assert (of["name"], of["strides"], of["channels"]) == ("resnet18", [4, 8, 16, 32], [8, 16, 16, 32])
+    widths = [64, 8, 8, 16, 16, 16, 16, 32, 32]
+    pixels = [32 * 64 // block["stride"] ** 2 for block in found["blocks"]]
+    in_blocks = sum(9 * (a * b + b * b) * n for a, b, n in zip(widths, widths[1:], pixels, strict=False))
+    assert of["share"] == pytest.approx(in_blocks / of["macs"])
+    text = as_text(found)
+    assert f"4 identity and 4 shortcut blocks can be skipped; {of['share']:.1%} of its" in text
+    assert "features at strides 4 8 16 32, with 8 16 16 32 channels" in text
+
+
 def test_cost(found, folder):
     found = found["cost"]
     net = api.build("tiny.yaml", "mine.yaml")

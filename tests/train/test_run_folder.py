@@ -43,6 +43,15 @@ def test_changed_keys_are_named(tmp_path):
         run_folder.refuse_changes(tmp_path / "run", TASKS, changed)
 
 
+def test_what_changes_no_step_may_change(tmp_path):
+    start(tmp_path / "run")
+    loader = RECIPE.loader.model_copy(update={"workers": 1})
+    run_folder.refuse_changes(tmp_path / "run", TASKS, RECIPE.model_copy(update={"loader": loader}))
+    loader = RECIPE.loader.model_copy(update={"batch": 1})
+    with pytest.raises(ResumeError, match=r"recipe\.loader\.batch: 16 -> 1"):
+        run_folder.refuse_changes(tmp_path / "run", TASKS, RECIPE.model_copy(update={"loader": loader}))
+
+
 def test_changed_keys_by_hand():
     old = {"a": 1, "b": [1, {"c": 2}], "gone": 0}
     new = {"a": 1, "b": [1, {"c": 3}], "new": None}

@@ -1,0 +1,37 @@
+"""parity.json beside exported files: for each file of the folder, what it was compared with and how far it is off.
+
+{"model.onnx": {"format", "precision", "bound", "heads": {head: {"max_abs", "scale"}}, "sha256", ...}, ...}
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perceptkit.train.run_folder import write_json
+
+NAME = "parity.json"
+
+
+def record(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes or replaces the entry of `path`; the other files' stay."""
+    entries = {name: entry for name, entry in _read(path.parent).items() if (path.parent / name).is_file()}
+    entries[path.name] = {**report, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_json(path.parent / NAME, entries)
+
+
+def recorded(path: Path) -> Mapping[str, Any]:
+    """The entry of an exported file, or what an artifact holds itself; empty where there is none."""
+    if path.is_dir():
+        return _read(path)
+    entry = _read(path.parent).get(path.name, {})
+    return entry if isinstance(entry, dict) else {}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

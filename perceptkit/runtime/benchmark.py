@@ -1,0 +1,152 @@
+"""`perceptkit benchmark`: one model beside what it replaces, in one process, interleaved.
+
+    benchmark(variants, size_HW, batches, rounds) -> plain data       as_markdown(that) -> what is printed
+
+A round runs every variant once; see timing.py. Ratios are against the separate single-task nets where those
+take part, else against the first variant.
+
+Shapes: B batch, H W pixels.
+"""
+
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceptkit.runtime.peak_memory import peak_memory
+from perceptkit.runtime.timing import interleave, speedup, spread
+from perceptkit.runtime.variants import TITLES, Variant
+from perceptkit.versions import installed
+
+WARMUP = 3
+"""Rounds before the clock counts; compiled code is made in the first."""
+
+
+@torch.inference_mode()
+def latencies(
+    variants: Sequence[Variant], size_HW: tuple[int, int], batch: int, rounds: int, device: str
+) -> dict[str, dict[str, Any]]:
+    """By variant: `ms` of one batch and `speedup` over the reference, both as quartiles."""
+    image_BCHW = torch.randn(batch, 3, *size_HW, generator=torch.Generator().manual_seed(0))
+    calls = {variant.name: partial(variant.forward, image_BCHW) for variant in variants}
+    seconds = interleave(calls, rounds, WARMUP, device)
+    reference = seconds[variants[0].name]
+    return {
+        name: {
+            "ms": spread([1e3 * second for second in values]).to_dict(),
+            "speedup": speedup(reference, values).to_dict(),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def benchmark(
+    variants: Sequence[Variant],
+    artifact: Path,
+    files: Mapping[str, Path],
+    size_HW: tuple[int, int],
+    batches: Sequence[int],
+    rounds: int,
+    device: str = "cpu",
+    memory: bool = True,
+) -> dict[str, Any]:
+    """Times every variant at every batch size, and measures its memory in a process of its own.
+
+    Args:
+        variants: from `open_variants`; the first one is the reference of all ratios.
+        artifact, files: what they were opened from.
+        size_HW: of the pictures, in pixels.
+        batches: pictures per call.
+        rounds: timed calls of each.
+        device: where torch runs.
+        memory: whether to measure the memory, some seconds per variant.
+    """
+    timed = {batch: latencies(variants, size_HW, batch, rounds, device) for batch in batches}
+    rows = {}
+    for variant in variants:
+        peak = (
+            peak_memory(variant.name, artifact, files.get(variant.name), max(batches), device)
+            if memory
+            else None
+        )
+        rows[variant.name] = {
+            "title": TITLES[variant.name],
+            "params": variant.params,
+            "macs": variant.macs,
+            "file_bytes": variant.file_bytes,
+            "peak_memory_bytes": peak,
+            "batches": {str(batch): timed[batch][variant.name] for batch in batches},
+        }
+    return {
+        "input": [3, *size_HW],
+        "reference": variants[0].name,
+        "rounds": rounds,
+        "memory_batch": max(batches) if memory else None,
+        "machine": machine(device),
+        "rows": rows,
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a figure means nothing without."""
+    return {
+        "perceptkit": installed("perceptkit"),
+        "torch": torch.__version__,
+        "onnxruntime": installed("onnxruntime"),
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def as_markdown(found: Mapping[str, Any]) -> str:
+    """The table that the command prints."""
+    batches = list(next(iter(found["rows"].values()))["batches"])
+    height, width = found["input"][1:]
+    reference = TITLES[found["reference"]]
+    head = ["", "params", "MACs", "file", "memory"]
+    head += [f"batch {batch}: ms (quartiles)" for batch in batches] + [
+        f"batch {batch}: x faster" for batch in batches
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for row in found["rows"].values():
+        cells = [row["title"], f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.1f} M"]
+        cells += [_mib(row["file_bytes"]), _mib(row["peak_memory_bytes"])]
+        cells += [_quartiles(row["batches"][batch]["ms"]) for batch in batches]
+        cells += [f"{row['batches'][batch]['speedup']['median']:.2f}" for batch in batches]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *_accuracies(found)]
+    for name, reason in found.get("left_out", {}).items():
+        lines.append(f"{TITLES[name]}: left out ({reason})")
+    m = found["machine"]
+    lines.append(
+        f"{height}x{width} pixels, {found['rounds']} interleaved rounds, {m['threads']} threads of {m['device']}, "
+        f"torch {m['torch']}; x faster than: {reference}"
+    )
+    return "\n".join(lines)
+
+
+def _accuracies(found: Mapping[str, Any]) -> list[str]:
+    """Primary metric by task for every variant that has one."""
+    accuracy: Mapping[str, Mapping[str, Any]] = found.get("accuracy", {})
+    if not accuracy:
+        return []
+    columns = list(dict.fromkeys(key for row in accuracy.values() for key in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for name, row in accuracy.items():
+        values = [f"{row[key]:.4f}" if row.get(key) is not None else "-" for key in columns]
+        lines.append(f"| {TITLES[name]} | " + " | ".join(values) + " |")
+    return [*lines, ""]
+
+
+def _quartiles(ms: Mapping[str, float]) -> str:
+    return f"{ms['median']:.2f} ({ms['q1']:.2f} - {ms['q3']:.2f})"
+
+
+def _mib(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.1f} MiB"

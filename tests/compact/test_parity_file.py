@@ -1,0 +1,67 @@
+"""One record for a folder of exported files, and what is said from it."""
+
+import hashlib
+import json
+
+from perceptkit.compact.exported import as_text
+from perceptkit.compact.parity_file import record, recorded
+
+HEADS = {"seg": {"max_abs": 2e-6, "scale": 40.0}, "depth": {"max_abs": 1e-6, "scale": 0.5}}
+
+
+def written(path, content="x"):
+    path.write_text(content)
+    return path
+
+
+def test_entries_are_by_file_and_say_of_which(tmp_path):
+    one, two = written(tmp_path / "a.onnx"), written(tmp_path / "b.pt2", "y")
+    record(one, {"format": "onnx"})
+    record(two, {"format": "torch"})
+    assert recorded(one) == {"format": "onnx", "sha256": hashlib.sha256(b"x").hexdigest()}
+    record(one, {"format": "onnx", "precision": "fp16"})
+    assert recorded(one)["precision"] == "fp16" and recorded(two)["format"] == "torch"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "b.pt2", "parity.json"]
+
+
+def test_files_that_are_gone_are_forgotten(tmp_path):
+    one, two = written(tmp_path / "a.onnx"), written(tmp_path / "b.onnx")
+    record(one, {})
+    one.unlink()
+    record(two, {})
+    assert list(json.loads((tmp_path / "parity.json").read_text())) == ["b.onnx"]
+
+
+def test_an_unreadable_record_is_no_record(tmp_path):
+    path = written(tmp_path / "a.onnx")
+    for text in ("{", "[]", '{"format": "onnx", "bound": 1}', '{"a.onnx": 3}'):
+        (tmp_path / "parity.json").write_text(text)
+        assert recorded(path) == {}
+    record(path, {"format": "onnx"})
+    assert list(json.loads((tmp_path / "parity.json").read_text())) == ["a.onnx"]
+
+
+def test_what_is_said(tmp_path):
+    path = written(tmp_path / "a.onnx")
+    assert as_text(path) == str(path)
+    record(path, {"heads": HEADS, "bound": 1e-4, "sizes": {"multiple_of": 32}})
+    assert as_text(path).splitlines() == [
+        str(path),
+        "read back and compared: largest difference 1.0e-06 (depth), bound 1.0e-04 of each head's scale",
+        "takes any batch, height and width in multiples of 32",
+    ]
+    record(path, {"heads": HEADS, "bound": 1e-4, "sizes": {"fixed": [64, 96], "reason": "windows"}})
+    assert as_text(path).endswith("of 64 x 96 (height x width): other sizes do not trace (windows)")
+
+
+def test_what_is_said_of_int8(tmp_path):
+    path = written(tmp_path / "a.onnx")
+    told = {"calibrated_on": {"split": "train", "pictures": 9}, "measured_on": "val"}
+    sizes = {"bytes": 2_000_000, "bytes_float32": 7_000_000, "size_ratio": 3.5}
+    accuracy = {"seg": {"miou": {"float32": 0.5, "int8": 0.4875}}}
+    record(path, {"heads": HEADS, "bound": None, **told, **sizes, "accuracy": accuracy})
+    lines = as_text(path).splitlines()
+    assert lines[1] == "calibrated on 9 pictures of train, measured on val:"
+    assert lines[2].split() == ["task,", "metric", "float32", "int8"]
+    assert lines[3].split() == ["seg", "miou", "0.5000", "0.4875"]
+    assert lines[4].split() == ["file,", "MB", "7.00", "2.00", "(3.5", "times", "smaller)"]

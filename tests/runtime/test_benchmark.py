@@ -1,0 +1,76 @@
+"""`perceptkit benchmark`, on a model that takes a millisecond."""
+
+import json
+
+import pytest
+
+import perceptkit as pk
+from perceptkit import api
+from perceptkit.errors import SpecError
+from perceptkit.runtime.benchmark import as_markdown, benchmark
+from perceptkit.runtime.variants import open_variants
+from tests.runtime.conftest import SIZE
+
+
+@pytest.fixture(scope="module")
+def found(artifact):
+    names = ["compact", "hard_shared", "single_nets"]
+    variants = open_variants(names, artifact, {})
+    return benchmark(variants, artifact, {}, SIZE, batches=[1, 2], rounds=3, memory=False)
+
+
+def test_the_first_in_the_order_of_the_table_is_the_reference(found):
+    assert found["reference"] == "single_nets" and list(found["rows"]) == [
+        "single_nets",
+        "hard_shared",
+        "compact",
+    ]
+    for batch in ("1", "2"):
+        reference = found["rows"]["single_nets"]["batches"][batch]
+        assert reference["speedup"] == {"q1": 1.0, "median": 1.0, "q3": 1.0}
+
+
+def test_figures_are_quartiles_of_milliseconds(found):
+    for row in found["rows"].values():
+        for timed in row["batches"].values():
+            ms = timed["ms"]
+            assert 0.01 < ms["q1"] <= ms["median"] <= ms["q3"] < 10_000
+
+
+def test_result_is_json_and_says_where_it_is_from(found):
+    again = json.loads(json.dumps(found))
+    assert again["input"] == [3, *SIZE] and again["rounds"] == 3
+    assert {"torch", "threads", "device", "date"} <= set(again["machine"])
+
+
+def test_table(found):
+    told = {
+        **found,
+        "accuracy": {"compact": {"seg miou": 0.25, "room top1": None}},
+        "left_out": {"onnx_int8": "no pictures to calibrate on"},
+    }
+    text = as_markdown(told)
+    lines = text.splitlines()
+    assert lines[0].count("|") == lines[2].count("|") and "batch 2: x faster" in lines[0]
+    assert any(line.startswith("| compact | 0.2500 | - |") for line in lines)
+    assert "compact, ONNX Runtime int8: left out (no pictures to calibrate on)" in text
+    assert "x faster than: separate single-task nets" in lines[-1]
+
+
+@pytest.mark.slow
+def test_the_verb_writes_json_and_a_picture(artifact, tmp_path):
+    found = pk.benchmark(artifact, [1], 2, ["single_nets", "compact"], tmp_path / "out")
+    written = json.loads((tmp_path / "out/benchmark.json").read_text())
+    assert written["rows"].keys() == found["rows"].keys() == {"single_nets", "compact"}
+    assert written["accuracy"] == {}  # an artifact far from its run
+    assert (tmp_path / "out/benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert written["rows"]["compact"]["peak_memory_bytes"] > 0
+
+
+def test_mistakes(artifact, tmp_path):
+    with pytest.raises(SpecError, match="'fast' is not a variant"):
+        api.benchmark(artifact, variants=["fast"])
+    with pytest.raises(SpecError, match="wants? numbers above 0"):
+        api.benchmark(artifact, [0])
+    with pytest.raises(SpecError, match="is no run, no artifact"):
+        api.benchmark(tmp_path)

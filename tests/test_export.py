@@ -1,0 +1,181 @@
+"""`export` and `eval` from the shell and from Python, on a run: files, names, what is printed, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import perceptkit as pk
+from perceptkit import cli
+from perceptkit.compact import build
+from perceptkit.compact.artifact import Manifest
+from perceptkit.errors import ExportError, SpecError
+from perceptkit.model import cost
+from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Plan
+from perceptkit.spec.load import load_recipe, load_tasks
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train.run_folder import start
+
+TASKS = """\
+version: 1
+name: tiny
+data: {source: folder, root: data, image: "{split}/rgb/{id}.png", size: [32, 32]}
+tasks:
+  seg: {type: segmentation, target: "{split}/seg/{id}.png", classes: 3}
+  far: {type: depth, target: "{split}/far/{id}.npy"}
+"""
+RECIPE = """\
+version: 1
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 8}
+sharing: {method: hard}
+stages: [{name: retrain, epochs: 1}]
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder as training leaves it, with an untrained network."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for kind in ("rgb", "seg", "far"):
+            (folder / "data" / split / kind).mkdir(parents=True)
+        for i in range(3):
+            at = folder / "data" / split
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(at / f"rgb/{i}.png")
+            Image.fromarray(rng.integers(0, 3, (32, 32), dtype=np.uint8)).save(at / f"seg/{i}.png")
+            np.save(at / f"far/{i}.npy", rng.uniform(1, 5, (32, 32)).astype(np.float32))
+    (folder / "tiny.yaml").write_text(TASKS)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    loaded, how = load_tasks(folder / "tiny.yaml"), load_recipe(folder / "recipe.yaml")
+    out = folder / "run"
+    start(out, loaded.spec, how.spec, loaded.text, how.text, seed=0)
+    tasks = build_tasks(loaded.spec)
+    torch.manual_seed(0)
+    net = build_supernet(how.spec.backbone, how.spec.heads, tasks, (32, 32)).eval()
+    names = [block.name for block in net.blocks]
+    plan = Plan.from_keep(list(tasks), names, [[i != 1 for i, _ in enumerate(names)], [True] * len(names)])
+    manifest = Manifest(
+        "tiny", how.spec.backbone, how.spec.heads, tasks, plan, "hard", (32, 32), net.mean, net.std,
+        cost.table(net, plan, (32, 32)), {},
+    )  # fmt: skip
+    build.write_artifact(out / "artifact", net, manifest)
+    return out
+
+
+@pytest.fixture
+def shell(capsys):
+    """Runs a command; gives its exit code, stdout and stderr."""
+
+    def shell(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return shell
+
+
+def figures(out):
+    """{task/metric: value} of what `eval` prints."""
+    return {name: float(value) for name, value in (line.split("\t") for line in out.splitlines())}
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [pytest.param("onnx", "model.onnx", marks=pytest.mark.slow), ("torch", "model.pt2")]
+)
+def test_export_then_eval(run, shell, format, name):
+    code, out, _ = shell("export", run, "--format", format)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == str(run / "exports" / name)
+    assert lines[1].startswith("read back and compared: largest difference") and lines[2].startswith(
+        "takes any batch"
+    )
+    expected, got = shell("eval", run)[1], shell("eval", run / "exports" / name)[1]
+    assert figures(got) == pytest.approx(figures(expected), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_int8_with_the_run_s_own_data(run, shell):
+    code, out, _ = shell("export", run, "--int8", "--pictures", "2")
+    assert code == 0 and out.splitlines()[0] == str(run / "exports/model_int8.onnx")
+    assert (
+        out.splitlines()[1] == "calibrated on 2 pictures of train, measured on val:" and "far abs_rel" in out
+    )
+    entry = json.loads((run / "exports/parity.json").read_text())["model_int8.onnx"]
+    assert entry["accuracy"]["seg"]["miou"].keys() == {"float32", "int8"} and entry["size_ratio"] > 1
+    code, out, _ = shell("eval", run / "exports/model_int8.onnx", "--split", "val")
+    assert figures(out)["far/abs_rel"] == pytest.approx(entry["accuracy"]["far"]["abs_rel"]["int8"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_model_per_task(run, tmp_path):
+    folder = pk.export(run, tmp_path / "out", format="torch", per_task=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["model_far.pt2", "model_seg.pt2", "parity.json"]
+    picture = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    whole = pk.load(run, "cpu").predict(picture)
+    alone = pk.load(folder / "model_far.pt2", "cpu").predict(picture)
+    assert list(alone) == ["far"]
+    np.testing.assert_allclose(alone["far"].metres, whole["far"].metres, atol=1e-4)
+
+
+def test_an_artifact_outside_of_a_run_needs_data_for_int8(run, shell, tmp_path):
+    pk.export(run, tmp_path / "copy", format="artifact")
+    code, _, err = shell("export", tmp_path / "copy", "--int8")
+    assert code == 2 and "belongs to no run folder: say which data with --data TASKS" in err
+    code, _, err = shell(
+        "export", tmp_path / "copy", "--int8", "--data", run.parent / "tiny.yaml", "--pictures", "0"
+    )
+    assert code == 2 and "--pictures must be at least 1" in err
+    assert not (tmp_path / "copy/exports/model_int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "tflite"], "'tflite' is not a format; choose one of artifact, torch, aoti, onnx"),
+        (["--format", "torch", "--int8"], "--int8 goes with --format onnx"),
+        (["--int8", "--precision", "fp16"], "--int8 goes with --format onnx, and is a precision of its own"),
+        (["--precision", "8"], "'8' is not a precision; choose one of 32, bf16, fp16"),
+        (["--precision", "bf16"], "onnxruntime has no bf16 convolutions"),
+        (["--format", "artifact", "--precision", "fp16"], "it has no --precision"),
+        (["--format", "torch", "--out", "model.onnx"], "ends in .pt2"),
+        (["--device", "cuda"], "--device is for aoti"),
+        (["--int8", "--data", "nothing.yaml"], "nothing.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(run, shell, arguments, message):
+    before = sorted((run / "exports").iterdir()) if (run / "exports").exists() else []
+    code, out, err = shell("export", run, *arguments)
+    assert code == 2 and out == "" and message in err
+    assert (sorted((run / "exports").iterdir()) if (run / "exports").exists() else []) == before
+
+
+@pytest.mark.slow
+def test_an_exported_file_is_not_exported_again(run, tmp_path):
+    (tmp_path / "m.onnx").write_text("")
+    with pytest.raises(SpecError, match="is an exported file already; export its run or artifact"):
+        pk.export(tmp_path / "m.onnx")
+    with pytest.raises(ExportError, match="load its artifact"):
+        pk.load(pk.export(run, tmp_path / "m.pt2", format="torch"), "cpu").export(tmp_path / "again.onnx")
+
+
+@pytest.mark.slow
+def test_aoti_predicts_the_same(run, tmp_path, shell):
+    """Takes minutes: everything is compiled."""
+    code, out, _ = shell("export", run, "--format", "aoti", "--out", tmp_path / "compiled.pt2")
+    assert code == 0 and "takes any batch of 32 x 32" in out
+    model = pk.load(tmp_path / "compiled.pt2", threads=1)
+    pictures = list(np.random.default_rng(1).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8))
+    for got, expected in zip(model.stream(pictures, 2), pk.load(run, "cpu").stream(pictures, 2), strict=True):
+        np.testing.assert_allclose(got["far"].metres, expected["far"].metres, atol=1e-4)
+        assert (got["seg"].mask == expected["seg"].mask).mean() > 0.999
+    expected = shell("eval", run)[1]
+    got = shell("eval", tmp_path / "compiled.pt2", "--data", run.parent / "tiny.yaml")[1]
+    assert figures(got) == pytest.approx(figures(expected), abs=2e-3)

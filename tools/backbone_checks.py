@@ -1,0 +1,277 @@
+"""What is checked of a backbone: one function per column of docs/backbones.md, for its tool and for the tests.
+
+    networks(name, size_HW) -> the gated network, and timm's own model with the same weights
+
+A check returns what it found as plain data, or raises `Failed` with the reason. Weights that timm initialises to
+zero, so that a residual branch does nothing, are random here: with them every comparison would hold.
+"""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import torch
+from timm.data import resolve_data_config
+from torch import Tensor, nn
+
+from perceptkit.model import cost
+from perceptkit.model.attention import plain_attention
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
+from perceptkit.model.trunk import to_map
+from perceptkit.model.weights import create_backbone
+from perceptkit.spec.recipe import BackboneSpec
+from perceptkit.spec.tasks_file import ClassificationSpec, EdgesSpec
+from perceptkit.tasks.classification import Classification
+from perceptkit.tasks.edges import Edges
+
+BOUND = 1e-4
+"""Of compiled and exported models: largest difference, of the output's own scale."""
+
+
+class Failed(Exception):
+    """A check that did not hold, and why."""
+
+
+class Skipped(nn.Module):
+    """What is left of a block in timm's own model when it is removed, whatever it is called with."""
+
+    def __init__(self, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.shortcut(x)
+
+
+class Fixed(nn.Module):
+    """The network with its plan: forward(image) -> a tuple with one output per task."""
+
+    def __init__(self, net: Supernet, plan: Plan) -> None:
+        super().__init__()
+        self.net, self.plan = net, plan
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.net(image_BCHW, self.plan).values())
+
+
+def networks(
+    name: str, size_HW: tuple[int, int], args: Mapping[str, Any] | None = None
+) -> tuple[Supernet, nn.Module]:
+    """A dense and a global task on this backbone, and the same backbone untouched, both in eval mode.
+
+    Raises SpecError when the backbone is refused.
+    """
+    tasks = {
+        "edges": Edges("edges", EdgesSpec(type="edges"), []),
+        "room": Classification("room", ClassificationSpec(type="classification", classes=3), ["a", "b", "c"]),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spec = BackboneSpec(name=name, weights="none", args=dict(args or {}))
+        reference = randomised(create_backbone(spec, size_HW)).eval()
+        config = resolve_data_config(model=reference)
+        net = Supernet(copy.deepcopy(reference), tasks, 16, size_HW, config["mean"], config["std"])
+    return net.eval(), reference
+
+
+@torch.no_grad()
+def randomised(model: nn.Module) -> nn.Module:
+    """Random where timm's initial weights are constant: scales, biases, statistics of norms.
+
+    Scales lie well below 1: with larger ones the activations of deep networks grow until rounding decides what
+    comes out (EfficientNet v2: float32 and float64 differed by a tenth).
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.numel() > 1 and parameter.min() < parameter.max():
+            continue
+        if name.endswith("bias") or "pos_embed" in name or "token" in name:
+            parameter.normal_(0, 0.1)
+        else:
+            parameter.uniform_(0.2, 0.6)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def picture(size_HW: tuple[int, int], batch: int = 2) -> Tensor:
+    """Normalised noise."""
+    return torch.randn(batch, 3, *size_HW, generator=torch.Generator().manual_seed(1))
+
+
+def blocks(net: Supernet, reference: nn.Module, image: Tensor) -> dict[str, Any]:
+    """Gateable blocks, their share of the MACs, strides and channels of the features."""
+    return cost.backbone_facts(net, net.size_HW)
+
+
+@torch.no_grad()
+def equal(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """With all blocks kept, the features are timm's own, bit by bit; so are the intermediate ones that timm gives."""
+    features, last = trunk_output(net, image, [True] * len(net.blocks))
+    if not torch.isfinite(last).all():
+        raise Failed("the features are not finite")
+    if not torch.equal(last, timm_features(net, reference, image)):
+        raise Failed("differs from forward_features")
+    intermediates = timm_intermediates(reference, image)
+    found = sum(any(torch.equal(tap, other) for other in intermediates) for tap in [*features, last])
+    return f"features, {found} of {len(features) + 1} maps among forward_intermediates"
+
+
+@torch.no_grad()
+def skip(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """Each block skipped is timm's own model without the block, bit by bit."""
+    everything = trunk_output(net, image, [True] * len(net.blocks))[1]
+    steps = [step for step in net.steps if step.block is not None]
+    for step in steps:
+        parent, _, child = step.name.rpartition(".")
+        block = reference.get_submodule(step.name)
+        shortcut = reference.get_submodule(step.projection) if step.projection else nn.Identity()
+        setattr(reference.get_submodule(parent), child, Skipped(shortcut))
+        expected = timm_features(net, reference, image)
+        setattr(reference.get_submodule(parent), child, block)
+        got = trunk_output(net, image, [other.block != step.block for other in steps])[1]
+        if not torch.equal(got, expected):
+            raise Failed(f"{step.name} skipped differs from the model without it")
+        if torch.equal(got, everything):
+            raise Failed(f"{step.name} makes no difference")
+    return f"{len(steps)} of {len(steps)} blocks"
+
+
+@torch.no_grad()
+def copies(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """State-dict keys are timm's; deepcopy, pickle and a saved state dict give the same network."""
+    if extra := set(net.backbone.state_dict()) - set(reference.state_dict()):
+        raise Failed(f"keys that timm does not have: {', '.join(sorted(extra)[:3])}")
+    plan = mixed_plan(net)
+    expected = net(image, plan)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    buffer.seek(0)
+    twin = copy.deepcopy(net)
+    for parameter in twin.parameters():
+        parameter.zero_()
+    if all(torch.equal(twin(image, plan)[task], expected[task]) for task in net.tasks):
+        raise Failed("a deep copy with other weights computes the same")
+    twin.load_state_dict(torch.load(buffer, weights_only=True))
+    for how, other in {"saved": twin, "pickled": pickle.loads(pickle.dumps(net)), "original": net}.items():
+        if not all(torch.equal(other(image, plan)[task], expected[task]) for task in net.tasks):
+            raise Failed(f"{how}: computes something else")
+    return "keys, deepcopy, pickle, torch.save"
+
+
+def compiled(net: Supernet, reference: nn.Module, image: Tensor, backend: str = "inductor") -> str:
+    """torch.compile of the whole graph, tasks of different plans."""
+    torch._dynamo.reset()
+    fixed = Fixed(net, mixed_plan(net))
+    with torch.no_grad():
+        fast = torch.compile(fixed, fullgraph=True, backend=backend)
+        return f"{backend}, {close(fast(image), fixed(image))}"
+
+
+def exported(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """torch.export with a dynamic batch, run at two others."""
+    fixed, program = _exported(net)
+    with torch.no_grad():
+        runs = [close(program.module()(x), fixed(x)) for x in (image, image[:1], torch.cat([image, image]))]
+    return max(runs)
+
+
+def onnx(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """The exported program as ONNX, attention written out, run by onnxruntime at two batch sizes."""
+    import onnxruntime
+
+    fixed = Fixed(net, mixed_plan(net))
+    _, program = _exported(plain_attention(copy.deepcopy(net)))
+    made = torch.onnx.export(program, (image,), input_names=["image"], dynamo=True, verbose=False)
+    assert made is not None
+    with TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "model.onnx"
+        made.save(str(path))
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+        def run(x: Tensor) -> list[Tensor]:
+            return [torch.from_numpy(y) for y in session.run(None, {"image": x.numpy()})]
+
+        return max(close(run(x), fixed(x)) for x in (image, torch.cat([image, image])))
+
+
+CHECKS: dict[str, Callable[..., Any]] = {
+    "blocks": blocks,
+    "equal": equal,
+    "skip": skip,
+    "copies": copies,
+    "export": exported,
+    "onnx": onnx,
+    "compile": compiled,
+}
+
+
+def _exported(net: Supernet) -> tuple[Fixed, torch.export.ExportedProgram]:
+    image = picture(net.size_HW)
+    fixed = Fixed(net, mixed_plan(net))
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with torch.no_grad():
+        return fixed, torch.export.export(fixed, (image,), dynamic_shapes=({0: batch},))
+
+
+def trunk_output(net: Supernet, image: Tensor, keep: Sequence[bool]) -> tuple[list[Tensor], Tensor]:
+    """(features for the neck, last map) of the supernet's own forward, where all tasks keep the same blocks."""
+    caught: list[Any] = []
+
+    def instead(features: Any, last: Tensor, tasks: Sequence[str], size_HW: Any) -> dict[str, Tensor]:
+        caught.append((features, last))
+        return dict.fromkeys(tasks, last)
+
+    with mock.patch.object(net, "run_heads", instead):
+        net(image, dict.fromkeys(net.tasks, keep))
+    return caught[0]
+
+
+def timm_features(net: Supernet, reference: Any, image: Tensor) -> Tensor:
+    """timm's own `forward_features`, up to the classifier's convolution where the supernet has cut it."""
+    caught: list[Tensor] = []
+    if hasattr(reference, "conv_head") and not hasattr(net.backbone.conv_head, "weight"):
+        hook = reference.get_submodule(net.steps[-1].name).register_forward_hook(
+            lambda module, args, output: caught.append(output)
+        )
+        reference.forward_features(image)
+        hook.remove()
+    else:
+        caught.append(reference.forward_features(image))
+    return to_map(reference, caught[0], (image.shape[2], image.shape[3]))
+
+
+def timm_intermediates(reference: Any, image: Tensor) -> list[Tensor]:
+    """All maps that timm's own `forward_intermediates` gives, before and after the last norm."""
+    found: list[Tensor] = []
+    for norm in (False, True):
+        try:
+            found += reference.forward_intermediates(
+                image, norm=norm, output_fmt="NCHW", intermediates_only=True
+            )
+        except (AssertionError, AttributeError, TypeError):  # hiera has no norm to apply; some have neither
+            continue
+    return found
+
+
+def mixed_plan(net: Supernet) -> Plan:
+    """The first task skips every third block, the second every fourth."""
+    keep = [[i % every != every - 1 for i in range(len(net.blocks))] for every in (3, 4)]
+    return Plan.from_keep(list(net.tasks), [block.name for block in net.blocks], keep)
+
+
+def close(got: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
+    """The largest difference of the outputs' own scale, as text; Failed above the bound."""
+    parts = zip(got, expected, strict=True)
+    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in parts)
+    if not worst <= BOUND:
+        raise Failed(f"largest difference {worst:.1e}, bound {BOUND:.0e}")
+    return f"{worst:.1e}"
