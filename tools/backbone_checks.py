@@ -23,7 +23,7 @@ from perceptkit.model import cost
 from perceptkit.model.attention import plain_attention
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
-from perceptkit.model.trunk import to_map
+from perceptkit.model.trunk import run_part, shared_inputs, to_map
 from perceptkit.model.weights import create_backbone
 from perceptkit.spec.recipe import BackboneSpec
 from perceptkit.spec.tasks_file import ClassificationSpec, EdgesSpec
@@ -114,15 +114,24 @@ def blocks(net: Supernet, reference: nn.Module, image: Tensor) -> dict[str, Any]
 
 @torch.no_grad()
 def equal(net: Supernet, reference: nn.Module, image: Tensor) -> str:
-    """With all blocks kept, the features are timm's own, bit by bit; so are the intermediate ones that timm gives."""
+    """With all blocks kept, features and every map of timm's `forward_intermediates` are found again, bit by bit.
+
+    timm may tap another block of the same stride than the neck does, so its maps are looked for among all steps.
+    """
     features, last = trunk_output(net, image, [True] * len(net.blocks))
     if not torch.isfinite(last).all():
         raise Failed("the features are not finite")
     if not torch.equal(last, timm_features(net, reference, image)):
         raise Failed("differs from forward_features")
+    maps = step_outputs(net, image)
+    for tap, feature in zip(net.taps, features, strict=True):
+        if not torch.equal(feature, maps[tap]):
+            raise Failed(f"what the neck reads of {net.steps[tap].name} was changed after it was taken")
     intermediates = timm_intermediates(reference, image)
-    found = sum(any(torch.equal(tap, other) for other in intermediates) for tap in [*features, last])
-    return f"features, {found} of {len(features) + 1} maps among forward_intermediates"
+    found = sum(any(torch.equal(other, ours) for ours in maps) for other in intermediates)
+    if found < len(intermediates):
+        raise Failed(f"{found} of {len(intermediates)} maps of forward_intermediates are outputs of steps")
+    return f"features, {found} of {len(intermediates)} maps of forward_intermediates"
 
 
 @torch.no_grad()
@@ -173,15 +182,15 @@ def compiled(net: Supernet, reference: nn.Module, image: Tensor, backend: str = 
     fixed = Fixed(net, mixed_plan(net))
     with torch.no_grad():
         fast = torch.compile(fixed, fullgraph=True, backend=backend)
-        return f"{backend}, {close(fast(image), fixed(image))}"
+        return f"{backend}, {within_bound([difference(fast(image), fixed(image))])}"
 
 
 def exported(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     """torch.export with a dynamic batch, run at two others."""
     fixed, program = _exported(net)
     with torch.no_grad():
-        runs = [close(program.module()(x), fixed(x)) for x in (image, image[:1], torch.cat([image, image]))]
-    return max(runs)
+        batches = (image, image[:1], torch.cat([image, image]))
+        return within_bound([difference(program.module()(x), fixed(x)) for x in batches])
 
 
 def onnx(net: Supernet, reference: nn.Module, image: Tensor) -> str:
@@ -200,7 +209,7 @@ def onnx(net: Supernet, reference: nn.Module, image: Tensor) -> str:
         def run(x: Tensor) -> list[Tensor]:
             return [torch.from_numpy(y) for y in session.run(None, {"image": x.numpy()})]
 
-        return max(close(run(x), fixed(x)) for x in (image, torch.cat([image, image])))
+        return within_bound([difference(run(x), fixed(x)) for x in (image, torch.cat([image, image]))])
 
 
 CHECKS: dict[str, Callable[..., Any]] = {
@@ -249,17 +258,19 @@ def timm_features(net: Supernet, reference: Any, image: Tensor) -> Tensor:
     return to_map(reference, caught[0], (image.shape[2], image.shape[3]))
 
 
+def step_outputs(net: Supernet, image: Tensor) -> list[Tensor]:
+    """What each step gives, as maps; copies, because the next activation may work in place."""
+    size_HW = (image.shape[2], image.shape[3])
+    shared, x, maps = shared_inputs(net.backbone, size_HW), image, []
+    for step in net.steps:
+        x = run_part(net.backbone, step.name, x, shared)
+        maps.append(to_map(net.backbone, x, size_HW).clone())
+    return maps
+
+
 def timm_intermediates(reference: Any, image: Tensor) -> list[Tensor]:
-    """All maps that timm's own `forward_intermediates` gives, before and after the last norm."""
-    found: list[Tensor] = []
-    for norm in (False, True):
-        try:
-            found += reference.forward_intermediates(
-                image, norm=norm, output_fmt="NCHW", intermediates_only=True
-            )
-        except (AssertionError, AttributeError, TypeError):  # hiera has no norm to apply; some have neither
-            continue
-    return found
+    """All maps that timm's own `forward_intermediates` gives."""
+    return reference.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)
 
 
 def mixed_plan(net: Supernet) -> Plan:
@@ -268,10 +279,15 @@ def mixed_plan(net: Supernet) -> Plan:
     return Plan.from_keep(list(net.tasks), [block.name for block in net.blocks], keep)
 
 
-def close(got: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
-    """The largest difference of the outputs' own scale, as text; Failed above the bound."""
-    parts = zip(got, expected, strict=True)
-    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in parts)
-    if not worst <= BOUND:
-        raise Failed(f"largest difference {worst:.1e}, bound {BOUND:.0e}")
-    return f"{worst:.1e}"
+def difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference over all outputs, each of its own scale; nan where any is not finite."""
+    parts = [(a - b).abs().max() / b.abs().max() for a, b in zip(got, expected, strict=True)]
+    return torch.stack(parts).max().item()  # Python's max would lose a nan
+
+
+def within_bound(differences: Sequence[float]) -> str:
+    """The largest of them as text; Failed above the bound and where one is not a number."""
+    for value in differences:
+        if not value <= BOUND:
+            raise Failed(f"largest difference {value:.1e}, bound {BOUND:.0e}")
+    return f"{max(differences):.1e}"

@@ -1,0 +1,73 @@
+"""A check that cannot fail proves nothing: each is given something that is wrong."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
+
+import backbone_checks as checks
+
+SIZE = (32, 32)
+
+
+@pytest.fixture
+def made():
+    return *checks.networks("test_resnet", SIZE), checks.picture(SIZE)
+
+
+def test_difference_by_hand():
+    assert checks.difference([torch.tensor([1.0, 4.5])], [torch.tensor([1.0, 4.0])]) == 0.125
+    good, bad = torch.ones(2), torch.tensor([1.0, math.nan])
+    assert math.isnan(checks.difference([good, bad], [good, good]))
+    assert math.isnan(checks.difference([bad, good], [good, good]))
+
+
+def test_the_largest_difference_is_a_number_not_a_text():
+    assert checks.within_bound([9.9e-7, 1.1e-6]) == "1.1e-06"
+    for wrong in ([0.0, 2e-4], [0.0, math.nan], [math.nan, 0.0]):
+        with pytest.raises(checks.Failed, match="bound 1e-04"):
+            checks.within_bound(wrong)
+
+
+def test_other_weights_are_not_equal(made):
+    net, reference, image = made
+    with torch.no_grad():
+        reference.layer2[0].conv1.weight.mul_(1.01)
+    with pytest.raises(checks.Failed, match="differs from forward_features"):
+        checks.equal(net, reference, image)
+
+
+def test_maps_that_no_step_gives(made, monkeypatch):
+    net, reference, image = made
+    monkeypatch.setattr(checks, "timm_intermediates", lambda *_: [torch.zeros(1), torch.ones(1)])
+    with pytest.raises(checks.Failed, match="0 of 2 maps"):
+        checks.equal(net, reference, image)
+
+
+def test_a_block_that_is_not_what_was_removed(made):
+    net, reference, image = made
+    with torch.no_grad():
+        net.backbone.layer3[0].downsample[1].bias.add_(1)
+    with pytest.raises(checks.Failed, match="skipped differs"):
+        checks.skip(net, reference, image)
+
+
+def test_a_block_that_makes_no_difference(made):
+    net, reference, image = made
+    identity = next(step.name for step in net.steps if step.kind == "identity")
+    for model in (net.backbone, reference):
+        for parameter in model.get_submodule(identity).parameters():
+            parameter.data.zero_()
+    with pytest.raises(checks.Failed, match=f"{identity} makes no difference"):
+        checks.skip(net, reference, image)
+
+
+def test_keys_that_timm_does_not_have(made):
+    net, reference, image = made
+    net.backbone.register_buffer("own", torch.zeros(1))
+    with pytest.raises(checks.Failed, match="keys that timm does not have: own"):
+        checks.copies(net, reference, image)
