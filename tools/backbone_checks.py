@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from perceptkit.model import cost
 from perceptkit.model.attention import plain_attention
+from perceptkit.model.neck import FINEST
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
 from perceptkit.model.trunk import run_part, shared_inputs, to_map
@@ -114,9 +115,10 @@ def blocks(net: Supernet, reference: nn.Module, image: Tensor) -> dict[str, Any]
 
 @torch.no_grad()
 def equal(net: Supernet, reference: nn.Module, image: Tensor) -> str:
-    """With all blocks kept, features and every map of timm's `forward_intermediates` are found again, bit by bit.
+    """With all blocks kept, features and the maps of timm's `forward_intermediates` are found again, bit by bit.
 
-    timm may tap another block of the same stride than the neck does, so its maps are looked for among all steps.
+    timm may tap another block of the same stride than the neck does, so its maps are looked for among all steps. Maps
+    finer than the neck reads may lie inside a stem, which is one step.
     """
     features, last = trunk_output(net, image, [True] * len(net.blocks))
     if not torch.isfinite(last).all():
@@ -127,7 +129,8 @@ def equal(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     for tap, feature in zip(net.taps, features, strict=True):
         if not torch.equal(feature, maps[tap]):
             raise Failed(f"what the neck reads of {net.steps[tap].name} was changed after it was taken")
-    intermediates = timm_intermediates(reference, image)
+    coarse = -(-image.shape[2] // FINEST)
+    intermediates = [other for other in timm_intermediates(reference, image) if other.shape[2] <= coarse]
     found = sum(any(torch.equal(other, ours) for ours in maps) for other in intermediates)
     if found < len(intermediates):
         raise Failed(f"{found} of {len(intermediates)} maps of forward_intermediates are outputs of steps")

@@ -226,8 +226,8 @@ reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts fo
 * **identity, shortcut**: blocks that can be skipped to their input, and stage transitions that can be skipped to
   their projection. **share**: of the backbone's MACs at the model's own input size, what skipping all of them saves.
 * **equal**: with all blocks kept the features are those of timm's `forward_features`, bit by bit, in eval mode.
-  **maps**: how many of the maps that timm's `forward_intermediates` gives are, bit by bit, outputs of the steps; fewer
-  than all is a failure.
+  **maps**: how many of the maps of stride 4 and more that timm's `forward_intermediates` gives are, bit by bit, outputs
+  of the steps; fewer than all is a failure.
 * **skip**: each block skipped on its own gives, bit by bit, what timm's own model without that block gives.
 * **copies**: state-dict keys are timm's; a deep copy, a pickle and a saved state dict compute the same bits.
 * **export, onnx, compile**: two tasks, one dense and one global, of different plans, through `torch.export` with a

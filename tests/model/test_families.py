@@ -92,6 +92,7 @@ class TestFamily:
     def test_skip_equals_timm_without_the_block(self, name):
         assert checks.skip(*made(name))
 
+    @pytest.mark.slow
     def test_keys_and_copies(self, name):
         assert checks.copies(*made(name))
 

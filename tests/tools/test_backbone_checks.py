@@ -43,7 +43,9 @@ def test_other_weights_are_not_equal(made):
 
 def test_maps_that_no_step_gives(made, monkeypatch):
     net, reference, image = made
-    monkeypatch.setattr(checks, "timm_intermediates", lambda *_: [torch.zeros(1), torch.ones(1)])
+    monkeypatch.setattr(
+        checks, "timm_intermediates", lambda *_: [torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 4, 4)]
+    )
     with pytest.raises(checks.Failed, match="0 of 2 maps"):
         checks.equal(net, reference, image)
 

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
 
 import backbones
@@ -57,12 +59,14 @@ def test_runs_are_merged(tmp_path, monkeypatch):
     assert "`resnet18`" in (tmp_path / "backbones.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_in_a_process_of_its_own():
     found = dict(backbones.check("test_resnet", ["blocks", "equal"], "eager", 300))
     assert found["blocks"]["ok"] and found["blocks"]["found"]["shortcut"] == 3
     assert found["equal"]["ok"] and found["equal"]["size"] == [64, 64]
 
 
+@pytest.mark.slow
 def test_what_ends_or_does_not_come_back_costs_its_cell():
     found = dict(backbones.check("no_such_model", ["blocks"], "eager", 300))
     assert found["blocks"]["ok"] is False
