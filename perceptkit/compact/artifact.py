@@ -27,13 +27,14 @@ from torch import nn
 from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
 from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, RouterSpec
 from perceptkit.spec.tasks_file import TaskSpec
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import TASKS
 from perceptkit.versions import installed
 
 FORMAT = 1
+SIGNS = {"keep": "#", "skip": ".", "route": "?"}
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 
 
@@ -54,6 +55,8 @@ class Manifest:
     metrics: Mapping[str, Any]
     optimize: Optimize = DEFAULT
     """How the network is arranged (compact/optimize.py); artifacts that do not say so are of `none`."""
+    router: RouterSpec | None = None
+    """Of a plan with routed blocks: the net that decides on them."""
 
     def only(self, tasks: Sequence[str]) -> "Manifest":
         """Of the model of some of the tasks. `cost` stays that of the whole."""
@@ -80,6 +83,7 @@ class Manifest:
             "plan": json.loads(self.plan.to_json()),
             "method": self.method,
             "optimize": self.optimize,
+            "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
             "cost": dict(self.cost),
             "metrics": dict(self.metrics),
@@ -93,6 +97,10 @@ class Manifest:
         tasks, plan = tasks_from(loaded["tasks"]), Plan.from_json(json.dumps(loaded["plan"]))
         if set(plan.tasks) != set(tasks):
             raise ValueError(f"its plan is for {', '.join(plan.tasks)}; its tasks are {', '.join(tasks)}")
+        told = loaded.get("router")
+        router = RouterSpec.model_validate(told) if told is not None else None
+        if (router is not None) != bool(plan.routed()):
+            raise ValueError("it has routed blocks without a router, or a router without routed blocks")
         size, mean, std = (loaded["input"][key] for key in ("size", "mean", "std"))
         if not (len(size) == 2 and all(isinstance(pixels, int) and pixels > 0 for pixels in size)):
             raise ValueError(f"its input.size is {size}; expected [height, width]")
@@ -114,6 +122,7 @@ class Manifest:
             cost=loaded["cost"],
             metrics=loaded["metrics"],
             optimize=check_optimize(loaded.get("optimize", "none")),
+            router=router,
         )
 
 
@@ -246,9 +255,11 @@ def model_card(manifest: Manifest) -> str:
     for task, values in manifest.metrics.items():
         lines += [f"| {task} | {values['type']} | {m} | {_figure(v)} |" for m, v in values["metrics"].items()]
     blocks = manifest.plan.blocks
-    lines += ["", "Blocks kept (#) and skipped (.):", "", "```"]
+    legend = "kept (#), skipped (.)" + (" and decided on by picture (?)" if manifest.router else "")
+    lines += ["", f"Blocks {legend}:", "", "```"]
     for task in manifest.plan.tasks:
-        lines.append(f"{task:>12} " + "".join("#" if keep else "." for keep in manifest.plan.row(task)))
+        choices = manifest.plan.table[manifest.plan.tasks.index(task)]
+        lines.append(f"{task:>12} " + "".join(SIGNS[choice] for choice in choices))
     lines += ["```", "", f"Blocks, next to the image first: {', '.join(blocks)}.", ""]
     lines += ["```python", "import perceptkit as pk", 'model = pk.load("path/to/this/folder")']
     lines += ['result = model.predict("picture.jpg")', "```", ""]

@@ -4,22 +4,25 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perceptkit.baselines.sharing.single import build_single
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.fold import fold_batchnorm
-from perceptkit.compact.network import compact, parts
+from perceptkit.compact.network import CompactNet, compact, parts
 from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
+from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
+from perceptkit.model.router import Router, build_router
 
 
 def compact_and_fold(
@@ -59,7 +62,20 @@ def supernet_of(manifest: Manifest, method: str) -> Any:
 def empty_network(manifest: Manifest) -> nn.Module:
     """The compact model a manifest describes, with random weights: what its weight file is loaded into."""
     network = supernet_of(manifest, manifest.method)
-    return compact_and_fold(network, manifest.plan, manifest.size_HW, manifest.optimize)
+    small = compact_and_fold(network, manifest.plan, manifest.size_HW, manifest.optimize)
+    if manifest.router is None:
+        return small
+    with torch.random.fork_rng(devices=[]):
+        router = build_router(manifest.router, len(manifest.plan.routed()), manifest.size_HW, load=False)
+    return with_router(router, small, manifest)
+
+
+def with_router(router: Router, small: nn.Module, manifest: Manifest) -> RoutedNet:
+    """A compact model and a copy of its router, norms folded."""
+    assert isinstance(small, CompactNet)
+    router = copy.deepcopy(router).cpu().to(memory_format=torch.contiguous_format).eval()
+    fold_batchnorm(router, probe_images(manifest.size_HW)[1])
+    return RoutedNet(router, small, manifest.plan)
 
 
 @torch.no_grad()
@@ -86,13 +102,16 @@ def rearrange(network: nn.Module, manifest: Manifest, optimize: Optimize) -> tup
     return made.eval(), wanted
 
 
-def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, Any]:
+def write_artifact(
+    folder: Path, network: Any, manifest: Manifest, router: Router | None = None
+) -> dict[str, Any]:
     """Compacts, verifies against `network`, writes, reads back and verifies again.
 
     Args:
         folder: the artifact's.
         network: trained Supernet or SingleTaskNets.
         manifest: of the model; its plan decides what is kept.
+        router: of a plan with routed blocks.
 
     Returns:
         What `parity.json` holds: the largest difference per head.
@@ -105,9 +124,51 @@ def write_artifact(folder: Path, network: Any, manifest: Manifest) -> dict[str, 
     small = compact_and_fold(reference, manifest.plan, manifest.size_HW, manifest.optimize)
     compared = parity(lambda image: reference(image, manifest.plan), small, images)
     refuse_mismatch(compared, "the compact model")
+    if router is not None:
+        small = with_router(router, small, manifest)
+        compared = routed_parity(reference, small, router.cpu().eval(), images[1], compared)
+        refuse_mismatch(compared, "the compact model with its router")
     report = {"reference": "gated supernet", "bound": BOUND, "heads": compared}
     write_verified(folder, small, manifest, report)
     return report
+
+
+@torch.no_grad()
+def routed_parity(
+    reference: Any,
+    routed: RoutedNet,
+    router: Router,
+    image_BCHW: Tensor,
+    before: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """The largest differences, of `before` and under the decisions of 16 tables, none and all of the blocks included.
+
+    The router's logits are compared too, as a head named `router`.
+    """
+    found = {name: dict(row) for name, row in before.items()}
+    for keep_BR in keep_tables(len(image_BCHW), len(routed.plan.routed())):
+        compared = parity(
+            partial(reference, keep=routed.plan, keep_BR=keep_BR),
+            partial(routed.masked, keep_BR=keep_BR),
+            [image_BCHW],
+        )
+        for name, row in compared.items():
+            found[name] = {key: max(value, found[name][key]) for key, value in row.items()}
+    logits = parity(
+        lambda image: {"router": router(image)}, lambda image: {"router": routed.router(image)}, [image_BCHW]
+    )
+    return found | logits
+
+
+def keep_tables(batch: int, num_routed: int, count: int = 16) -> list[Tensor]:
+    """Decisions (B, R) that a routed model is tried with: all blocks, none, and random ones."""
+    generator = torch.Generator().manual_seed(0)
+    tables = [
+        torch.ones(batch, num_routed, dtype=torch.bool),
+        torch.zeros(batch, num_routed, dtype=torch.bool),
+    ]
+    tables += [torch.rand(batch, num_routed, generator=generator) < 0.5 for _ in range(count - 2)]
+    return tables
 
 
 def write_verified(folder: Path, small: nn.Module, manifest: Manifest, report: Mapping[str, Any]) -> None:

@@ -35,6 +35,14 @@ class Node:
     """Name in the backbone; empty for a ViT's opening."""
     parent: int
     """Index into the values: 0 is the image, i + 1 the output of node i."""
+    route: int | None = None
+    """Column of the keep table that says for which pictures it runs; None: for all."""
+    otherwise: str = ""
+    """Of a routed node: the module that runs for the other pictures; empty: none, they pass unchanged."""
+
+
+Visit = Callable[[Node, Tensor, Any, bool], Tensor]
+"""visit(node, x, shared inputs, whether nothing reads x afterwards) -> the node's output."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,10 @@ class Leaf:
 def compile_plan(steps: Sequence[Step], taps: Sequence[int], plan: Plan) -> tuple[list[Node], list[Leaf]]:
     """The nodes in the order of execution, and the leaves."""
     nodes: list[Node] = []
+    column = {block: r for r, block in enumerate(plan.routed())}
 
-    def call(module: str, parent: int) -> int:
-        nodes.append(Node(module, parent))
+    def call(module: str, parent: int, route: int | None = None, otherwise: str = "") -> int:
+        nodes.append(Node(module, parent, route, otherwise))
         return len(nodes)
 
     branches: list[tuple[int, tuple[str, ...], tuple[int, ...]]] = [(0, plan.tasks, ())]
@@ -64,7 +73,9 @@ def compile_plan(steps: Sequence[Step], taps: Sequence[int], plan: Plan) -> tupl
             else:
                 kept = tuple(t for t in tasks if plan.row(t)[step.block])
                 skipped = tuple(t for t in tasks if not plan.row(t)[step.block])
-                parts = [(call(step.name, value), kept)] if kept else []
+                route = column.get(step.block)
+                otherwise = step.projection or "" if route is not None else ""
+                parts = [(call(step.name, value, route, otherwise), kept)] if kept else []
                 if skipped:
                     parts.append((call(step.projection, value) if step.projection else value, skipped))
             grown += [(at, who, (*features, at) if i in taps else features) for at, who in parts]
@@ -106,7 +117,14 @@ class CompactNet(nn.Module):
         self.eval()
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
-        """All tasks on a batch of normalised images."""
+        """All tasks on a batch of normalised images; routed blocks run for all of them."""
+        return self.walk(image_BCHW, self._run)
+
+    def _run(self, node: Node, x: Tensor, shared: Any, last: bool) -> Tensor:
+        return run_part(self.net.backbone, node.module, x, shared)
+
+    def walk(self, image_BCHW: Tensor, visit: Visit) -> dict[str, Tensor]:
+        """All tasks on a batch of normalised images, by whatever runs a node."""
         backbone = self.net.backbone
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
         shared = shared_inputs(backbone, size_HW)
@@ -114,11 +132,12 @@ class CompactNet(nn.Module):
         outputs: dict[str, Tensor] = {}
         for i, node in enumerate(self.nodes):
             x = _there(values[node.parent])
-            values.append(run_part(backbone, node.module, x, shared))
+            done = self.last_use.get(i, ())
+            values.append(visit(node, x, shared, node.parent in done))
             for leaf in self.answered_after.get(i, ()):
                 outputs |= self._answer(leaf, values, size_HW)
-            for done in self.last_use.get(i, ()):
-                values[done] = None  # peak memory is that of the live branches only
+            for value in done:
+                values[value] = None  # peak memory is that of the live branches only
         return {task: outputs[task] for task in self.net.tasks}
 
     def _answer(
@@ -152,6 +171,28 @@ class CompactNet(nn.Module):
         small._drop_other_tasks(tasks)
         small.rewire(self.nodes)
         return small
+
+    def resolved(self, keep_R: Sequence[bool]) -> "CompactNet":
+        """The network without choice: routed nodes run, or are gone, as `keep_R` says by column."""
+        fixed = copy.deepcopy(self)
+        nodes: list[Node] = []
+        values = [0]  # by old value, the new one
+        for node in self.nodes:
+            parent = values[node.parent]
+            if node.route is None or keep_R[node.route]:
+                nodes.append(Node(node.module, parent))
+            elif node.otherwise:
+                nodes.append(Node(node.otherwise, parent))
+            else:
+                values.append(parent)
+                continue
+            values.append(len(nodes))
+        fixed.leaves = [
+            replace(leaf, last=values[leaf.last], features=tuple(values[at] for at in leaf.features))
+            for leaf in self.leaves
+        ]
+        fixed.rewire(nodes)
+        return fixed
 
     def add_merged(self, projection: nn.Module) -> str:
         """Takes in a projection that stands for two; gives the name that nodes call it by."""
@@ -249,7 +290,7 @@ def in_order(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> tuple[list[Node],
         children = [i + 1 for i, node in enumerate(nodes) if node.parent == value and i + 1 in needed]
         waiting += reversed(children)
     number = {old: new for new, old in enumerate(order)}
-    kept = [Node(nodes[i - 1].module, number[nodes[i - 1].parent]) for i in order[1:]]
+    kept = [replace(nodes[i - 1], parent=number[nodes[i - 1].parent]) for i in order[1:]]
     return kept, [
         Leaf(leaf.tasks, number[leaf.last], tuple(number[at] for at in leaf.features)) for leaf in leaves
     ]

@@ -111,6 +111,23 @@ def breakdown(
     return {"backbone": backbone, "necks": necks * steps.neck, "heads": heads}
 
 
+def routed_macs(
+    supernet: Supernet, plan: Plan, steps: StepMacs, tasks: Sequence[str] | None = None
+) -> tuple[int, tuple[int, ...]]:
+    """MACs of a plan with routed blocks: of a picture that skips all of them, and what each of them adds.
+
+    A picture's own MACs are the first plus the second of the blocks it keeps; the router comes on top. A block that
+    several branches of the trie run adds its MACs several times.
+    """
+    column = {block: r for r, block in enumerate(plan.routed())}
+    added = [0] * len(column)
+    for node in trie(plan, tasks):
+        if node.kept and node.block in column:
+            added[column[node.block]] += steps.block[node.block] - steps.projection[node.block]
+    total, _ = macs(supernet, plan, steps, tasks)
+    return total - sum(added), tuple(added)
+
+
 def params(supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -> int:
     """Parameters that all tasks, or some of them, need together: the union of what they keep."""
     chosen = list(tasks) if tasks is not None else list(plan.tasks)

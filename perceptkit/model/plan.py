@@ -7,8 +7,8 @@ Shapes: K tasks, L blocks (index 0 next to the image).
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from perceptkit.errors import PlanError
@@ -22,7 +22,11 @@ CHOICES: tuple[Choice, ...] = ("skip", "keep", "route")
 class Plan:
     """A task x block table of choices.
 
-    Raises PlanError when the table's shape or entries do not fit `tasks` and `blocks`.
+    A block that is routed is routed for every task that does not skip it: the router decides by picture and block,
+    and what tasks share stays shared.
+
+    Raises PlanError when the table's shape or entries do not fit `tasks` and `blocks`, or a block is routed for one
+    task and kept for another.
     """
 
     tasks: tuple[str, ...]
@@ -38,6 +42,9 @@ class Plan:
             for choice in row:
                 if choice not in CHOICES:
                     raise PlanError(f"task {task!r}: {choice!r} is not one of {', '.join(CHOICES)}")
+        for b, block in enumerate(self.blocks):
+            if {"keep", "route"} <= {row[b] for row in self.table}:
+                raise PlanError(f"block {block} is routed for one task and kept for another")
 
     @classmethod
     def all_keep(cls, tasks: Sequence[str], blocks: Sequence[str]) -> "Plan":
@@ -55,6 +62,31 @@ class Plan:
     def row(self, task: str) -> tuple[bool, ...]:
         """For each block, whether `task` executes it (or may, where it is routed)."""
         return tuple(choice != "skip" for choice in self.table[self.tasks.index(task)])
+
+    def routed(self) -> tuple[int, ...]:
+        """Indices of the blocks that a router decides on by picture: the columns of its keep table, in this order."""
+        return tuple(b for b in range(len(self.blocks)) if any(row[b] == "route" for row in self.table))
+
+    def with_routed(self, blocks: Collection[int]) -> "Plan":
+        """The same plan with exactly these blocks routed, where a task does not skip them."""
+
+        def choice(b: int, before: Choice) -> Choice:
+            return "skip" if before == "skip" else "route" if b in blocks else "keep"
+
+        return replace(
+            self, table=tuple(tuple(choice(b, c) for b, c in enumerate(row)) for row in self.table)
+        )
+
+    def resolved(self, keep_R: Sequence[bool]) -> "Plan":
+        """The plan of the pictures for which the router decides so: one entry per routed block, none is routed then."""
+        column = dict(zip(self.routed(), keep_R, strict=True))
+
+        def choice(b: int, before: Choice) -> Choice:
+            return before if before != "route" else "keep" if column[b] else "skip"
+
+        return replace(
+            self, table=tuple(tuple(choice(b, c) for b, c in enumerate(row)) for row in self.table)
+        )
 
     def kept_by_any(self) -> tuple[bool, ...]:
         """For each block, whether any task executes it: the blocks whose parameters are needed."""

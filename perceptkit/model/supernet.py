@@ -2,7 +2,8 @@
 
     forward(image_BCHW, keep) -> {task: output}
 
-`keep` says for every task and block: True (run), False (skip) or a tensor in [0, 1] (mix). Tasks share
+`keep` says for every task and block: True (run), False (skip), a bool tensor (B,) (run for these pictures only) or
+a tensor in [0, 1] (mix). Tasks share
 activations exactly as long as their hard choices agree; from the first difference on each goes its own way
 through the same weights. Neck and heads are shared (neck) and per task (heads).
 
@@ -15,6 +16,7 @@ Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
 from perceptkit.model.families import covered_size
-from perceptkit.model.gates import Keep, mix
+from perceptkit.model.gates import Keep, gather, mix
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
 from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to_map
@@ -104,7 +106,9 @@ class Supernet(nn.Module):
             {head_key(name): task.head(channels if task.dense else last) for name, task in self.tasks.items()}
         )
 
-    def rows(self, keep: Plan | KeepRows, tasks: Sequence[str] | None = None) -> dict[str, Sequence[Keep]]:
+    def rows(
+        self, keep: Plan | KeepRows, tasks: Sequence[str] | None = None, keep_BR: Tensor | None = None
+    ) -> dict[str, Sequence[Keep]]:
         """`keep` by task.
 
         Raises:
@@ -120,7 +124,8 @@ class Supernet(nn.Module):
                 raise PlanError(
                     f"the plan's {len(keep.blocks)} blocks are not the {len(self.blocks)} of this net"
                 )
-            return {task: keep.row(task) for task in names}
+            rows: dict[str, Sequence[Keep]] = {task: keep.row(task) for task in names}
+            return rows if keep_BR is None else _routed_rows(rows, keep.routed(), keep_BR)
         rows = {task: keep[task] for task in names}
         for task, row in rows.items():
             if len(row) != len(self.blocks):
@@ -130,10 +135,18 @@ class Supernet(nn.Module):
         return rows
 
     def forward(
-        self, image_BCHW: Tensor, keep: Plan | KeepRows, tasks: Sequence[str] | None = None
+        self,
+        image_BCHW: Tensor,
+        keep: Plan | KeepRows,
+        tasks: Sequence[str] | None = None,
+        keep_BR: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs."""
-        rows = self.rows(keep, tasks)
+        """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs.
+
+        `keep_BR` says, for a plan with R routed blocks, which of them run for which picture (bool), or by how much
+        (in [0, 1]); all of them by default.
+        """
+        rows = self.rows(keep, tasks, keep_BR)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
         shared = shared_inputs(self.backbone, size_HW)
         branches = [_Branch(image_BCHW, list(rows), [])]
@@ -162,14 +175,23 @@ class Supernet(nn.Module):
         choices = {task: rows[task][step.block] for task in branch.tasks}
         kept = [task for task, choice in choices.items() if choice is True]
         skipped = [task for task, choice in choices.items() if choice is False]
-        relaxed = {task: choice for task, choice in choices.items() if isinstance(choice, Tensor)}
+        mixed: dict[object, tuple[Tensor, list[str]]] = {}
+        for task, choice in choices.items():
+            if isinstance(
+                choice, Tensor
+            ):  # a router's decisions are one tensor for all tasks: they stay together
+                mixed.setdefault(id(choice) if choice.ndim else task, (choice, []))[1].append(task)
+        routed = [group for group in mixed.values() if group[0].dtype == torch.bool]
+        relaxed = [group for group in mixed.values() if group[0].dtype != torch.bool]
         y_kept = y_skipped = branch.x
         if kept or relaxed:
             y_kept = run_part(self.backbone, step.name, branch.x, shared)
-        if (skipped or relaxed) and step.projection is not None:
+        if (skipped or relaxed or routed) and step.projection is not None:
             y_skipped = run_part(self.backbone, step.projection, branch.x, shared)
         parts = [(y_kept, kept), (y_skipped, skipped)]
-        parts += [(mix(y_skipped, y_kept, keep), [task]) for task, keep in relaxed.items()]
+        parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
+        run = partial(run_part, self.backbone, step.name, shared=shared)
+        parts += [(gather(run, branch.x, y_skipped, keep), tasks) for keep, tasks in routed]
         return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]
 
     def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
@@ -204,6 +226,19 @@ class Supernet(nn.Module):
                     outputs[name], size=size_HW, mode="bilinear", align_corners=False
                 )
         return outputs
+
+
+def _routed_rows(
+    rows: Mapping[str, Sequence[Keep]], routed: Sequence[int], keep_BR: Tensor
+) -> dict[str, Sequence[Keep]]:
+    """The rows with a column of `keep_BR` wherever a task runs a routed block; one tensor for all tasks."""
+    if keep_BR.ndim != 2 or keep_BR.shape[1] != len(routed):
+        raise ValueError(f"keep_BR has shape {tuple(keep_BR.shape)} for {len(routed)} routed blocks")
+    column = dict(zip(routed, keep_BR.unbind(1), strict=True))
+    return {
+        task: [column[b] if choice is True and b in column else choice for b, choice in enumerate(row)]
+        for task, row in rows.items()
+    }
 
 
 def head_key(task: str) -> str:

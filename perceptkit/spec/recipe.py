@@ -81,6 +81,74 @@ class SharingSpec(Strict):
     """The regularisers as the paper prints them."""
 
 
+class RouterSpec(Strict):
+    """The small net that decides, from the picture alone, which blocks run."""
+
+    name: str = "resnet8"
+    """`resnet8` or `resnet10` (BlockDrop's own), or any name that `timm.create_model` knows."""
+    weights: str = "none"
+    """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys."""
+    args: dict[str, Any] = {}
+    """Passed on to `timm.create_model`."""
+    downscale: PositiveInt = 2
+    """Pixels along one side of the picture that are averaged to one before the router sees them."""
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Probability with which every block is kept before training."""
+
+
+def _as_fraction(value: Any) -> Any:
+    """`1%` is 0.01."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Fraction: TypeAlias = Annotated[
+    float,
+    BeforeValidator(_as_fraction),
+    Field(gt=0, lt=1),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.]+ *%$"}]}),
+]
+
+
+TWO_PRICES = "gamma is given too; max_drop solves for it"
+
+
+class RoutingSpec(Strict):
+    """Which blocks each picture skips (BlockDrop); learned in the stages `route` and `finetune`."""
+
+    router: RouterSpec = RouterSpec()
+    """The net that decides."""
+    estimator: Literal["reinforce", "gumbel"] = "reinforce"
+    """`reinforce`: the paper's, with a self-critical baseline; `gumbel`: differentiable samples."""
+    usage: Literal["blocks", "macs", "latency"] = "blocks"
+    """What a block costs: one each, its MACs, or its time measured on this machine."""
+    gamma: PositiveFloat | None = None
+    """Penalty of a wrong answer; 5 by default. The larger, the more blocks are kept."""
+    max_drop: Fraction | None = None
+    """Instead of gamma: the loss of accuracy or quality that may be paid in all, as 1%."""
+    alpha: Annotated[float, Field(gt=0.5, le=1)] = 0.8
+    """Bounds the sampled probabilities to [1 - alpha, alpha], so that every choice is still tried."""
+    entropy: NonNegativeFloat = 0.1
+    """Weight (beta) of the entropy bonus in the stage `route`."""
+    tolerance: Fraction = 0.05
+    """For all tasks but classification an answer counts as right if its quality is at most this part below that of
+    all blocks."""
+    parity: bool = False
+    """Reproduce the quirks of the released code instead of correcting them."""
+    codebook: PositiveInt | None = None
+    """Largest number of different policies in the finished model; unlimited by default."""
+
+    @model_validator(mode="after")
+    def _one_price(self) -> "RoutingSpec":
+        if self.gamma is not None and self.max_drop is not None:
+            raise fault("max_drop", TWO_PRICES)
+        return self
+
+
 class StageBase(Strict):
     """What every train stage has."""
 
@@ -120,7 +188,29 @@ class RetrainStage(StageBase):
     """`scratch`: from the initial weights, as in the paper; `search`: from those the search ended with."""
 
 
-StageSpec: TypeAlias = Annotated[WarmupStage | SearchStage | RetrainStage, Field(discriminator="name")]
+class RouteStage(StageBase):
+    """The router is learned; all other weights are fixed."""
+
+    name: Literal["route"]
+    curriculum: Literal["last_first", "none"] = "last_first"
+    """`last_first` lets the router decide on the last block first and on one more per `speed` epochs."""
+    speed: PositiveFloat = 1.0
+    """Epochs until the curriculum frees one more block."""
+
+
+class FinetuneStage(StageBase):
+    """Router and weights are trained together."""
+
+    name: Literal["finetune"]
+    rl_weight: NonNegativeFloat = 1.0
+    """Of the router's loss beside those of the tasks, in `estimator: reinforce`."""
+    batchnorm: Literal["frozen", "train"] = "frozen"
+    """`frozen` keeps the running statistics, `train` updates them from pictures that skip the block too."""
+
+
+StageSpec: TypeAlias = Annotated[
+    WarmupStage | SearchStage | RetrainStage | RouteStage | FinetuneStage, Field(discriminator="name")
+]
 
 
 class OptimSpec(Strict):
@@ -188,7 +278,13 @@ def zoom_fault(zoom: Sequence[object]) -> str:
     return f"expected [smallest, largest], got [{numbers[0]:g}, {numbers[1]:g}]" if is_falling else ""
 
 
-STAGES: dict[str, type[StageBase]] = {"warmup": WarmupStage, "search": SearchStage, "retrain": RetrainStage}
+STAGES: dict[str, type[StageBase]] = {
+    "warmup": WarmupStage,
+    "search": SearchStage,
+    "retrain": RetrainStage,
+    "route": RouteStage,
+    "finetune": FinetuneStage,
+}
 STAGE_ORDER = tuple(STAGES)
 
 
@@ -203,8 +299,10 @@ class Recipe(Strict):
     """The neck and the heads."""
     sharing: SharingSpec = SharingSpec()
     """Which blocks the tasks share."""
+    routing: RoutingSpec | None = None
+    """Which blocks each picture skips; with the stages `route` and `finetune`."""
     stages: Annotated[list[StageSpec], Field(min_length=1)]
-    """The train stages, in order: some of warmup, search, retrain."""
+    """The train stages, in order: some of warmup, search, retrain, route, finetune."""
     optim: OptimSpec = OptimSpec()
     """The optimiser of the weights."""
     loader: LoaderSpec = LoaderSpec()
@@ -218,12 +316,14 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> "Recipe":
-        for key, message in stage_faults([stage.name for stage in self.stages], self.sharing.method):
+        for key, message in stage_faults(
+            [stage.name for stage in self.stages], self.sharing.method, self.routing is not None
+        ):
             raise fault(key, message)
         return self
 
 
-def stage_faults(names: Sequence[str], method: str) -> list[tuple[str, str]]:
+def stage_faults(names: Sequence[str], method: str, routed: bool) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message)."""
     faults = []
     for i, name in enumerate(names):
@@ -240,4 +340,12 @@ def stage_faults(names: Sequence[str], method: str) -> list[tuple[str, str]]:
     if method != "adashare" and "search" in names:
         message = f"sharing.method {method} has nothing to search; drop this stage"
         faults.append((f"stages.{names.index('search')}.name", message))
+    for name in ("route", "finetune") if not routed else ():
+        if name in names:
+            message = "there is no section `routing`, which says what is learned here; `routing: {}` will do"
+            faults.append((f"stages.{names.index(name)}.name", message))
+    if routed and "route" not in names:
+        faults.append(("stages", "there is no stage 'route', in which routing learns what to skip"))
+    if routed and method == "single":
+        faults.append(("routing", "sharing.method single has a net per task; routing wants one for all"))
     return faults

@@ -5,7 +5,7 @@ from typing import get_args
 
 from perceptkit.spec.draft import weights_file
 from perceptkit.spec.problems import Problem, closest
-from perceptkit.spec.recipe import STAGE_ORDER, SharingMethod, stage_faults, zoom_fault
+from perceptkit.spec.recipe import STAGE_ORDER, TWO_PRICES, SharingMethod, stage_faults, zoom_fault
 from perceptkit.spec.templates import shown
 from perceptkit.spec.yaml_source import Source
 
@@ -18,7 +18,19 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         folder: where the recipe lies.
     """
     data = source.data if isinstance(source.data, dict) else {}
-    return [*_stages(data, source), *_zoom(data, source), *_weights(data, source, folder)]
+    return [
+        *_stages(data, source),
+        *_zoom(data, source),
+        *_prices(data, source),
+        *_weights(data, source, folder),
+    ]
+
+
+def _prices(data: dict[str, object], source: Source) -> list[Problem]:
+    routing = data.get("routing")
+    if isinstance(routing, dict) and routing.get("gamma") is not None and routing.get("max_drop") is not None:
+        return [source.problem(("routing", "max_drop"), TWO_PRICES)]
+    return []
 
 
 def _zoom(data: dict[str, object], source: Source) -> list[Problem]:
@@ -39,7 +51,7 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     if not set(names) <= set(STAGE_ORDER):
         return []
     found = []
-    for key, message in stage_faults(names, str(method)):
+    for key, message in stage_faults(names, str(method), data.get("routing") is not None):
         path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
         found.append(source.problem(path, message))
     return found

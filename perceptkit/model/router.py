@@ -1,0 +1,94 @@
+"""The router: a small net that sees the picture once, before the backbone runs, and says which blocks it needs.
+
+One decision per picture and routed block, all at once, for all tasks together: tasks share activations for as long
+as their plans agree, and a decision of their own would part them.
+
+Wu, Nagarajan et al. *BlockDrop: Dynamic Inference Paths in Residual Networks.* CVPR 2018, section 3.2.
+https://arxiv.org/abs/1711.08393
+
+Shapes: B batch, C channels, H W pixels, R routed blocks (0 next to the image).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptkit.errors import SpecError
+from perceptkit.model.weights import create_backbone
+from perceptkit.spec.recipe import BackboneSpec, RouterSpec
+
+PRESETS = {
+    "resnet8": BackboneSpec(name="cifar10_resnet8", weights="none"),
+    "resnet10": BackboneSpec(name="resnet18", weights="none", args={"layers": [1, 1, 1, 1]}),
+}
+"""BlockDrop's own policy networks, for CIFAR and for ImageNet."""
+
+
+class Router(nn.Module):
+    """forward(image_BCHW) -> logits_BR; a block is kept where its logit is at least 0.
+
+    Args:
+        trunk: a timm model without classifier: (B, C, h, w) -> (B, features).
+        num_routed: R.
+        size_HW: of the picture in pixels.
+        downscale: pixels along one side that are averaged to one before the net sees them.
+        keep: probability with which every block is kept before training.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, num_routed: int, size_HW: tuple[int, int], downscale: int, keep: float
+    ) -> None:
+        super().__init__()
+        self.downscale = downscale
+        self.trunk = trunk
+        with torch.no_grad():
+            self.trunk.eval()  # norms must not learn from the probe
+            features = self._features(torch.zeros(1, 3, *size_HW))
+            self.trunk.train()
+        self.decide = nn.Linear(features.shape[1], num_routed)
+        # small weights: at first all pictures get the same answer, that of the bias
+        nn.init.normal_(self.decide.weight, std=1e-3)
+        nn.init.constant_(self.decide.bias, math.log(keep / (1 - keep)))
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """(B, R) logits of normalised images."""
+        return self.decide(self._features(image_BCHW))
+
+    def keep(self, image_BCHW: Tensor) -> Tensor:
+        """(B, R) bool: the most probable decision."""
+        return self(image_BCHW) >= 0
+
+    def _features(self, image_BCHW: Tensor) -> Tensor:
+        small = F.avg_pool2d(image_BCHW, self.downscale) if self.downscale > 1 else image_BCHW
+        return self.trunk(small)
+
+
+def build_router(spec: RouterSpec, num_routed: int, size_HW: tuple[int, int], load: bool = True) -> Router:
+    """The router of a recipe with its initial weights.
+
+    Args:
+        spec: from the recipe.
+        num_routed: how many blocks it decides on.
+        size_HW: of the picture in pixels.
+        load: False leaves all weights random: an artifact brings its own.
+
+    Raises:
+        SpecError: its net is unknown, does not take pictures of this size, or its weights cannot be loaded.
+    """
+    preset = PRESETS.get(spec.name)
+    backbone = (
+        BackboneSpec(name=spec.name, weights=spec.weights, args=spec.args)
+        if preset is None
+        else preset.model_copy(update={"weights": spec.weights, "args": preset.args | spec.args})
+    )
+    small_HW = (size_HW[0] // spec.downscale, size_HW[1] // spec.downscale)
+    trunk = create_backbone(backbone, small_HW, load)
+    try:
+        return Router(trunk, num_routed, size_HW, spec.downscale, spec.keep)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SpecError(
+            f"routing.router {spec.name!r} does not take pictures of {small_HW[0]}x{small_HW[1]} pixels: {first}"
+        ) from error

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from perceptkit.errors import SpecError
+from perceptkit.model.router import build_router
+from perceptkit.spec.recipe import RouterSpec
+
+SIZE = (64, 96)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet10", "mobilenetv3_small_050"])
+def test_one_logit_per_block_at_the_bias_before_training(name):
+    router = build_router(RouterSpec(name=name, downscale=2, keep=0.9), 7, SIZE).eval()
+    logits_BR = router(torch.randn(3, 3, *SIZE))
+    assert logits_BR.shape == (3, 7)
+    assert logits_BR.sigmoid().sub(0.9).abs().max() < 0.05
+    assert router.keep(torch.randn(3, 3, *SIZE)).all()
+
+
+def test_the_net_sees_averages():
+    router = build_router(RouterSpec(downscale=4), 2, SIZE).eval()
+    image = torch.randn(1, 3, *SIZE)
+    blocky = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(image, 4), scale_factor=4)
+    torch.testing.assert_close(router(image), router(blocky))
+
+
+def test_an_impossible_router_is_refused():
+    with pytest.raises(SpecError, match="not a timm model"):
+        build_router(RouterSpec(name="resnet8x"), 2, SIZE)
+    with pytest.raises(SpecError, match=r"routing.router 'resnet10' does not take pictures of 0x0"):
+        build_router(RouterSpec(name="resnet10", downscale=100), 2, SIZE)
