@@ -1,0 +1,190 @@
+"""What a router does on a set of images, and the ways in which it may have collapsed.
+
+A router that sends every image the same way is a static network with a cost on top, and BlockDrop's often end
+there: the report says so, and `foldable` says which blocks need no choice. A choice that none of N images took
+has a rate of at most 3/N, with 95 % confidence: the rule of three (Hanley and Lippman-Hand, *If Nothing Goes
+Wrong, Is Everything All Right?*, JAMA 1983), from (1 - rate)^N = 0.05 and -log 0.05 = 3.0.
+
+Shapes: N images, R routed blocks (index 0 next to the image).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SATURATED = 0.02
+"""A mean keep probability this near to 0 or 1 is a choice that the router hardly varies any more."""
+
+SATURATED_SHARE = 0.8
+"""This part of the blocks saturated is a collapse."""
+
+SAME_FOR_CHECKS = 5
+"""One policy for all images over this many evaluations in a row is a collapse."""
+
+NO_SIGNAL = 1e-3
+"""Below this mean |advantage| the policy gradient is noise."""
+
+STATIC_STD = 0.01
+"""A keep rate that varies less over images is static; 0.01 is one image in 10,000 that differs."""
+
+IMAGES_TO_FOLD = 3000
+"""From here on the rule of three bounds the rate of what was never seen by 0.1 %."""
+
+
+@dataclass(frozen=True)
+class Foldable:
+    """Indices of the blocks whose choice was the same for every image."""
+
+    kept: tuple[int, ...]
+    skipped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PolicyStats:
+    """The greedy choices of N images, in numbers."""
+
+    num_images: int
+    num_blocks: int
+    unique: int
+    """Different policies among the images."""
+    most_frequent: tuple[bool, ...]
+    """The policy of most images, keep by block; of equals, the one that keeps more."""
+    most_frequent_share: float
+    kept_fraction: float
+    """Mean keep over images and blocks."""
+    keep_rate: tuple[float, ...]
+    """By block: the part of the images that keep it."""
+    keep_std: tuple[float, ...]
+    """By block: standard deviation of keep over images, 0 where all choose alike, 0.5 at most."""
+    mean_prob: tuple[float, ...]
+    """By block: mean keep probability, unbounded."""
+    foldable: Foldable
+    rate_bound: float
+    """3/N, at most 1: the rate below which an unseen choice lies with 95 % confidence."""
+
+    @property
+    def may_fold(self) -> bool:
+        """Whether the images were enough to fold without asking for a tolerance."""
+        return self.num_images >= IMAGES_TO_FOLD
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and dictionaries, as JSON has them."""
+        table = asdict(self)
+        table["foldable"] = {key: list(blocks) for key, blocks in table["foldable"].items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sign of collapse: a short code for programs, a message for people."""
+
+    code: str
+    message: str
+
+
+def policy_stats(keep_NR: Tensor, prob_NR: Tensor) -> PolicyStats:
+    """Counts what the router chose.
+
+    Args:
+        keep_NR: greedy choices, bool.
+        prob_NR: their unbounded keep probabilities.
+
+    Raises ValueError when there is no image or no block, or the two tables differ in shape.
+    """
+    if keep_NR.ndim != 2 or not keep_NR.numel() or keep_NR.shape != prob_NR.shape:
+        shapes = f"{tuple(keep_NR.shape)} and {tuple(prob_NR.shape)}"
+        raise ValueError(f"keep and probabilities must be tables of one shape, images x blocks, not {shapes}")
+    keep_NR, (N, R) = keep_NR.cpu(), keep_NR.shape
+    policies, counts = torch.unique(keep_NR, dim=0, return_counts=True)
+    rows = [
+        (count, sum(row), tuple(row)) for row, count in zip(policies.tolist(), counts.tolist(), strict=True)
+    ]
+    count, _, most_frequent = max(rows)
+    rate_R = keep_NR.double().mean(0)
+    return PolicyStats(
+        num_images=N,
+        num_blocks=R,
+        unique=len(rows),
+        most_frequent=most_frequent,
+        most_frequent_share=count / N,
+        kept_fraction=rate_R.mean().item(),
+        keep_rate=tuple(rate_R.tolist()),
+        keep_std=tuple((rate_R * (1 - rate_R)).sqrt().tolist()),
+        mean_prob=tuple(prob_NR.double().mean(0).tolist()),
+        foldable=Foldable(_indices(keep_NR.all(0)), _indices(~keep_NR.any(0))),
+        rate_bound=min(1.0, 3 / N),
+    )
+
+
+def collapse_findings(
+    stats: PolicyStats,
+    unique_before: Sequence[int] = (),
+    mean_abs_advantage: float | None = None,
+    quality: float | None = None,
+    full_quality: float | None = None,
+    max_drop: float = 0.05,
+) -> tuple[Finding, ...]:
+    """The signs of collapse that these numbers show, each with what to do; what is not given is not judged.
+
+    Args:
+        stats: the latest evaluation.
+        unique_before: `stats.unique` of earlier evaluations, oldest first.
+        mean_abs_advantage: mean |A| over the images of the last epoch.
+        quality: greedy accuracy or quality, in [0, 1].
+        full_quality: the same with every block kept.
+        max_drop: how much lower `quality` may be.
+    """
+    found = []
+    high = sum(p > 1 - SATURATED for p in stats.mean_prob)
+    low = sum(p < SATURATED for p in stats.mean_prob)
+    if high + low > SATURATED_SHARE * stats.num_blocks:
+        found.append(
+            Finding(
+                "saturated",
+                f"the router is sure of {high + low} of {stats.num_blocks} blocks whatever the image ({high} keep, "
+                f"{low} skip): it hardly explores. Start from a keep bias of 2 to 3, open blocks more slowly, or "
+                f"raise gamma gradually.",
+            )
+        )
+    recent = [*unique_before, stats.unique][-SAME_FOR_CHECKS:]
+    if len(recent) == SAME_FOR_CHECKS and set(recent) == {1}:
+        found.append(
+            Finding(
+                "one_policy",
+                f"all images have had the same policy for {SAME_FOR_CHECKS} evaluations in a row: more training "
+                f"like this changes nothing. Use a larger batch, raise beta, or a router with a finer input.",
+            )
+        )
+    if mean_abs_advantage is not None and mean_abs_advantage < NO_SIGNAL:
+        found.append(
+            Finding(
+                "no_advantage",
+                f"sampled choices earn what the greedy one earns (mean |advantage| {mean_abs_advantage:.1e}): there "
+                f"is nothing to learn from. Change gamma so that skipping pays or costs, or lower alpha.",
+            )
+        )
+    if quality is not None and full_quality is not None and quality < full_quality - max_drop:
+        found.append(
+            Finding(
+                "quality",
+                f"the routed model scores {quality:.3f}, the full one {full_quality:.3f}: a loss above {max_drop:g}. "
+                f"Raise gamma, lower beta, or let the joint stage run longer; before it a loss is expected.",
+            )
+        )
+    if max(stats.keep_std) < STATIC_STD:
+        found.append(
+            Finding(
+                "static",
+                f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same "
+                f"{sum(stats.most_frequent)} of {stats.num_blocks} blocks: the policy is static. Export the static "
+                f"model, it needs no router. (Of images not seen here up to {stats.rate_bound:.2%} may differ.)",
+            )
+        )
+    return tuple(found)
+
+
+def _indices(mask_R: Tensor) -> tuple[int, ...]:
+    return tuple(mask_R.nonzero()[:, 0].tolist())

@@ -1,0 +1,112 @@
+"""Statistics of small tables by hand, and each detector with a table that sets it off alone."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from perceptkit.policies.policy_stats import (
+    IMAGES_TO_FOLD,
+    SAME_FOR_CHECKS,
+    PolicyStats,
+    collapse_findings,
+    policy_stats,
+)
+
+T = torch.tensor
+KEEP = T([[1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0], [1, 0, 1]]).bool()
+PROB = KEEP * 0.5 + 0.25  # .75 keep, .25 skip
+
+
+def stats_of(keep_NR: Tensor, sure: float = 0.75) -> PolicyStats:
+    keep_NR = keep_NR.bool()
+    return policy_stats(keep_NR, torch.where(keep_NR, sure, 1 - sure))
+
+
+def codes(*args, **kwargs) -> list[str]:
+    return [finding.code for finding in collapse_findings(*args, **kwargs)]
+
+
+def test_statistics_by_hand():
+    stats = policy_stats(KEEP, PROB)
+    assert (stats.num_images, stats.num_blocks, stats.unique) == (5, 3, 2)
+    assert stats.most_frequent == (True, False, True) and stats.most_frequent_share == 0.6
+    assert stats.keep_rate == pytest.approx((1, 0, 0.6))
+    assert stats.keep_std == pytest.approx((0, 0, KEEP[:, 2].double().std(correction=0).item()))
+    assert stats.mean_prob == pytest.approx((0.75, 0.25, 0.55))
+    assert stats.kept_fraction == pytest.approx(1.6 / 3)
+    assert stats.foldable.kept == (0,) and stats.foldable.skipped == (1,)
+
+
+def test_of_equally_frequent_policies_the_one_that_keeps_more():
+    assert stats_of(T([[0, 0, 1], [1, 1, 0], [0, 1, 0]])).most_frequent == (True, True, False)
+
+
+def test_rule_of_three():
+    assert policy_stats(KEEP, PROB).rate_bound == 0.6
+    assert stats_of(torch.ones(2, 1)).rate_bound == 1
+    many = stats_of(torch.ones(IMAGES_TO_FOLD, 1))
+    assert many.rate_bound == pytest.approx(1e-3) and many.may_fold
+    assert not stats_of(torch.ones(IMAGES_TO_FOLD - 1, 1)).may_fold
+    # what has this rate is missed by all images in 5 % of cases
+    assert (1 - many.rate_bound) ** IMAGES_TO_FOLD == pytest.approx(0.05, abs=1e-3)
+
+
+def test_statistics_are_plain_json():
+    table = policy_stats(KEEP, PROB).to_dict()
+    assert json.loads(json.dumps(table)) == table
+    assert table["foldable"] == {"kept": [0], "skipped": [1]} and table["most_frequent"] == [
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(("keep", "prob"), [(KEEP[:0], PROB[:0]), (KEEP, PROB[:2]), (KEEP[0], PROB[0])])
+def test_tables_must_fit(keep, prob):
+    with pytest.raises(ValueError, match="one shape"):
+        policy_stats(keep, prob)
+
+
+def test_a_healthy_router_has_no_findings():
+    healthy = policy_stats(KEEP, PROB)
+    assert codes(healthy, [3, 2], mean_abs_advantage=0.2, quality=0.9, full_quality=0.92) == []
+
+
+def test_a_router_that_is_sure_of_nearly_all_blocks():
+    prob = PROB.clone()
+    prob[:, 0], prob[:, 1] = 0.99, 0.01
+    assert codes(policy_stats(KEEP, prob)) == []  # two of three are not more than 80 %
+    wide_keep, wide_prob = KEEP[:, [0, 0, 1, 1, 1, 2]], prob[:, [0, 0, 1, 1, 1, 2]]
+    (finding,) = collapse_findings(policy_stats(wide_keep, wide_prob))
+    assert finding.code == "saturated" and "5 of 6 blocks" in finding.message
+    assert "2 keep, 3 skip" in finding.message
+
+
+def test_one_policy_for_several_evaluations_is_also_static():
+    same = stats_of(T([[1, 0], [1, 0]]))
+    assert codes(same) == ["static"]
+    assert codes(same, [1] * (SAME_FOR_CHECKS - 2)) == ["static"]
+    assert codes(same, [7] + [1] * (SAME_FOR_CHECKS - 1)) == ["one_policy", "static"]
+    assert codes(same, [1] * (SAME_FOR_CHECKS - 2) + [2]) == ["static"]
+
+
+def test_no_advantage_is_no_signal():
+    healthy = policy_stats(KEEP, PROB)
+    assert codes(healthy, mean_abs_advantage=9e-4) == ["no_advantage"]
+    assert codes(healthy, mean_abs_advantage=1e-3) == []
+
+
+def test_quality_below_the_full_model():
+    healthy = policy_stats(KEEP, PROB)
+    assert codes(healthy, quality=0.85, full_quality=0.92) == ["quality"]
+    assert codes(healthy, quality=0.85, full_quality=0.92, max_drop=0.1) == []
+    assert codes(healthy, quality=0.1) == []  # nothing to compare with
+
+
+def test_a_static_policy_says_to_export_it():
+    keep = torch.tensor([[True, False, True, True]]).repeat(400, 1)
+    (finding,) = collapse_findings(stats_of(keep))
+    assert "100.00% of 400 images keep the same 3 of 4 blocks" in finding.message
+    assert "0.75%" in finding.message and "Export the static model" in finding.message
