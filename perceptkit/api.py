@@ -149,8 +149,10 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             std=training.supernet.std,
             cost=run.cost,
             metrics=run.results["tasks"],
+            router=specs.recipe.routing.router if specs.recipe.routing and training.routing else None,
         )
-        write_artifact(path / "artifact", training.supernet, manifest)
+        router = training.routing.router if training.routing else None
+        write_artifact(path / "artifact", training.supernet, manifest, router)
     training.fabric.barrier()
     return run
 

@@ -12,6 +12,7 @@ kernel of the CPU and would leave it out.
                                        "per_task_macs"}
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,13 +52,42 @@ def measured_macs(call: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
+def measured_nanoseconds(call: Callable[[], object], rounds: int = 7) -> int:
+    """Time that `call` takes, the shortest of some rounds: what a shared machine adds is left out."""
+    shortest = []
+    for _ in range(rounds):
+        _wait()
+        began = time.perf_counter_ns()
+        call()
+        _wait()
+        shortest.append(time.perf_counter_ns() - began)
+    return min(shortest)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 @torch.no_grad()
-def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
-    """Runs every step of the network once on one image of this size."""
+def measure(
+    supernet: Supernet,
+    size_HW: tuple[int, int],
+    meter: Callable[[Callable[[], object]], int] = measured_macs,
+    batch: int = 1,
+) -> StepMacs:
+    """Runs every step of the network on images of this size.
+
+    Args:
+        supernet: with all its blocks.
+        size_HW: in pixels.
+        meter: what is measured of a call; with `measured_nanoseconds` the result holds times instead of MACs.
+        batch: images; MACs are those of one image at batch 1.
+    """
     was_training = supernet.training
     supernet.eval()
     device = next(supernet.parameters()).device
-    x: Tensor = torch.zeros(1, 3, *size_HW, device=device)
+    x: Tensor = torch.zeros(batch, 3, *size_HW, device=device)
     num_blocks = len(supernet.blocks)
     plain, block, projection = [0] * (num_blocks + 1), [0] * num_blocks, [0] * num_blocks
     passed = 0
@@ -65,9 +95,8 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
     features = []
     for i, step in enumerate(supernet.steps):
         entered = x.clone()  # an activation may work in place
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            x = run_part(supernet.backbone, step.name, x, shared)
-        executed = counter.get_total_flops() // 2
+        executed = meter(partial(run_part, supernet.backbone, step.name, x, shared))
+        x = run_part(supernet.backbone, step.name, entered.clone(), shared)
         if step.block is None:
             plain[passed] += executed
         else:
@@ -75,14 +104,13 @@ def measure(supernet: Supernet, size_HW: tuple[int, int]) -> StepMacs:
             passed = step.block + 1
             if step.projection is not None:
                 shortcut = partial(run_part, supernet.backbone, step.projection, entered, shared)
-                projection[step.block] = measured_macs(shortcut)
+                projection[step.block] = meter(shortcut)
         if i in supernet.taps:
             features.append(to_map(supernet.backbone, x, size_HW))
     last = to_map(supernet.backbone, x, size_HW)
-    neck = measured_macs(partial(supernet.run_neck, features, size_HW)) if supernet.neck is not None else 0
+    neck = meter(partial(supernet.run_neck, features, size_HW)) if supernet.neck is not None else 0
     both = {
-        name: measured_macs(partial(supernet.run_heads, features, last, [name], size_HW))
-        for name in supernet.tasks
+        name: meter(partial(supernet.run_heads, features, last, [name], size_HW)) for name in supernet.tasks
     }
     heads = {name: macs - (neck if supernet.tasks[name].dense else 0) for name, macs in both.items()}
     supernet.train(was_training)

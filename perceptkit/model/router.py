@@ -9,7 +9,9 @@ https://arxiv.org/abs/1711.08393
 Shapes: B batch, C channels, H W pixels, R routed blocks (0 next to the image).
 """
 
+import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +61,15 @@ class Router(nn.Module):
     def keep(self, image_BCHW: Tensor) -> Tensor:
         """(B, R) bool: the most probable decision."""
         return self(image_BCHW) >= 0
+
+    def narrowed(self, columns: Sequence[int]) -> "Router":
+        """The router of some of its blocks."""
+        small = copy.deepcopy(self)
+        small.decide = nn.Linear(self.decide.in_features, len(columns), device=self.decide.weight.device)
+        with torch.no_grad():
+            small.decide.weight.copy_(self.decide.weight[list(columns)])
+            small.decide.bias.copy_(self.decide.bias[list(columns)])
+        return small
 
     def _features(self, image_BCHW: Tensor) -> Tensor:
         small = F.avg_pool2d(image_BCHW, self.downscale) if self.downscale > 1 else image_BCHW

@@ -59,6 +59,8 @@ class _Branch:
     x: Tensor
     tasks: list[str]
     features: list[Tensor]
+    is_spread: bool = False
+    """Whether it has a row per choice instead of one per picture."""
 
 
 class Supernet(nn.Module):
@@ -140,11 +142,18 @@ class Supernet(nn.Module):
         keep: Plan | KeepRows,
         tasks: Sequence[str] | None = None,
         keep_BR: Tensor | None = None,
+        picture_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Outputs of all tasks, or of `tasks` only: then nothing but their own paths runs.
 
-        `keep_BR` says, for a plan with R routed blocks, which of them run for which picture (bool), or by how much
-        (in [0, 1]); all of them by default.
+        Args:
+            image_BCHW: normalised pictures.
+            keep: what runs.
+            tasks: some of them.
+            keep_BR: for a plan with R routed blocks, which of them run for which picture (bool), or by how much (in
+                [0, 1]); all of them by default.
+            picture_B: which picture each row of `keep_BR` is of, where pictures are tried in several ways: outputs
+                have a row for each, and what comes before the first routed block runs once per picture.
         """
         rows = self.rows(keep, tasks, keep_BR)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
@@ -155,6 +164,8 @@ class Supernet(nn.Module):
                 for branch in branches:
                     branch.x = run_part(self.backbone, step.name, branch.x, shared)
             else:
+                for branch in branches:
+                    self._spread(branch, [rows[task][step.block] for task in branch.tasks], picture_B)
                 branches = [
                     part for branch in branches for part in self._run_block(step, branch, rows, shared)
                 ]
@@ -163,9 +174,18 @@ class Supernet(nn.Module):
                     branch.features = [*branch.features, to_map(self.backbone, branch.x, size_HW)]
         outputs: dict[str, Tensor] = {}
         for branch in branches:
+            self._spread(branch, [keep_BR], picture_B)
             last = to_map(self.backbone, branch.x, size_HW)
             outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
         return {task: outputs[task] for task in rows}
+
+    def _spread(self, branch: _Branch, choices: Sequence[Keep | None], picture_B: Tensor | None) -> None:
+        """Gives every row its picture's activations, where a choice by row comes first."""
+        by_row = any(isinstance(choice, Tensor) and choice.ndim for choice in choices)
+        if picture_B is not None and by_row and not branch.is_spread:
+            branch.x = branch.x[picture_B]
+            branch.features = [feature[picture_B] for feature in branch.features]
+            branch.is_spread = True
 
     def _run_block(
         self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]], shared: Any
@@ -192,7 +212,7 @@ class Supernet(nn.Module):
         parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
         run = partial(run_part, self.backbone, step.name, shared=shared)
         parts += [(gather(run, branch.x, y_skipped, keep), tasks) for keep, tasks in routed]
-        return [_Branch(x, tasks, branch.features) for x, tasks in parts if tasks]
+        return [_Branch(x, tasks, branch.features, branch.is_spread) for x, tasks in parts if tasks]
 
     def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
         """The map at stride 4 that dense heads read, cut to the picture where patches stick out of it."""

@@ -39,7 +39,7 @@ Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to
 import torch
 from torch import Tensor
 
-from perceptkit.policies.sampling import logistic_noise, relaxed_keep
+from perceptkit.policies.sampling import relaxed_keep
 
 ALPHA = 0.8
 """Bounds the keep probabilities to [0.2, 0.8] while the router learns (the authors' code)."""
@@ -65,14 +65,11 @@ def greedy_keep(logits_BR: Tensor, open_R: Tensor | None = None) -> Tensor:
 
 
 def sample_keep(
-    logits_BR: Tensor, generator: torch.Generator, open_R: Tensor | None = None, alpha: float = ALPHA
+    logits_BR: Tensor, uniform_BR: Tensor, open_R: Tensor | None = None, alpha: float = ALPHA
 ) -> Tensor:
-    """u ~ pi as bool (B, R); blocks that are not open are kept.
-
-    The uniform numbers are drawn on the CPU, so that every device sees the same; `generator` is a CPU one.
-    """
-    uniform_BR = torch.rand(logits_BR.shape, generator=generator).to(logits_BR.device)
-    return _force_closed(uniform_BR < bounded_keep_prob(logits_BR.detach(), alpha), open_R)
+    """u ~ pi as bool (B, R), from numbers drawn uniformly from [0, 1); blocks that are not open are kept."""
+    keep_BR = uniform_BR.to(logits_BR.device) < bounded_keep_prob(logits_BR.detach(), alpha)
+    return _force_closed(keep_BR, open_R)
 
 
 def log_prob(
@@ -117,12 +114,6 @@ def usage(keep_BR: Tensor, cost_R: Tensor, open_R: Tensor | None = None) -> Tens
     if open_R is not None:
         cost_R = cost_R * open_R.to(keep_BR.device)
     return (keep_BR * cost_R).sum(-1) / cost_R.sum()
-
-
-def right_class(class_logits_BN: Tensor, target_B: Tensor) -> Tensor:
-    """Classification: 1 where the highest score is the label's, else 0; NaN where the label is below 0."""
-    right_B = (class_logits_BN.argmax(-1) == target_B).float()
-    return right_B.masked_fill(target_B < 0, torch.nan)
 
 
 def right_by_quality(quality_BK: Tensor, full_quality_BK: Tensor, tolerance: Tensor | float) -> Tensor:
@@ -246,7 +237,7 @@ def gamma_for_max_drop(max_drop: float, usage: float, accuracy: float, num_route
 
 
 def straight_through_keep(
-    logits_BR: Tensor, generator: torch.Generator, tau: float, open_R: Tensor | None = None
+    logits_BR: Tensor, noise_BR: Tensor, tau: float, open_R: Tensor | None = None
 ) -> Tensor:
     """A Gumbel sample per image: exactly 0 or 1 as float (B, R), with the gradient of the relaxed keep.
 
@@ -254,11 +245,11 @@ def straight_through_keep(
 
     Args:
         logits_BR: log-odds of keep.
-        generator: on the CPU.
+        noise_BR: of `sampling.logistic_noise`.
         tau: temperature of the relaxation, above 0.
     """
     logits_BR2 = torch.stack([torch.zeros_like(logits_BR), logits_BR], dim=-1)  # (SKIP, KEEP)
-    soft_BR = relaxed_keep(logits_BR2, logistic_noise(logits_BR.shape, generator), tau)
+    soft_BR = relaxed_keep(logits_BR2, noise_BR, tau)
     # 1 - soft is exact for soft in [0.5, 1], so adding soft back gives 1 to the bit
     keep_BR = ((soft_BR >= 0.5).float() - soft_BR).detach() + soft_BR
     return keep_BR if open_R is None else torch.where(open_R.to(keep_BR.device), keep_BR, 1.0)

@@ -196,6 +196,8 @@ class RouteStage(StageBase):
     """`last_first` lets the router decide on the last block first and on one more per `speed` epochs."""
     speed: PositiveFloat = 1.0
     """Epochs until the curriculum frees one more block."""
+    tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.5)
+    """With `estimator: gumbel`, the temperature at the start and its floor; it falls geometrically in between."""
 
 
 class FinetuneStage(StageBase):

@@ -118,6 +118,11 @@ class Task(ABC):
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """(B,) quality of each image's prediction in [0, 1], 1 is perfect; NaN where there is no label."""
 
+    def is_right(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """(B,) 1 where the answer is right, 0 where it is not, NaN where there is no label; None for tasks whose
+        answers are better or worse instead."""
+        return None
+
     @abstractmethod
     def constant_output(self, targets: Iterable[Tensor], size_HW: tuple[int, int]) -> Tensor:
         """The best constant predictor's output for one image, (1, C, ...), fitted on batches of training targets."""

@@ -177,6 +177,13 @@ class Classification(Task):
             right_B = output.float().softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
         return torch.where(self.is_labelled(target), right_B, torch.nan)
 
+    def is_right(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """Whether the most probable class is the label's."""
+        if self.spec.multi_label:
+            return None
+        right_B = (output.argmax(1) == target).float()
+        return torch.where(self.is_labelled(target), right_B, torch.nan)
+
     def constant_output(self, targets: Iterable[Tensor], size_HW: tuple[int, int]) -> Tensor:
         """Logits of the class frequencies."""
         C = len(self._labels)

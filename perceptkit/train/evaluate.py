@@ -30,14 +30,23 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    forward: Forward, batches: Iterable[Batch], tasks: Mapping[str, Task], device: torch.device
+    forward: Forward,
+    batches: Iterable[Batch],
+    tasks: Mapping[str, Task],
+    device: torch.device,
+    observe: Callable[[Batch, Mapping[str, Tensor]], None] | None = None,
 ) -> Evaluation:
-    """Runs `forward` over the batches; with several ranks each brings its share and all get the whole result."""
+    """Runs `forward` over the batches; with several ranks each brings its share and all get the whole result.
+
+    `observe` is shown every batch and its outputs.
+    """
     metrics = {name: task.metric().to(device) for name, task in tasks.items()}
     quality_sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=device)
     for batch in batches:
         batch = batch.to(device)
         outputs = forward(batch.image_BCHW)
+        if observe is not None:
+            observe(batch, outputs)
         for k, (name, task) in enumerate(tasks.items()):
             output, target = outputs[name].float(), batch.targets[name]
             metrics[name].update(output, target)

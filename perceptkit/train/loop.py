@@ -1,6 +1,6 @@
 """The one training loop: stages as data, every step visible.
 
-    for each train stage:            warmup | search | retrain
+    for each train stage:            warmup | search | retrain | route | finetune
         for each epoch:
             for each turn:           weights on the train split; in the search, weights and policy alternate
                 for each batch:      one step
@@ -11,32 +11,27 @@ run that was killed and resumed ends with the same bits as one that was not.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
 
-from perceptkit.baselines.sharing.single import Network
 from perceptkit.data.batch import Batch
-from perceptkit.data.loader import make_loader, split_indices
-from perceptkit.data.sources import Source
-from perceptkit.errors import PerceptkitError, ResumeError
+from perceptkit.data.loader import split_indices
 from perceptkit.model.plan import Plan
-from perceptkit.policies.adashare import AdaSharePolicy, keep_prob, open_blocks, temperature
-from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
-from perceptkit.tasks.base import Task
-from perceptkit.train import checkpoint, optim
-from perceptkit.train.checkpoint import Position
-from perceptkit.train.evaluate import Evaluation, evaluate
+from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
+from perceptkit.spec.recipe import FinetuneStage, RouteStage, SearchStage, StageSpec
+from perceptkit.train import optim
+from perceptkit.train.evaluate import evaluate
+from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
-from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import average_gradients, mean_losses
+from perceptkit.train.routing import begin_route, finetune_step, open_blocks_of, route_step
+from perceptkit.train.routing_check import full_rightness, validate_routing
 from perceptkit.train.run_folder import write_text
-from perceptkit.train.run_log import RunLog
+from perceptkit.train.training import Training
 
 LOG_EVERY = 10
 """Steps between two train rows of the log."""
@@ -57,118 +52,8 @@ class Turn:
     """A pass over some images that updates either the weights or the policy."""
 
     updates: str
-    """`weights` or `policy`."""
+    """`weights` (with the router, where both are tuned), `policy` or `router`."""
     indices: Sequence[int]
-
-
-@dataclass
-class Training:
-    """Everything that takes part in a run."""
-
-    run: Path
-    recipe: Recipe
-    tasks: Mapping[str, Task]
-    train: Source
-    val: Source
-    supernet: Network
-    make_supernet: Callable[[], Network]
-    """Called with no argument; gives a supernet with the initial weights again."""
-    fabric: Fabric
-    log: RunLog
-    progress: Progress
-    policy: AdaSharePolicy
-    plan: Plan
-    """What `weights` turns outside the search execute: all blocks until the search has decided."""
-    position: Position = field(default_factory=Position)
-    best_score: float = float("-inf")
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    stop_requested: bool = False
-    optimizer: torch.optim.Optimizer | None = None
-    policy_optimizer: torch.optim.Optimizer | None = None
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    """Draws the policy samples; the same on every rank."""
-
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on, as tensors and plain data."""
-        return {
-            "supernet": self.supernet.state_dict(),
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
-            "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
-            "plan": self.plan.to_json(),
-            "best_score": self.best_score,
-            "stage_seconds": self.stage_seconds,
-            "policy_generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
-        }
-
-    def restore(self, state: dict[str, Any], position: Position) -> None:
-        """Continues where `state` was saved."""
-        self.position = position
-        if state["optimizer"] is not None:  # None: saved between two stages
-            self.begin_stage_optimizers(self.recipe.stages[position.stage])
-        try:
-            self.supernet.load_state_dict(state["supernet"])
-            self.policy.load_state_dict(state["policy"])
-        except (RuntimeError, KeyError) as error:
-            raise ResumeError(f"{self.run}/checkpoints/last.pt is of another network") from error
-        for optimizer, key in ((self.optimizer, "optimizer"), (self.policy_optimizer, "policy_optimizer")):
-            if optimizer is not None and state[key] is not None:
-                optimizer.load_state_dict(state[key])
-        self.plan = Plan.from_json(state["plan"])
-        self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
-        self.generator.set_state(state["policy_generator"])
-        torch.set_rng_state(state["torch_rng"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-
-    def save(self) -> None:
-        """Writes checkpoints/last.pt."""
-        if self.fabric.global_rank == 0:
-            checkpoint.save(self.run / "checkpoints/last.pt", self.state(), self.position)
-
-    def save_best(self, evaluation: Evaluation, plan: Plan) -> None:
-        """Writes checkpoints/best.pt when the score on val is the best of the last stage so far."""
-        if evaluation.score <= self.best_score:
-            return
-        self.best_score = evaluation.score
-        if self.fabric.global_rank == 0:
-            best = {
-                "supernet": self.supernet.state_dict(),
-                "plan": plan.to_json(),
-                "score": evaluation.score,
-            }
-            checkpoint.save(self.run / "checkpoints/best.pt", best, self.position)
-
-    def begin_stage_optimizers(self, stage: StageSpec) -> None:
-        """Fresh optimisers: each train stage has its own."""
-        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
-        self.optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
-        if isinstance(stage, SearchStage):
-            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)
-            self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
-        else:
-            self.policy_optimizer = None
-
-    def loader(self, source: Source, indices: Sequence[int], *, train: bool, start: int = 0) -> Any:
-        """Batches of `source`; which images and augmentations follows from seed and step alone."""
-        return make_loader(
-            source,
-            indices,
-            self.tasks,
-            batch=self.recipe.loader.batch,
-            workers=self.recipe.loader.workers,
-            augment=self.recipe.augment if train else None,
-            mean=self.supernet.mean,
-            std=self.supernet.std,
-            seed=self.recipe.seed,
-            epoch=self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn,
-            shuffle=train,
-            drop_last=train,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-            start_batch=start,
-        )
 
 
 def turns(stage: StageSpec, num_train: int, seed: int) -> list[Turn]:
@@ -176,6 +61,8 @@ def turns(stage: StageSpec, num_train: int, seed: int) -> list[Turn]:
     if isinstance(stage, SearchStage):
         policy_indices, weight_indices = split_indices(num_train, stage.policy_fraction, seed)
         return [Turn("weights", weight_indices), Turn("policy", policy_indices)]
+    if isinstance(stage, RouteStage):
+        return [Turn("router", range(num_train))]
     return [Turn("weights", range(num_train))]
 
 
@@ -210,6 +97,10 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     """Weights, optimisers and the best score of a stage that starts now."""
     if stage.name == "retrain" and stage.start == "scratch" and training.position.stage > 0:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
+    if isinstance(stage, RouteStage):
+        begin_route(training)
+        assert training.routing is not None
+        training.routing.full_right = full_rightness(training)
     training.best_score = float("-inf")
     training.begin_stage_optimizers(stage)
 
@@ -238,14 +129,16 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
     while position.turn < len(plan_of_turns):
         run_turn(training, stage, plan_of_turns[position.turn])
         position.next_turn()
-    evaluation, plan = validate(training, stage)
+    score, plan = validate(training, stage)
     if training.position.stage == len(training.recipe.stages) - 1:
-        training.save_best(evaluation, plan)
+        training.save_best(score, plan)
 
 
 def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
     """The steps of one turn."""
     position, recipe = training.position, training.recipe
+    if isinstance(stage, RouteStage):
+        open_blocks_of(training, stage, position.epoch)
     per_epoch = steps_per_epoch(
         stage, len(training.train), recipe.loader.batch, recipe.seed, training.fabric.world_size
     )
@@ -259,11 +152,14 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
         if turn.updates == "policy":
             losses = policy_step(training, stage, batch, position.batch / per_epoch["policy"])
         else:
-            lr = optim.learning_rate(
-                recipe.optim, stage, position.stage_step, stage.epochs * per_epoch["weights"]
-            )
-            progress = position.batch / per_epoch["weights"]
-            losses = weight_step(training, stage, batch, lr, progress)
+            total = stage.epochs * per_epoch[turn.updates]
+            lr = optim.learning_rate(recipe.optim, stage, position.stage_step, total)
+            if isinstance(stage, RouteStage):
+                losses = route_step(training, stage, batch, lr, position.stage_step / total)
+            elif isinstance(stage, FinetuneStage):
+                losses = finetune_step(training, stage, batch, lr)
+            else:
+                losses = weight_step(training, stage, batch, lr, position.batch / per_epoch[turn.updates])
             position.stage_step += 1
         position.batch += 1
         position.step += 1
@@ -271,7 +167,7 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
         training.progress.step(stage.name, position.epoch, stage.epochs, losses)
         if meter.full or position.batch == per_epoch[turn.updates]:
             values = meter.flush()
-            if turn.updates == "weights":
+            if turn.updates != "policy":
                 row = {**values, "lr": lr, "peak_mib": peak_mib()}
                 training.log.row("train", stage.name, position.epoch, position.step, **row)
         if training.stop_requested:
@@ -292,30 +188,6 @@ def keep_of(training: Training, stage: StageSpec, progress_in_turn: float) -> An
     )
 
 
-def task_losses(training: Training, batch: Batch, keep: Any) -> dict[str, Tensor]:
-    """Each task's loss on one batch, float32."""
-    with training.fabric.autocast():
-        outputs = training.supernet(batch.image_BCHW, keep)
-    return {
-        name: task.loss(outputs[name].float(), batch.targets[name]) for name, task in training.tasks.items()
-    }
-
-
-def weighted_sum(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:
-    """sum_k lambda_k L_k."""
-    return torch.stack([losses[name] * task.spec.weight for name, task in tasks.items()]).sum()
-
-
-def refuse_nan(losses: Mapping[str, Tensor], position: Position) -> None:
-    """Raises PerceptkitError naming the tasks whose loss is no number; training on would only lose time."""
-    broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-    if broken:
-        raise PerceptkitError(
-            f"step {position.step}: the loss of {', '.join(broken)} is not finite; "
-            "try a smaller optim.lr or set optim.clip_norm"
-        )
-
-
 def weight_step(
     training: Training, stage: StageSpec, batch: Batch, lr: float, progress: float
 ) -> dict[str, float]:
@@ -325,24 +197,15 @@ def weight_step(
     keep = keep_of(training, stage, progress)
     if not isinstance(keep, Plan):
         keep = {task: [k if k is True else k.detach() for k in row] for task, row in keep.items()}
-    losses = task_losses(training, batch, keep)
+    with training.fabric.autocast():
+        outputs = training.supernet(batch.image_BCHW, keep)
+    losses = task_losses(outputs, batch, training.tasks)
     total = weighted_sum(losses, training.tasks)
     refuse_nan(losses, training.position)
     training.optimizer.zero_grad()
     training.fabric.backward(total)
-    average_gradients(training.supernet.parameters())
-    clip = training.recipe.optim.clip_norm
-    if clip is not None:
-        unscale(training.fabric, training.optimizer)
-        nn.utils.clip_grad_norm_(training.supernet.parameters(), clip)
-    training.optimizer.step()
+    update(training, training.optimizer, training.supernet.parameters())
     return mean_losses({"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}})
-
-
-def unscale(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
-    """Brings gradients that fp16 scales up back to size: what is clipped must be the gradients themselves."""
-    plain = getattr(optimizer, "optimizer", optimizer)  # inside Fabric's wrapper
-    fabric.strategy.precision.unscale_gradients(plain)
 
 
 def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: float) -> dict[str, float]:
@@ -351,7 +214,9 @@ def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: fl
     sharing = training.recipe.sharing
     for parameter in training.supernet.parameters():
         parameter.requires_grad_(False)
-    losses = task_losses(training, batch, keep_of(training, stage, progress))
+    with training.fabric.autocast():
+        outputs = training.supernet(batch.image_BCHW, keep_of(training, stage, progress))
+    losses = task_losses(outputs, batch, training.tasks)
     sparsity, share = training.policy.regularisers(open_blocks_now(training, stage, training.position.epoch))
     total = weighted_sum(losses, training.tasks) + sharing.sparsity * sparsity + sharing.sharing * share
     training.policy_optimizer.zero_grad()
@@ -363,8 +228,8 @@ def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: fl
     return mean_losses({"loss": total, "sparsity_loss": sparsity, "sharing_loss": share})
 
 
-def validate(training: Training, stage: StageSpec) -> tuple[Evaluation, Plan]:
-    """Metrics on val, and the plan they belong to: as it stands, or in the search as it would be decided now."""
+def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
+    """The score on val, and the plan it belongs to: as it stands, or in the search as it would be decided now."""
     position, plan = training.position, training.plan
     if isinstance(stage, SearchStage):
         open_count = open_blocks_now(training, stage, position.epoch)
@@ -372,20 +237,23 @@ def validate(training: Training, stage: StageSpec) -> tuple[Evaluation, Plan]:
         log_policy(training, stage, open_count)
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
-    evaluation = evaluate(
-        lambda image: training.supernet(image, plan), batches, training.tasks, training.fabric.device
-    )
-    training.log.row(
-        "val", stage.name, position.epoch, position.step, **evaluation.flat(), score=evaluation.score
-    )
+    extra = ""
+    if training.routing is None:
+        evaluation = evaluate(
+            lambda image: training.supernet(image, plan), batches, training.tasks, training.fabric.device
+        )
+        score = evaluation.score
+    else:
+        evaluation, score, extra = validate_routing(training, batches, stage)
+    training.log.row("val", stage.name, position.epoch, position.step, **evaluation.flat(), score=score)
     primaries = "  ".join(
         f"{name} {task.primary} {evaluation.metrics[name][task.primary]:.3f}"
         for name, task in training.tasks.items()
     )
-    line = f"{stage.name} {position.epoch + 1}/{stage.epochs}  val score {evaluation.score:.3f}  {primaries}"
+    line = f"{stage.name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
     training.progress.epoch(line)
     training.log.say(line)
-    return evaluation, plan
+    return score, plan
 
 
 def log_policy(training: Training, stage: SearchStage, open_count: int) -> None:

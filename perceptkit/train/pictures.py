@@ -11,8 +11,8 @@ from PIL import Image
 
 from perceptkit.data.batch import collate
 from perceptkit.data.sources import Source
-from perceptkit.train.loop import Training
 from perceptkit.train.run_folder import write_atomically, write_json
+from perceptkit.train.training import Training
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
@@ -28,7 +28,7 @@ def write_predictions(folder: Path, training: Training, source: Source, count: i
     for number, index in enumerate(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)):
         sample = source.load(int(index))
         batch = collate([sample], supernet.mean, supernet.std).to(training.fabric.device)
-        outputs = supernet(batch.image_BCHW, training.plan)
+        outputs = training.forward(batch.image_BCHW)
         height, width = sample.image.shape[:2]
         drawn = {}
         for name, task in training.tasks.items():

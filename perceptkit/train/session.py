@@ -29,11 +29,13 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.evaluate import constant_metrics, evaluate
-from perceptkit.train.loop import Training, run_stages, steps_per_epoch, turns
+from perceptkit.train.loop import run_stages, steps_per_epoch, turns
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
+from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
+from perceptkit.train.training import Training
 
 TRAIN_SPLITS: tuple[Split, Split] = ("train", "val")
 
@@ -223,6 +225,9 @@ def load_best(training: Training) -> None:
     state, _ = checkpoint.load(training.run / "checkpoints/best.pt")
     training.supernet.load_state_dict(state["supernet"])
     training.plan = Plan.from_json(state["plan"])
+    if training.routing is not None:
+        training.routing.load(state["routing"])
+        training.routing.router.eval()
     training.supernet.eval()
 
 
@@ -237,10 +242,8 @@ def finish(training: Training, specs: Specs) -> None:
     def batches(source: Source) -> Any:
         return training.loader(source, range(len(source)), train=False)
 
-    def forward(image: torch.Tensor) -> dict[str, torch.Tensor]:
-        return training.supernet(image, training.plan)
-
-    result = evaluate(forward, batches(test), training.tasks, training.fabric.device)
+    routed = conclude_routing(training, test) if training.routing is not None else None
+    result = evaluate(training.forward, batches(test), training.tasks, training.fabric.device)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:
         return
@@ -270,5 +273,7 @@ def finish(training: Training, specs: Specs) -> None:
     }
     run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
+    if routed is not None:
+        run_folder.write_json(run / "routing.json", routed)
     write_predictions(run / "predictions", training, test)
     run_folder.write_json(run / "results.json", results)

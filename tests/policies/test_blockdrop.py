@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from perceptkit.policies import blockdrop as bd
+from perceptkit.policies.sampling import logistic_noise
 
 T = torch.tensor
 NAN = math.nan
@@ -71,15 +72,21 @@ def test_extreme_logits_are_finite():
 def test_sampling_frequency_matches_the_bounded_probability():
     n = 4000
     z = logits([1.0, 0.25, 0.5]).expand(n, -1)
-    frequency = bd.sample_keep(z, seeded()).float().mean(0)
+    frequency = bd.sample_keep(z, torch.rand(z.shape, generator=seeded())).float().mean(0)
     for f, p in zip(frequency.tolist(), (0.8, 0.35, 0.5), strict=True):
         assert abs(f - p) < 4 * math.sqrt(p * (1 - p) / n)
 
 
 def test_same_seed_same_sample():
     z = torch.zeros(5, 7)
-    assert torch.equal(bd.sample_keep(z, seeded(3)), bd.sample_keep(z, seeded(3)))
-    assert not torch.equal(bd.sample_keep(z, seeded(3)), bd.sample_keep(z, seeded(4)))
+    assert torch.equal(
+        bd.sample_keep(z, torch.rand(z.shape, generator=seeded(3))),
+        bd.sample_keep(z, torch.rand(z.shape, generator=seeded(3))),
+    )
+    assert not torch.equal(
+        bd.sample_keep(z, torch.rand(z.shape, generator=seeded(3))),
+        bd.sample_keep(z, torch.rand(z.shape, generator=seeded(4))),
+    )
 
 
 # curriculum
@@ -94,7 +101,7 @@ def test_curriculum_opens_one_block_per_epoch_from_the_last():
 def test_closed_blocks_are_kept_and_have_no_gradient():
     open_R = bd.open_mask(1, 3)
     z = T([[-9.0, -9.0, -9.0]], requires_grad=True)
-    keep = bd.sample_keep(z, seeded(), open_R)
+    keep = bd.sample_keep(z, torch.rand(z.shape, generator=seeded()), open_R)
     assert keep[:, :2].all() and bd.greedy_keep(z, open_R).tolist() == [[True, True, False]]
     bd.policy_loss(bd.image_loss(z, keep, T([0.7]), open_R)).backward()
     assert z.grad[0, :2].tolist() == [0, 0] and z.grad[0, 2] != 0
@@ -141,12 +148,6 @@ def test_reward_table(kept, right, expected):
     assert bd.reward(bd.usage(keep, torch.ones(4)), T([right]), gamma=5.0).item() == pytest.approx(expected)
 
 
-def test_a_class_is_right_or_wrong_or_unlabelled():
-    scores = T([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
-    assert bd.right_class(scores, T([1, 1, -1])).tolist()[:2] == [1, 0]
-    assert bd.right_class(scores, T([1, 1, -1]))[2].isnan()
-
-
 def test_a_dense_answer_is_right_that_is_nearly_as_good_as_the_full_models():
     full = T([[0.8], [0.8], [0.5], [NAN]])
     quality = T([[0.77], [0.75], [0.9], [NAN]])
@@ -167,7 +168,7 @@ def test_reward_of_several_tasks_by_hand():
 
 def test_an_image_without_a_label_contributes_nothing():
     z = torch.randn(3, 4, generator=seeded(), requires_grad=True)
-    keep = bd.sample_keep(z, seeded(1))
+    keep = bd.sample_keep(z, torch.rand(z.shape, generator=seeded(1)))
     labelled = T([True, False, True])
     with_it = bd.policy_loss(bd.image_loss(z, keep, T([0.5, 0.0, -1.0])), labelled)
     without = bd.policy_loss(bd.image_loss(z[[0, 2]], keep[[0, 2]], T([0.5, -1.0])))
@@ -343,7 +344,10 @@ def test_a_bandit_of_three_blocks_learns_the_optimal_policy():
         open_R = bd.open_mask(bd.open_routed(step, 50, 3), 3)
         image_B = torch.arange(32) % 2
         z_BR = z_IR[image_B]
-        keep, greedy = bd.sample_keep(z_BR, generator, open_R), bd.greedy_keep(z_BR, open_R)
+        keep, greedy = (
+            bd.sample_keep(z_BR, torch.rand(z_BR.shape, generator=generator), open_R),
+            bd.greedy_keep(z_BR, open_R),
+        )
         a_B = bd.advantage(rewards(keep, image_B), rewards(greedy, image_B), keep, greedy)
         optimiser.zero_grad()
         bd.policy_loss(bd.image_loss(z_BR, keep, a_B, open_R, beta=0.02)).backward()
@@ -362,7 +366,7 @@ def test_a_bandit_of_three_blocks_learns_the_optimal_policy():
 
 def test_straight_through_is_hard_forwards_and_soft_backwards():
     z = torch.randn(50, 6, generator=seeded(), requires_grad=True)
-    keep = bd.straight_through_keep(z, seeded(1), tau=1.0)
+    keep = bd.straight_through_keep(z, logistic_noise(z.shape, seeded(1)), tau=1.0)
     assert set(keep.unique().tolist()) == {0.0, 1.0}
     bd.usage(keep, torch.ones(6)).mean().backward()
     assert (z.grad > 0).all()  # more logit, more usage, wherever the sample fell
@@ -370,14 +374,15 @@ def test_straight_through_is_hard_forwards_and_soft_backwards():
 
 def test_straight_through_frequency_is_the_unbounded_probability():
     n = 4000
-    frequency = bd.straight_through_keep(logits([0.95, 0.3]).expand(n, -1), seeded(), tau=0.7).mean(0)
+    z = logits([0.95, 0.3]).expand(n, -1)
+    frequency = bd.straight_through_keep(z, logistic_noise(z.shape, seeded()), tau=0.7).mean(0)
     for f, p in zip(frequency.tolist(), (0.95, 0.3), strict=True):
         assert abs(f - p) < 4 * math.sqrt(p * (1 - p) / n)
 
 
 def test_straight_through_keeps_closed_blocks_without_gradient():
     z = torch.full((4, 3), -9.0, requires_grad=True)
-    keep = bd.straight_through_keep(z, seeded(), 1.0, bd.open_mask(1, 3))
+    keep = bd.straight_through_keep(z, logistic_noise(z.shape, seeded()), 1.0, bd.open_mask(1, 3))
     assert keep[:, :2].eq(1).all() and keep[:, 2].eq(0).all()
     keep.sum().backward()
     assert z.grad[:, :2].abs().sum() == 0 and (z.grad[:, 2] > 0).all()

@@ -1,0 +1,298 @@
+"""BlockDrop's two train stages: `route` learns the router alone, `finetune` router and weights together.
+
+    route       weights fixed, norms in eval mode; every picture runs by a sampled and by the most probable decision,
+                and the difference of their rewards is what the router learns from
+    finetune    the same, and the sampled pass trains the weights too
+
+Nothing is computed twice that need not be: what comes before the first block that is open to the router runs once per
+picture, equal decisions for a picture run once, and a block runs for those pictures only that keep it.
+
+The mathematics are in policies/blockdrop.py.
+
+Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from perceptkit.data.batch import Batch
+from perceptkit.model import cost
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
+from perceptkit.policies import blockdrop
+from perceptkit.policies.adashare import temperature
+from perceptkit.policies.sampling import logistic_noise
+from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
+from perceptkit.tasks.base import Task, masked_mean
+from perceptkit.train import optim
+from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.ranks import mean_losses
+from perceptkit.train.training import Routing, Training
+
+GAMMA = 5.0
+"""Of the authors' joint stage on ImageNet."""
+
+
+def begin_route(training: Training) -> None:
+    """From now on every block that some task keeps is the router's to decide on."""
+    spec, plan = routing_spec(training), training.plan
+    training.plan = plan.with_routed([b for b, kept in enumerate(plan.kept_by_any()) if kept])
+    training.begin_routing(block_costs(training, spec), spec.gamma or GAMMA)
+
+
+def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:
+    """Opens what the curriculum has reached in this epoch; what is open stays so in later stages."""
+    routing = current(training)
+    num_routed = len(routing.cost_R)
+    first = stage.curriculum == "last_first"
+    routing.open_count = blockdrop.open_routed(epoch, stage.speed, num_routed) if first else num_routed
+
+
+def block_costs(training: Training, spec: RoutingSpec) -> Tensor:
+    """What each routed block costs, as `routing.usage` says: 1, MACs, or seconds on this machine; (R,)."""
+    supernet, plan = one_network(training), training.plan
+    if spec.usage == "blocks":
+        return torch.ones(len(plan.routed()))
+    measured = cost.measure(supernet, supernet.size_HW)
+    if spec.usage == "latency":
+        measured = cost.measure(
+            supernet, supernet.size_HW, cost.measured_nanoseconds, training.recipe.loader.batch
+        )
+    # a block may seem to take no time beside its projection; a reward must not divide by nothing
+    return torch.tensor([max(1.0, float(added)) for added in cost.routed_macs(supernet, plan, measured)[1]])
+
+
+def routing_spec(training: Training) -> RoutingSpec:
+    """The recipe's section `routing`."""
+    assert training.recipe.routing is not None
+    return training.recipe.routing
+
+
+def one_network(training: Training) -> Supernet:
+    """The network of all tasks; the recipe's checks leave no other one to routing."""
+    assert isinstance(training.supernet, Supernet)
+    return training.supernet
+
+
+def open_plan(training: Training) -> Plan:
+    """The plan with only those blocks routed that are open to the router; the others run."""
+    routing = current(training)
+    routed = training.plan.routed()
+    return training.plan.with_routed(routed[len(routed) - routing.open_count :])
+
+
+def current(training: Training) -> Routing:
+    """The router, in the stages that have one."""
+    assert training.routing is not None
+    return training.routing
+
+
+@torch.no_grad()
+def rightness(training: Training, batch: Batch, tables: Sequence[Tensor]) -> Tensor:
+    """(V, B, K) 1 where a task's answer is right, 0 where not, NaN without a label; one row per table (B, R).
+
+    A task whose answers are better or worse is right where its quality is nearly that of all blocks.
+    """
+    routing, tasks = current(training), training.tasks
+    everything = torch.ones_like(tables[0])
+    keep_VBR = torch.stack([*tables, everything])[..., len(routing.cost_R) - routing.open_count :]
+    picture_M = torch.arange(keep_VBR.shape[1], device=keep_VBR.device).repeat(len(keep_VBR))
+    rows_M = torch.cat([picture_M[:, None], keep_VBR.flatten(0, 1).long()], 1)
+    judged_by_quality = any(not is_yes_or_no(task) for task in tasks.values())
+    if not judged_by_quality:  # nobody asks what all blocks give
+        rows_M = rows_M[: -keep_VBR.shape[1]]
+    rows_N, of_M = torch.unique(rows_M, dim=0, return_inverse=True)
+    picture_N = rows_N[:, 0]
+    with training.fabric.autocast():
+        outputs = training.supernet(
+            batch.image_BCHW, open_plan(training), keep_BR=rows_N[:, 1:].bool(), picture_B=picture_N
+        )
+    right_KVB = []
+    for name, task in tasks.items():
+        output_N, target_N = outputs[name].float(), batch.targets[name][picture_N]
+        right_N = task.is_right(output_N, target_N)
+        if right_N is not None:
+            right_KVB.append(right_N[of_M].view(-1, keep_VBR.shape[1])[: len(tables)])
+        else:
+            quality_VB = task.quality(output_N, target_N)[of_M].view(-1, keep_VBR.shape[1])
+            tolerance = routing_spec(training).tolerance
+            right_KVB.append(blockdrop.right_by_quality(quality_VB[:-1], quality_VB[-1], tolerance))
+    return torch.stack(right_KVB, -1)
+
+
+def is_yes_or_no(task: Task) -> bool:
+    """Whether the task's answers are right or wrong by themselves."""
+    return type(task).is_right is not Task.is_right and not getattr(task.spec, "multi_label", False)
+
+
+def task_weights(training: Training) -> Tensor:
+    """(K,) of the recipe."""
+    return torch.tensor([task.spec.weight for task in training.tasks.values()], dtype=torch.float32)
+
+
+def reward_of(training: Training, keep_BR: Tensor, right_BK: Tensor) -> Tensor:
+    """(B,): mean over the tasks."""
+    routing = current(training)
+    usage_B1 = blockdrop.usage(keep_BR, routing.cost_R)[:, None]
+    reward_BK = blockdrop.reward(usage_B1, right_BK, routing.gamma)
+    return blockdrop.task_mean(reward_BK, task_weights(training))
+
+
+def policy_loss(
+    training: Training,
+    logits_BR: Tensor,
+    sampled_BR: Tensor,
+    greedy_BR: Tensor,
+    right_VBK: Tensor,
+    joint: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """REINFORCE with the self-critical baseline, and what to log.
+
+    Args:
+        logits_BR: with a gradient.
+        sampled_BR, greedy_BR: decisions.
+        right_VBK: of both, in this order.
+        joint: the stage `finetune`.
+    """
+    routing, spec = current(training), routing_spec(training)
+    sampled_B, greedy_B = (
+        reward_of(training, keep, right)
+        for keep, right in zip((sampled_BR, greedy_BR), right_VBK, strict=True)
+    )
+    advantage_B = blockdrop.advantage(sampled_B, greedy_B, sampled_BR, greedy_BR)
+    beta = 0.0 if joint else spec.entropy
+    loss_B = blockdrop.image_loss(
+        logits_BR, sampled_BR, advantage_B, routing.open_R, spec.alpha, beta, spec.parity
+    )
+    labelled_B = blockdrop.has_label(right_VBK[0])
+    if joint and spec.parity:
+        loss = blockdrop.policy_loss(loss_B, labelled_B, joint, spec.parity)
+    else:
+        loss = masked_mean(loss_B, labelled_B)  # counts the pictures of all ranks
+    told = {
+        "reward": greedy_B.mean(),
+        "usage": blockdrop.usage(greedy_BR, routing.cost_R).mean(),
+        "right": right_VBK[1].nanmean(),
+        "advantage": advantage_B.abs().mean(),
+    }
+    return loss, told
+
+
+def sample(training: Training, logits_BR: Tensor) -> Tensor:
+    """A decision for every picture: what one process with the pictures of all ranks would draw."""
+    fabric = training.fabric
+    shape = (len(logits_BR) * fabric.world_size, logits_BR.shape[1])
+    uniform_BR = torch.rand(shape, generator=training.generator)[fabric.global_rank :: fabric.world_size]
+    return blockdrop.sample_keep(
+        logits_BR, uniform_BR, current(training).open_R, routing_spec(training).alpha
+    )
+
+
+def route_step(
+    training: Training, stage: RouteStage, batch: Batch, lr: float, progress: float
+) -> dict[str, float]:
+    """One update of the router; the weights of the network are fixed.
+
+    Args:
+        progress: of the stage, in [0, 1].
+    """
+    routing, optimizer = current(training), training.policy_optimizer
+    assert optimizer is not None
+    optim.set_learning_rate(optimizer, lr)
+    training.supernet.eval()
+    routing.router.train()
+    with training.fabric.autocast():
+        logits_BR = routing.router(batch.image_BCHW).float()
+    if routing_spec(training).estimator == "gumbel":
+        training.supernet.requires_grad_(False)
+        loss, told = gumbel_loss(training, batch, logits_BR, temperature(progress, *stage.tau))
+        optimizer.zero_grad()
+        training.fabric.backward(loss)
+        training.supernet.requires_grad_(True)
+    else:
+        sampled_BR, greedy_BR = (
+            sample(training, logits_BR),
+            blockdrop.greedy_keep(logits_BR, routing.open_R),
+        )
+        right_VBK = rightness(training, batch, [sampled_BR, greedy_BR])
+        loss, told = policy_loss(training, logits_BR, sampled_BR, greedy_BR, right_VBK, joint=False)
+        optimizer.zero_grad()
+        training.fabric.backward(loss)
+    refuse_nan({"router": loss}, training.position)
+    update(training, optimizer, routing.router.parameters())
+    return mean_losses({"loss": loss, **told})
+
+
+def gumbel_loss(
+    training: Training, batch: Batch, logits_BR: Tensor, tau: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The tasks' losses under a straight-through sample, and 1 / gamma of what is used."""
+    routing, fabric = current(training), training.fabric
+    shape = torch.Size((len(logits_BR) * fabric.world_size, logits_BR.shape[1]))
+    noise_BR = logistic_noise(shape, training.generator)[fabric.global_rank :: fabric.world_size]
+    keep_BR = blockdrop.straight_through_keep(logits_BR, noise_BR, tau, routing.open_R)
+    closed = len(routing.cost_R) - routing.open_count
+    with fabric.autocast():
+        outputs = training.supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
+    losses = task_losses(outputs, batch, training.tasks)
+    quality_BK = torch.stack(
+        [task.quality(outputs[name].float(), batch.targets[name]) for name, task in training.tasks.items()],
+        -1,
+    )
+    usage_B = blockdrop.usage(keep_BR, routing.cost_R)
+    right_B = blockdrop.task_mean(quality_BK, task_weights(training))
+    penalty = blockdrop.cost_penalty(usage_B, right_B)
+    total = weighted_sum(losses, training.tasks) + penalty / routing.gamma
+    refuse_nan(losses, training.position)
+    told = {"usage": usage_B.mean(), **{f"loss/{name}": loss for name, loss in losses.items()}}
+    return total, told
+
+
+def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:
+    """One update of router and network together."""
+    routing, spec, supernet = current(training), routing_spec(training), training.supernet
+    assert training.optimizer is not None and training.policy_optimizer is not None
+    optimizers = (training.optimizer, training.policy_optimizer)
+    for optimizer in optimizers:
+        optim.set_learning_rate(optimizer, lr)
+    routing.router.train()
+    with training.fabric.autocast():
+        logits_BR = routing.router(batch.image_BCHW).float()
+    if spec.estimator == "gumbel":
+        set_training(supernet, stage.batchnorm == "train")
+        total, told = gumbel_loss(training, batch, logits_BR, 1.0)
+    else:
+        sampled_BR = sample(training, logits_BR)
+        greedy_BR = blockdrop.greedy_keep(logits_BR, routing.open_R)
+        # the released code leaves the network in train mode here: its norms move twice per step
+        supernet.train(spec.parity)
+        right_VBK = rightness(training, batch, [sampled_BR, greedy_BR])
+        set_training(supernet, spec.parity or stage.batchnorm == "train")
+        closed = len(routing.cost_R) - routing.open_count
+        # as there, every block sees every picture if its norm is to learn from them
+        keep_BR = sampled_BR.float() if spec.parity else sampled_BR
+        with training.fabric.autocast():
+            outputs = supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
+        losses = task_losses(outputs, batch, training.tasks)
+        refuse_nan(losses, training.position)
+        router_loss, told = policy_loss(training, logits_BR, sampled_BR, greedy_BR, right_VBK, joint=True)
+        total = weighted_sum(losses, training.tasks) + stage.rl_weight * router_loss
+        told |= {f"loss/{name}": loss for name, loss in losses.items()}
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    training.fabric.backward(total)
+    update(training, training.optimizer, supernet.parameters())
+    update(training, training.policy_optimizer, routing.router.parameters())
+    return mean_losses({"loss": total, **told})
+
+
+def set_training(network: torch.nn.Module, norms: bool) -> None:
+    """Train mode; the running statistics of norms move only if `norms`."""
+    network.train()
+    if not norms:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()

@@ -1,0 +1,264 @@
+"""What the router does on whole splits: while it is learned, and once it is.
+
+Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptkit.baselines.skipping import heuristics
+from perceptkit.baselines.skipping.random_drop import random_drop
+from perceptkit.data.batch import Batch
+from perceptkit.data.sources import Source
+from perceptkit.model import cost
+from perceptkit.policies import blockdrop
+from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats
+from perceptkit.spec.recipe import StageSpec
+from perceptkit.train.evaluate import Evaluation, evaluate
+from perceptkit.train.ranks import sum_over_ranks
+from perceptkit.train.routing import current, is_yes_or_no, one_network, reward_of, routing_spec, task_weights
+from perceptkit.train.training import Training
+
+RANDOM_DROPS = 5
+"""Draws of which blocks a random deletion takes; the table has their mean."""
+
+
+@torch.no_grad()
+def full_rightness(training: Training) -> float:
+    """How much of val is right with all blocks, in [0, 1]; 1 for tasks that are judged by what all blocks give."""
+    total = torch.zeros(2, dtype=torch.float64)
+
+    def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
+        right_BK = _right(training, batch, outputs, outputs)
+        known_B = blockdrop.has_label(right_BK)
+        total[0] += blockdrop.task_mean(right_BK, task_weights(training))[known_B].sum().cpu()
+        total[1] += known_B.sum().cpu()
+
+    training.supernet.eval()
+    batches = training.loader(training.val, range(len(training.val)), train=False)
+    evaluate(
+        lambda image: training.supernet(image, training.plan),
+        batches, training.tasks, training.fabric.device, observe,
+    )  # fmt: skip
+    sum_over_ranks(total)
+    return (total[0] / total[1].clamp(min=1)).item()
+
+
+@torch.no_grad()
+def validate_routing(
+    training: Training, batches: Iterable[Batch], stage: StageSpec
+) -> tuple[Evaluation, float, str]:
+    """Metrics on val by the most probable decisions, what the epoch is judged by, and a few words on it.
+
+    An epoch is judged by its mean reward; where `max_drop` is given, by how much it skips as long as it keeps to
+    that, else by how little it loses. The penalty is solved for anew then.
+    """
+    routing, spec = current(training), routing_spec(training)
+    num_routed = len(routing.cost_R)
+    routing.router.eval()
+    tables: list[Tensor] = []
+    sums = torch.zeros(4, dtype=torch.float64)  # reward, right, usage, pictures
+
+    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
+        tables.append(routing.keep(image_BCHW))
+        outputs: dict[str, Tensor] = training.supernet(image_BCHW, training.plan, keep_BR=tables[-1])
+        return outputs
+
+    def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
+        full = outputs
+        if not all(is_yes_or_no(task) for task in training.tasks.values()):
+            full = training.supernet(batch.image_BCHW, training.plan)
+        right_BK = _right(training, batch, outputs, full)
+        known_B = blockdrop.has_label(right_BK)
+        values = (
+            reward_of(training, tables[-1], right_BK),
+            blockdrop.task_mean(right_BK, task_weights(training)),
+            blockdrop.usage(tables[-1], routing.cost_R),
+            torch.ones_like(known_B, dtype=torch.float32),
+        )
+        for i, value_B in enumerate(values):
+            sums[i] += value_B[known_B].double().sum().cpu()
+
+    evaluation = evaluate(forward, batches, training.tasks, training.fabric.device, observe)
+    sum_over_ranks(sums)
+    mean_reward, right, used = (sums[:3] / sums[3].clamp(min=1)).tolist()
+    keep_NR = torch.cat(tables).cpu()
+    routing.unique.append(len(torch.unique(keep_NR, dim=0)))
+    training.log.row(
+        "routing", stage.name, training.position.epoch, training.position.step,
+        reward=mean_reward, right=right, usage=used, gamma=routing.gamma, open_blocks=routing.open_count,
+        unique=routing.unique[-1], keep_rate=keep_NR.double().mean(0).tolist(),
+    )  # fmt: skip
+    score = mean_reward
+    if spec.max_drop is not None:
+        drop = routing.full_right - right
+        score = 1 - used**2 if drop <= spec.max_drop else -drop
+        routing.gamma = blockdrop.gamma_for_max_drop(spec.max_drop, used, routing.full_right, num_routed)
+    words = (
+        f"  usage {used:.2f}  right {right:.3f} of {routing.full_right:.3f}  policies {routing.unique[-1]}"
+    )
+    return evaluation, score, words
+
+
+def _right(
+    training: Training, batch: Batch, outputs: Mapping[str, Tensor], full: Mapping[str, Tensor]
+) -> Tensor:
+    """(B, K), as `routing.rightness`."""
+    columns = []
+    for name, task in training.tasks.items():
+        output, target = outputs[name].float(), batch.targets[name]
+        right_B = task.is_right(output, target)
+        if right_B is None:
+            best_B = task.quality(full[name].float(), target)
+            tolerance = routing_spec(training).tolerance
+            right_B = blockdrop.right_by_quality(task.quality(output, target), best_B, tolerance)
+        columns.append(right_B)
+    return torch.stack(columns, -1)
+
+
+@torch.no_grad()
+def decisions(training: Training, source: Source) -> tuple[Tensor, Tensor]:
+    """(N, R) the most probable decisions on a split, bool, and the keep probabilities, on the CPU.
+
+    Every rank computes all of them: what is decided from them must be the same everywhere.
+    """
+    routing = current(training)
+    routing.router.eval()
+    keep, prob = [], []
+    for batch in training.loader(source, range(len(source)), train=False, shared=False):
+        logits_BR = routing.router(batch.image_BCHW.to(training.fabric.device)).float()
+        keep.append(blockdrop.greedy_keep(logits_BR, routing.open_R).cpu())
+        prob.append(torch.where(routing.open_R, logits_BR.sigmoid(), 1.0).cpu())
+    return torch.cat(keep), torch.cat(prob)
+
+
+def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
+    """Looks at what was learned, fixes what turned out to be the same for all pictures, and tests the rules beside it.
+
+    Where all pictures get the same decision there is nothing left to decide: the model is static from then on, and
+    `training.routing` None.
+
+    Returns:
+        What routing.json holds.
+    """
+    spec, plan, routing = routing_spec(training), training.plan, current(training)
+    seen = [decisions(training, source) for source in (training.train, training.val)]
+    keep_NR, prob_NR = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    stats = policy_stats(keep_NR, prob_NR)
+    test_keep_NR, _ = decisions(training, test)
+    rows = compare_rules(training, test, stats, test_keep_NR)
+    findings = collapse_findings(stats, routing.unique[:-1])
+    found = {
+        "blocks": [plan.blocks[b] for b in plan.routed()],
+        "usage": spec.usage,
+        "cost": routing.cost_R.tolist(),
+        "gamma": routing.gamma,
+        "seen": stats.to_dict(),
+        "findings": [{"code": finding.code, "message": finding.message} for finding in findings],
+        "rows": rows,
+        "test": {"policies": _policies(test_keep_NR)},
+    }
+    fold(training, stats)
+    found["is_static"] = training.routing is None
+    return found
+
+
+def _policies(keep_NR: Tensor) -> list[dict[str, Any]]:
+    """Each different decision and how many pictures get it, the most frequent first."""
+    policies, counts = torch.unique(keep_NR, dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    return [
+        {"keep": [int(keep) for keep in policies[i].tolist()], "pictures": int(counts[i])}
+        for i in order.tolist()
+    ]
+
+
+def fold(training: Training, stats: PolicyStats) -> None:
+    """Makes static what was the same for every picture seen: blocks if there were enough of them, or all of it."""
+    routing, plan = current(training), training.plan
+    kept, skipped = set(stats.foldable.kept), set(stats.foldable.skipped)
+    if stats.unique > 1 and not stats.may_fold:
+        kept = skipped = set()
+    columns = [r for r in range(stats.num_blocks) if r not in kept | skipped]
+    routed = plan.routed()
+    fixed = plan.resolved([r not in skipped for r in range(stats.num_blocks)])
+    training.plan = fixed.with_routed([routed[r] for r in columns])
+    if not columns:
+        training.routing = None
+        return
+    # closed blocks were kept by all pictures: what is left is open
+    routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
+    routing.open_count = len(columns)
+
+
+def compare_rules(
+    training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor
+) -> list[dict[str, Any]]:
+    """Test metrics and MACs of the learned decisions, of all blocks, and of rules that look at no picture, at the same
+    mean cost.
+
+    No weights are tuned for any of the rules here.
+    """
+    routing = current(training)
+    cost_R = routing.cost_R.cpu()
+    used = blockdrop.usage(learned_NR, cost_R).mean().item()
+    num, generator = len(learned_NR), torch.Generator().manual_seed(training.recipe.seed)
+    most_frequent_R = torch.tensor(stats.most_frequent)
+    tables: dict[str, Sequence[Tensor]] = {
+        "all": [torch.ones_like(learned_NR)],
+        "learned": [learned_NR],
+        "most_frequent": [heuristics.most_frequent(num, most_frequent_R)],
+        "first_k": [heuristics.first_k(num, cost_R, used, generator)],
+        "random_k": [heuristics.random_k(num, cost_R, used, generator)],
+        "dist_k": [heuristics.dist_k(num, learned_NR.double().mean(0), generator)],
+        "random_drop": [random_drop(num, cost_R, used, generator) for _ in range(RANDOM_DROPS)],
+    }
+    supernet = one_network(training)
+    steps = cost.measure(supernet, supernet.size_HW)
+    base, added = cost.routed_macs(supernet, training.plan, steps)
+    router_macs = cost.measured_macs(lambda: routing.router(_one_picture(training)))
+    rows = []
+    for name, draws in tables.items():
+        found = [_tested(training, test, keep_NR) for keep_NR in draws]
+        macs_N = base + torch.cat(list(draws)).double() @ torch.tensor(added, dtype=torch.float64)
+        own = router_macs if name == "learned" else 0
+        rows.append(
+            {
+                "rule": name,
+                "metrics": {
+                    task: {key: sum(one.metrics[task][key] for one in found) / len(found) for key in metrics}
+                    for task, metrics in found[0].metrics.items()
+                },
+                "usage": blockdrop.usage(torch.cat(list(draws)), cost_R).mean().item(),
+                "blocks": torch.cat(list(draws)).double().sum(1).mean().item(),
+                "macs": macs_N.mean().item() + own,
+                "macs_std": macs_N.std(unbiased=False).item(),
+                "router_macs": own,
+            }
+        )
+    return rows
+
+
+def _one_picture(training: Training) -> Tensor:
+    return torch.zeros(1, 3, *training.supernet.size_HW, device=training.fabric.device)
+
+
+@torch.no_grad()
+def _tested(training: Training, test: Source, keep_NR: Tensor) -> Evaluation:
+    """Test metrics under given decisions."""
+    fabric = training.fabric
+    keep_NR = keep_NR[fabric.global_rank :: fabric.world_size].to(fabric.device)
+    done = 0
+
+    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
+        nonlocal done
+        rows = keep_NR[done : done + len(image_BCHW)]
+        done += len(image_BCHW)
+        outputs: dict[str, Tensor] = training.supernet(image_BCHW, training.plan, keep_BR=rows)
+        return outputs
+
+    batches = training.loader(test, range(len(test)), train=False)
+    return evaluate(forward, batches, training.tasks, fabric.device)

@@ -1,0 +1,220 @@
+"""Everything that takes part in a run, and what of it a checkpoint holds.
+
+Shapes: B batch, R routed blocks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from perceptkit.baselines.sharing.single import Network
+from perceptkit.data.loader import make_loader
+from perceptkit.data.sources import Source
+from perceptkit.errors import ResumeError
+from perceptkit.model.plan import Plan
+from perceptkit.model.router import Router, build_router
+from perceptkit.policies.adashare import AdaSharePolicy
+from perceptkit.policies.blockdrop import greedy_keep, open_mask
+from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
+from perceptkit.tasks.base import Task
+from perceptkit.train import checkpoint, optim
+from perceptkit.train.checkpoint import Position
+from perceptkit.train.progress import Progress
+from perceptkit.train.ranks import synchronise_batchnorm
+from perceptkit.train.run_log import RunLog
+
+
+@dataclass
+class Routing:
+    """The router while it is learned."""
+
+    router: Router
+    cost_R: Tensor
+    """What each routed block costs, in any unit."""
+    gamma: float
+    """Penalty of a wrong answer."""
+    open_count: int = 0
+    """Blocks under the router's control, counted from the last; the others run."""
+    full_right: float = 1.0
+    """How much of val is right with all blocks, before anything is skipped."""
+    unique: list[int] = field(default_factory=list)
+    """Different policies on val, by epoch."""
+
+    @property
+    def open_R(self) -> Tensor:
+        """Which blocks the router decides on, bool (R,)."""
+        return open_mask(self.open_count, len(self.cost_R)).to(self.cost_R.device)
+
+    def keep(self, image_BCHW: Tensor) -> Tensor:
+        """The most probable decision, bool (B, R)."""
+        return greedy_keep(self.router(image_BCHW), self.open_R)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "router": self.router.state_dict(),
+            "cost": self.cost_R.cpu(),
+            "gamma": self.gamma,
+            "open_count": self.open_count,
+            "full_right": self.full_right,
+            "unique": self.unique,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state` gave."""
+        self.router.load_state_dict(state["router"])
+        self.gamma, self.open_count = state["gamma"], state["open_count"]
+        self.full_right = state["full_right"]
+        self.unique = list(state["unique"])
+
+
+@dataclass
+class Training:
+    """Everything that takes part in a run."""
+
+    run: Path
+    recipe: Recipe
+    tasks: Mapping[str, Task]
+    train: Source
+    val: Source
+    supernet: Network
+    make_supernet: Callable[[], Network]
+    """Called with no argument; gives a supernet with the initial weights again."""
+    fabric: Fabric
+    log: RunLog
+    progress: Progress
+    policy: AdaSharePolicy
+    plan: Plan
+    """What `weights` turns outside the search execute: all blocks until the search has decided."""
+    position: Position = field(default_factory=Position)
+    best_score: float = float("-inf")
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    stop_requested: bool = False
+    optimizer: torch.optim.Optimizer | None = None
+    policy_optimizer: torch.optim.Optimizer | None = None
+    """Of the search's policy, or of the router."""
+    routing: Routing | None = None
+    """From the stage `route` on."""
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    """Draws the policy samples; the same on every rank."""
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain data."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
+            "plan": self.plan.to_json(),
+            "routing": self.routing.state() if self.routing else None,
+            "best_score": self.best_score,
+            "stage_seconds": self.stage_seconds,
+            "policy_generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
+        }
+
+    def restore(self, state: dict[str, Any], position: Position) -> None:
+        """Continues where `state` was saved."""
+        self.position = position
+        self.plan = Plan.from_json(state["plan"])
+        if state["routing"] is not None:
+            self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
+        if state["optimizer"] is not None:  # None: saved between two stages
+            self.begin_stage_optimizers(self.recipe.stages[position.stage])
+        try:
+            self.supernet.load_state_dict(state["supernet"])
+            self.policy.load_state_dict(state["policy"])
+            if self.routing is not None:
+                self.routing.load(state["routing"])
+        except (RuntimeError, KeyError) as error:
+            raise ResumeError(f"{self.run}/checkpoints/last.pt is of another network") from error
+        for optimizer, key in ((self.optimizer, "optimizer"), (self.policy_optimizer, "policy_optimizer")):
+            if optimizer is not None and state[key] is not None:
+                optimizer.load_state_dict(state[key])
+        self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
+        self.generator.set_state(state["policy_generator"])
+        torch.set_rng_state(state["torch_rng"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+
+    def save(self) -> None:
+        """Writes checkpoints/last.pt."""
+        if self.fabric.global_rank == 0:
+            checkpoint.save(self.run / "checkpoints/last.pt", self.state(), self.position)
+
+    def save_best(self, score: float, plan: Plan) -> None:
+        """Writes checkpoints/best.pt when the score on val is the best of the last stage so far."""
+        if score <= self.best_score:
+            return
+        self.best_score = score
+        if self.fabric.global_rank == 0:
+            best = {
+                "supernet": self.supernet.state_dict(),
+                "plan": plan.to_json(),
+                "routing": self.routing.state() if self.routing else None,
+                "score": score,
+            }
+            checkpoint.save(self.run / "checkpoints/best.pt", best, self.position)
+
+    def begin_stage_optimizers(self, stage: StageSpec) -> None:
+        """Fresh optimisers: each train stage has its own."""
+        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
+        self.optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
+        if isinstance(stage, SearchStage):
+            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)
+            self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
+        elif self.routing is not None:
+            # no weight decay and no scale of its own, as in BlockDrop's code
+            router = [{"params": list(self.routing.router.parameters()), "lr_scale": 1.0}]
+            adam = torch.optim.Adam(router, lr=stage.lr or self.recipe.optim.lr)
+            self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
+        else:
+            self.policy_optimizer = None
+
+    def begin_routing(self, cost_R: Tensor, gamma: float) -> None:
+        """A fresh router for the plan's routed blocks: the same for the same seed."""
+        spec, plan = self.recipe.routing, self.plan
+        assert spec is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            router = build_router(spec.router, len(plan.routed()), self.supernet.size_HW)
+        router = router.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        synchronise_batchnorm(router, self.fabric.device)
+        self.routing = Routing(router, cost_R.to(self.fabric.device), gamma)
+
+    def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        """The network as it would be used now: by the plan, and the router's most probable decisions."""
+        if self.routing is None:
+            outputs: dict[str, Tensor] = self.supernet(image_BCHW, self.plan)
+            return outputs
+        return self.supernet(image_BCHW, self.plan, keep_BR=self.routing.keep(image_BCHW))
+
+    def loader(
+        self, source: Source, indices: Sequence[int], *, train: bool, start: int = 0, shared: bool = True
+    ) -> Any:
+        """Batches of `source`; which images and augmentations follows from seed and step alone.
+
+        Each rank gets its share of them, or all with `shared=False`.
+        """
+        return make_loader(
+            source,
+            indices,
+            self.tasks,
+            batch=self.recipe.loader.batch,
+            workers=self.recipe.loader.workers,
+            augment=self.recipe.augment if train else None,
+            mean=self.supernet.mean,
+            std=self.supernet.std,
+            seed=self.recipe.seed,
+            epoch=self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn,
+            shuffle=train,
+            drop_last=train,
+            rank=self.fabric.global_rank if shared else 0,
+            world_size=self.fabric.world_size if shared else 1,
+            start_batch=start,
+        )
