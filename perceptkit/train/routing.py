@@ -239,7 +239,10 @@ def gumbel_loss(
         outputs = training.supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
     losses = task_losses(outputs, batch, training.tasks)
     quality_BK = torch.stack(
-        [task.quality(outputs[name].float(), batch.targets[name]) for name, task in training.tasks.items()],
+        [
+            _quality(task, outputs[name].detach().float(), batch.targets[name])
+            for name, task in training.tasks.items()
+        ],
         -1,
     )
     usage_B = blockdrop.usage(keep_BR, routing.cost_R)
@@ -249,6 +252,11 @@ def gumbel_loss(
     refuse_nan(losses, training.position)
     told = {"usage": usage_B.mean(), **{f"loss/{name}": loss for name, loss in losses.items()}}
     return total, told
+
+
+def _quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
+    right_B = task.is_right(output, target)
+    return right_B if right_B is not None else task.quality(output, target)
 
 
 def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:

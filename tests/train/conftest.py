@@ -36,6 +36,32 @@ seed: 3
 """
 
 
+ROUTED = """\
+version: 1
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 16}
+sharing: {method: hard}
+routing: {gamma: 0.5, usage: macs, tolerance: 0.5, router: {name: resnet8, downscale: 2, keep: 0.6}}
+stages:
+  - {name: warmup, epochs: 2}
+  - {name: route, epochs: 2, speed: 0.3}
+  - {name: finetune, epochs: 2}
+optim: {name: adamw, lr: 3e-3, clip_norm: 5.0}
+augment: {hflip: 0.5}
+loader: {batch: 4, workers: 0}
+seed: 3
+"""
+
+
+@pytest.fixture
+def routed_run(tmp_path: Path) -> tuple[Path, Path]:
+    """A tasks file and a recipe with BlockDrop's stages: 12 + 12 + 12 steps."""
+    tasks, recipe = tmp_path / "small.yaml", tmp_path / "routed_recipe.yaml"
+    tasks.write_text(TASKS, encoding="utf-8")
+    recipe.write_text(ROUTED, encoding="utf-8")
+    return tasks, recipe
+
+
 @pytest.fixture
 def small_run(tmp_path: Path) -> tuple[Path, Path]:
     """A tasks file and a recipe: 6 + 3 + 6 steps of each epoch's turns, all three train stages."""

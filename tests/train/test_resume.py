@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-KILL_AT = {"warmup": 9, "search": 23, "retrain": 36}
+KILL_AT = {
+    "small_run": {"warmup": 9, "search": 23, "retrain": 36},
+    "routed_run": {"warmup": 9, "route": 21, "finetune": 33},
+}
 """Steps in the middle of an epoch of each train stage; 23 is the second step of a policy turn."""
 TIMES = {"images_per_s", "data_wait", "peak_mib"}
 
@@ -20,17 +23,18 @@ import os, signal, sys
 from pathlib import Path
 from perceptkit import api
 from perceptkit.train import loop
+from perceptkit.train.progress import Progress
 
 tasks, recipe, out, kill_at, save_seconds = sys.argv[1:]
 loop.SAVE_SECONDS = float(save_seconds)
-compute = loop.task_losses
+step = Progress.step
 
-def task_losses(training, batch, keep):
-    if training.position.step == int(kill_at):
+def counted(self, *arguments):
+    step(self, *arguments)
+    if self.done == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
-    return compute(training, batch, keep)
 
-loop.task_losses = task_losses
+Progress.step = counted
 api.train(tasks, recipe, out, resume=Path(out).exists(), quiet=True)
 """
 
@@ -70,15 +74,17 @@ def state(run: Path, name: str) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("save_seconds", [0.0, 120.0], ids=["saved_every_step", "saved_every_epoch"])
-def test_killed_in_every_stage_and_resumed_bit_for_bit(small_run, tmp_path, save_seconds):
+@pytest.mark.parametrize("fixture", KILL_AT)
+def test_killed_in_every_stage_and_resumed_bit_for_bit(fixture, tmp_path, save_seconds, request):
+    files = request.getfixturevalue(fixture)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert drive(small_run, whole) == 0
-    for stage, step in KILL_AT.items():
-        assert drive(small_run, killed, step, save_seconds) == -signal.SIGKILL
+    assert drive(files, whole) == 0
+    for stage, step in KILL_AT[fixture].items():
+        assert drive(files, killed, step, save_seconds) == -signal.SIGKILL
         last = json.loads((killed / "metrics.jsonl").read_text().splitlines()[-1])
         assert last["stage"] == stage and last["step"] <= step  # died where it should
         assert not (killed / "results.json").exists()
-    assert drive(small_run, killed, -1, save_seconds) == 0
+    assert drive(files, killed, -1, save_seconds) == 0
 
     for name in ("last.pt", "best.pt"):
         assert_same_tensors(state(whole, name), state(killed, name), name)

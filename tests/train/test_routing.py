@@ -1,0 +1,197 @@
+"""BlockDrop's train stages: what they compute, what they change, what they leave behind."""
+
+import json
+
+import pytest
+import torch
+
+import perceptkit as pk
+from perceptkit.model.plan import Plan
+from perceptkit.policies import blockdrop
+from perceptkit.policies.policy_stats import policy_stats
+from perceptkit.spec.load import load_recipe, load_tasks
+from perceptkit.train import routing, session
+from perceptkit.train.loop import begin_stage
+from perceptkit.train.routing_check import fold, full_rightness
+
+
+@pytest.fixture
+def training(routed_run, tmp_path):
+    """At the begin of the stage `route`, with all blocks open and decisions that differ between pictures."""
+    tasks, recipe = routed_run
+    loaded, how = load_tasks(str(tasks), []), load_recipe(str(recipe), [])
+    specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
+    made = session.prepare(specs, tmp_path / "run", resume=False, quiet=True)
+    made.position.stage = 1
+    begin_stage(made, made.recipe.stages[1])
+    found = routing.current(made)
+    found.open_count = len(found.cost_R)
+    torch.nn.init.normal_(found.router.decide.weight)
+    torch.nn.init.zeros_(found.router.decide.bias)
+    return made
+
+
+@pytest.fixture
+def batch(training):
+    return next(iter(training.loader(training.train, range(8), train=True)))
+
+
+def change(training, **keys):
+    """Other keys of the recipe's section `routing`."""
+    spec = training.recipe.routing.model_copy(update=keys)
+    training.recipe = training.recipe.model_copy(update={"routing": spec})
+
+
+def tables(training, batch):
+    found = routing.current(training)
+    logits_BR = found.router.eval()(batch.image_BCHW)
+    return [blockdrop.greedy_keep(logits_BR), torch.rand_like(logits_BR) < 0.5]
+
+
+def test_every_kept_block_is_routed(training):
+    assert set(training.plan.routed()) == set(range(len(training.plan.blocks)))
+    assert (routing.current(training).cost_R > 1).all()  # usage: macs
+    assert routing.current(training).full_right == pytest.approx(full_rightness(training))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("open_count", [1, 3, None])
+def test_rightness_is_that_of_one_pass_per_picture_and_table(training, batch, open_count):
+    found, plan, net = routing.current(training), training.plan, training.supernet.eval()
+    found.open_count = open_count or len(found.cost_R)
+    choices = [table | ~found.open_R for table in tables(training, batch)]
+    right_VBK = routing.rightness(training, batch, choices)
+    everything = plan.resolved([True] * len(found.cost_R))
+    for v, table in enumerate(choices):
+        for i in range(len(batch.ids)):
+            image = batch.image_BCHW[i : i + 1]
+            one, full = net(image, plan.resolved(table[i].tolist())), net(image, everything)
+            for k, (name, task) in enumerate(training.tasks.items()):
+                target = batch.targets[name][i : i + 1]
+                expected = task.is_right(one[name], target)
+                if expected is None:
+                    best, quality = task.quality(full[name], target), task.quality(one[name], target)
+                    if abs(quality - 0.5 * best) < 1e-4:
+                        continue  # rounding decides
+                    expected = blockdrop.right_by_quality(quality, best, 0.5)
+                torch.testing.assert_close(right_VBK[v, i, k : k + 1], expected, equal_nan=True)
+
+
+@torch.no_grad()
+def test_what_comes_before_the_first_open_block_runs_once_per_picture(training, batch):
+    found, net = routing.current(training), training.supernet.eval()
+    found.open_count = 2
+    sizes: dict[str, list[int]] = {}
+    hooks = [
+        net.backbone.get_submodule(block.name).register_forward_hook(
+            lambda module, args, output, name=block.name: sizes.setdefault(name, []).append(len(output))
+        )
+        for block in net.blocks
+    ]
+    ones = torch.ones(len(batch.ids), len(found.cost_R), dtype=torch.bool)
+    without_last = ones.clone()
+    without_last[:, -1] = False
+    routing.rightness(training, batch, [ones, without_last, ones])
+    for hook in hooks:
+        hook.remove()
+    count = len(batch.ids)
+    *closed, first_open, last = [sizes[block.name] for block in net.blocks]
+    assert all(rows == [count] for rows in closed)
+    assert first_open == [2 * count]  # two ways to run each picture, though three tables ask
+    assert last == [count]  # half of the rows skip it
+
+
+def states(training):
+    copied = {k: v.clone() for k, v in training.supernet.state_dict().items()}
+    return copied, {k: v.clone() for k, v in routing.current(training).router.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+def test_route_changes_the_router_only(training, batch, estimator):
+    change(training, estimator=estimator)
+    net, router = states(training)
+    stage = training.recipe.stages[1]
+    for _ in range(3):
+        losses = routing.route_step(training, stage, batch, 1e-2, 0.5)
+    assert all(value == value for value in losses.values())
+    after_net, after_router = states(training)
+    assert not changed(net, after_net)
+    assert "decide.weight" in changed(router, after_router)
+    assert all(parameter.requires_grad for parameter in training.supernet.parameters())
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+@pytest.mark.parametrize("norms", ["frozen", "train"])
+def test_finetune_changes_both(training, batch, norms, estimator):
+    change(training, estimator=estimator)
+    training.position.stage = 2
+    stage = training.recipe.stages[2].model_copy(update={"batchnorm": norms})
+    training.begin_stage_optimizers(stage)
+    net, router = states(training)
+    for _ in range(2):
+        losses = routing.finetune_step(training, stage, batch, 1e-2)
+    assert {f"loss/{name}" for name in training.tasks} <= set(losses)
+    after_net, after_router = states(training)
+    moved = changed(net, after_net)
+    assert any(name.endswith("conv1.weight") for name in moved)
+    assert "decide.weight" in changed(router, after_router)
+    statistics = {name for name in moved if "running" in name and name.startswith("backbone")}
+    assert bool(statistics) is (norms == "train")
+
+
+def test_parity_moves_the_norms_in_the_greedy_pass_too(training, batch):
+    change(training, parity=True)
+    stage = training.recipe.stages[2]
+    training.begin_stage_optimizers(stage)
+    norm = next(m for m in training.supernet.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    before = norm.num_batches_tracked.clone()
+    routing.finetune_step(training, stage, batch, 1e-3)
+    assert norm.num_batches_tracked - before == 2
+
+
+def test_a_static_router_is_dropped(training):
+    R = len(training.plan.blocks)
+    policy = torch.tensor([[b % 2 == 0 for b in range(R)]])
+    keep_NR = policy.expand(10, -1)
+    fold(training, policy_stats(keep_NR, keep_NR.float()))
+    assert training.routing is None
+    assert training.plan.routed() == () and list(training.plan.row("seg")) == policy[0].tolist()
+
+
+@torch.no_grad()
+def test_constant_blocks_are_folded_only_where_enough_pictures_agree(training, batch):
+    R = len(training.plan.blocks)
+    keep_NR = torch.rand(3000, R) < 0.5
+    keep_NR[:, 0], keep_NR[:, 1] = True, False
+    before = training.forward(batch.image_BCHW)  # the untrained router's own decisions
+    fold(training, policy_stats(keep_NR[:100], keep_NR[:100].float()))
+    assert len(training.plan.routed()) == R
+    logits = routing.current(training).router.eval()(batch.image_BCHW)
+    fold(training, policy_stats(keep_NR, keep_NR.float()))
+    assert training.plan.routed() == tuple(range(2, R))
+    assert training.plan.row("seg")[:2] == (True, False)
+    torch.testing.assert_close(routing.current(training).router(batch.image_BCHW), logits[:, 2:])
+    assert before.keys() == training.forward(batch.image_BCHW).keys()
+
+
+def test_a_whole_run(routed_run, tmp_path):
+    run = pk.train(*routed_run, tmp_path / "run", quiet=True)
+    found = json.loads((run.path / "routing.json").read_text())
+    rows = {row["rule"]: row for row in found["rows"]}
+    assert list(rows) == ["all", "learned", "most_frequent", "first_k", "random_k", "dist_k", "random_drop"]
+    assert rows["learned"]["router_macs"] > 0 == rows["all"]["router_macs"]
+    for rule in ("first_k", "random_k", "dist_k"):
+        assert rows[rule]["usage"] == pytest.approx(rows["learned"]["usage"], abs=0.15)  # 4 pictures
+    assert sum(policy["pictures"] for policy in found["test"]["policies"]) == 4
+    plan = Plan.from_json((run.path / "policy.json").read_text())
+    assert bool(plan.routed()) is not found["is_static"]
+    model = pk.load(run.path)
+    assert model.manifest.plan == plan
+    tested = json.loads((run.path / "results.json").read_text())["tasks"]
+    again = pk.evaluate(run.path)
+    for name, values in tested.items():
+        assert again[name][values["primary"]] == pytest.approx(values["metrics"][values["primary"]], rel=1e-3)
