@@ -1,4 +1,4 @@
-"""CIFAR ResNets, registered with timm as cifar10_resnet20, 32, 44, 56 and 110: BlockDrop's host networks.
+"""CIFAR ResNets, registered with timm as cifar10_resnet8, 20, 32, 44, 56 and 110: BlockDrop's nets for CIFAR.
 
 He, Zhang, Ren, Sun. *Deep Residual Learning for Image Recognition.* CVPR 2016, section 4.2.
 https://arxiv.org/abs/1512.03385
@@ -21,7 +21,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DEPTHS = (20, 32, 44, 56, 110)
+DEPTHS = (8, 20, 32, 44, 56, 110)
 WIDTHS = (16, 32, 64)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
