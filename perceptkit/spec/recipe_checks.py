@@ -5,7 +5,7 @@ from typing import get_args
 
 from perceptkit.spec.draft import weights_file
 from perceptkit.spec.problems import Problem, closest
-from perceptkit.spec.recipe import STAGE_ORDER, SharingMethod, stage_faults, zoom_fault
+from perceptkit.spec.recipe import STAGE_ORDER, SharingMethod, classifier_fault, stage_faults, zoom_fault
 from perceptkit.spec.templates import shown
 from perceptkit.spec.yaml_source import Source
 
@@ -18,7 +18,20 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         folder: where the recipe lies.
     """
     data = source.data if isinstance(source.data, dict) else {}
-    return [*_stages(data, source), *_zoom(data, source), *_weights(data, source, folder)]
+    return [
+        *_stages(data, source),
+        *_zoom(data, source),
+        *_classifier(data, source),
+        *_weights(data, source, folder),
+    ]
+
+
+def _classifier(data: dict[str, object], source: Source) -> list[Problem]:
+    heads, backbone = data.get("heads"), data.get("backbone")
+    if not isinstance(heads, dict) or not isinstance(backbone, dict):
+        return []
+    message = classifier_fault(str(heads.get("classifier")), str(backbone.get("weights")))
+    return [source.problem(("heads", "classifier"), message)] if message else []
 
 
 def _zoom(data: dict[str, object], source: Source) -> list[Problem]:
