@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from perceptkit.cli import make_parser
@@ -139,10 +140,12 @@ def test_recipes_load(path):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_tasks_files_load(path, tmp_path):
     overrides = []
-    if "source: folder" in path.read_text(encoding="utf-8"):
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    if data["source"] == "folder":
         for split in ("train", "val", "test"):
-            (tmp_path / split / "rgb").mkdir(parents=True)
-            (tmp_path / split / "rgb/1.png").touch()
+            picture = tmp_path / data["image"].format(split=split, id="1")
+            picture.parent.mkdir(parents=True)
+            picture.touch()
         overrides = [f"data.root={tmp_path}"]
     assert load_tasks(path, overrides).spec.tasks
 

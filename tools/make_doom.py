@@ -36,7 +36,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +45,7 @@ from typing import Any
 
 import numpy as np
 from doom_geometry import CLASS_ID, Camera, Labels, Level, Wad, corners, encode_depth, encode_normal, raycast
+from new_folder import Refusal, new_folder
 from PIL import Image
 
 SIZE_HW = (96, 128)
@@ -93,10 +93,6 @@ class Frame:
     camera: Camera
 
 
-class Refusal(Exception):
-    """Something the person who started the tool can mend."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0 when the set is there, 2 when nothing was made."""
     parser = argparse.ArgumentParser(
@@ -118,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_set(out: Path, counts: dict[str, int], seed: int) -> None:
-    """Makes all splits in a folder beside `out` and renames it when it is complete.
+    """Makes all splits; `out` appears when they are complete.
 
     Raises Refusal where vizdoom is missing, `out` holds something, a count is not positive, or the maps of a
     split do not give enough frames.
@@ -126,25 +122,15 @@ def make_set(out: Path, counts: dict[str, int], seed: int) -> None:
     for split, count in counts.items():
         if count < 1:
             raise Refusal(f"--{split} {count}: every split needs at least one frame")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Refusal(f"{out} is not an empty folder; name a new one, or delete it first")
     try:
         import vizdoom  # noqa: F401
     except ImportError as error:
         raise Refusal(
             f"the frames are made by ViZDoom, which is not here ({error}):\n  pip install vizdoom"
         ) from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as unfinished:
         for split, count in counts.items():
             make_split(unfinished / split, SPLIT_MAPS[split], count, seed)
-        unfinished.chmod(0o755)  # mkdtemp's folder is private
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def make_split(folder: Path, maps: list[tuple[str, str]], count: int, seed: int) -> None:

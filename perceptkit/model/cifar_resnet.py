@@ -1,4 +1,4 @@
-"""CIFAR ResNets, registered with timm as cifar10_resnet20, 32, 44, 56 and 110: BlockDrop's host networks.
+"""CIFAR ResNets, registered with timm as cifar10_resnet8, 20, 32, 44, 56 and 110: BlockDrop's nets for CIFAR.
 
 He, Zhang, Ren, Sun. *Deep Residual Learning for Image Recognition.* CVPR 2016, section 4.2.
 https://arxiv.org/abs/1512.03385

@@ -33,13 +33,16 @@ def own_size(name: str) -> tuple[int, int]:
     return config.input_size[1:] if config is not None else (224, 224)
 
 
-def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True) -> nn.Module:
-    """A timm model without classifier.
+def create_backbone(
+    spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True, num_classes: int = 0
+) -> nn.Module:
+    """A timm model, as a rule without classifier.
 
     Args:
         spec: name, weights and further arguments of `timm.create_model`.
         size_HW: network input in pixels; models of a fixed input size are made for it.
         load: False leaves the weights random, whatever the spec says (an artifact brings its own).
+        num_classes: of its own classifier, whose weights then must fit too; 0 leaves it out.
 
     Raises:
         SpecError: unknown name or arguments, weights that cannot be had or do not fit.
@@ -56,14 +59,14 @@ def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = T
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size_HW)
     from_hub = load and spec.weights == "pretrained"
-    model = _create(spec.name, from_hub, arguments)
+    model = _create(spec.name, from_hub, num_classes, arguments)
     patch = patch_size(model)
     covered_HW = covered_size(model, size_HW)
     if patch is not None and covered_HW != size_HW and "img_size" in arguments:
         # timm pads the picture to whole patches, but only in this mode
         padded = {"img_size": covered_HW, "dynamic_img_size": True, "dynamic_img_pad": True}
         try:
-            model = _create(spec.name, from_hub, arguments | padded)
+            model = _create(spec.name, from_hub, num_classes, arguments | padded)
         except SpecError as error:
             raise SpecError(
                 f"{spec.name} wants a data.size in whole patches of {patch[0]}x{patch[1]} pixels, as "
@@ -74,12 +77,12 @@ def create_backbone(spec: BackboneSpec, size_HW: tuple[int, int], load: bool = T
     return model
 
 
-def _create(name: str, from_hub: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    """The timm model without classifier; any failure is a SpecError."""
+def _create(name: str, from_hub: bool, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """The timm model; any failure is a SpecError."""
     try:
         if from_hub:
-            return timm.create_model(name, pretrained=True, num_classes=0, **arguments)
-        return _without_zero_init(name, arguments)
+            return timm.create_model(name, pretrained=True, num_classes=num_classes, **arguments)
+        return _without_zero_init(name, num_classes, arguments)
     except Exception as error:  # the hub client and timm's constructors raise many types
         if from_hub and not isinstance(error, TypeError):
             raise SpecError(
@@ -89,15 +92,15 @@ def _create(name: str, from_hub: bool, arguments: Mapping[str, Any]) -> nn.Modul
         raise SpecError(f"backbone.args of {name}: {_first_line(error)}") from error
 
 
-def _without_zero_init(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+def _without_zero_init(name: str, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     """timm's residual nets start with every residual branch at zero, so that keep and skip are the same
     network and a policy has nothing to learn from; off where the family has the switch."""
     before = torch.get_rng_state()
     try:
-        return timm.create_model(name, num_classes=0, zero_init_last=False, **arguments)
+        return timm.create_model(name, num_classes=num_classes, zero_init_last=False, **arguments)
     except TypeError:
         torch.set_rng_state(before)  # the second try draws what the first would have
-        return timm.create_model(name, num_classes=0, **arguments)
+        return timm.create_model(name, num_classes=num_classes, **arguments)
 
 
 def _first_line(error: Exception) -> str:
@@ -105,7 +108,8 @@ def _first_line(error: Exception) -> str:
 
 
 def load_backbone(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file with timm's keys; a classifier in it is ignored, all else must fit."""
+    """Loads a safetensors file with timm's keys; a classifier that only the file has is ignored, all else
+    must fit."""
     if not path.is_file():
         raise SpecError(f"backbone.weights: {path} does not exist (pretrained, none, or a safetensors file)")
     try:

@@ -63,6 +63,8 @@ class HeadsSpec(Strict):
 
     channels: PositiveInt = 64
     """Width of the feature pyramid that the dense heads read."""
+    classifier: Literal["new", "pretrained"] = "new"
+    """`pretrained`: the head of the classification task starts as the classifier in `backbone.weights`."""
 
 
 SharingMethod: TypeAlias = Literal["adashare", "hard", "single"]
@@ -323,6 +325,19 @@ class Recipe(Strict):
         ):
             raise fault(key, message)
         return self
+
+    @model_validator(mode="after")
+    def _classifier_has_weights(self) -> "Recipe":
+        if message := classifier_fault(self.heads.classifier, self.backbone.weights):
+            raise fault("heads.classifier", message)
+        return self
+
+
+def classifier_fault(classifier: str, weights: str) -> str:
+    """What is wrong with a head that starts as the backbone's classifier."""
+    if classifier == "pretrained" and weights == "none":
+        return "backbone.weights none holds no classifier; expected new, or weights"
+    return ""
 
 
 def stage_faults(names: Sequence[str], method: str, routed: bool) -> list[tuple[str, str]]:

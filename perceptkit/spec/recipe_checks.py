@@ -5,7 +5,14 @@ from typing import get_args
 
 from perceptkit.spec.draft import weights_file
 from perceptkit.spec.problems import Problem, closest
-from perceptkit.spec.recipe import STAGE_ORDER, TWO_PRICES, SharingMethod, stage_faults, zoom_fault
+from perceptkit.spec.recipe import (
+    STAGE_ORDER,
+    TWO_PRICES,
+    SharingMethod,
+    classifier_fault,
+    stage_faults,
+    zoom_fault,
+)
 from perceptkit.spec.templates import shown
 from perceptkit.spec.yaml_source import Source
 
@@ -22,6 +29,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_stages(data, source),
         *_zoom(data, source),
         *_prices(data, source),
+        *_classifier(data, source),
         *_weights(data, source, folder),
     ]
 
@@ -31,6 +39,14 @@ def _prices(data: dict[str, object], source: Source) -> list[Problem]:
     if isinstance(routing, dict) and routing.get("gamma") is not None and routing.get("max_drop") is not None:
         return [source.problem(("routing", "max_drop"), TWO_PRICES)]
     return []
+
+
+def _classifier(data: dict[str, object], source: Source) -> list[Problem]:
+    heads, backbone = data.get("heads"), data.get("backbone")
+    if not isinstance(heads, dict) or not isinstance(backbone, dict):
+        return []
+    message = classifier_fault(str(heads.get("classifier")), str(backbone.get("weights")))
+    return [source.problem(("heads", "classifier"), message)] if message else []
 
 
 def _zoom(data: dict[str, object], source: Source) -> list[Problem]:

@@ -21,7 +21,9 @@ from perceptkit.data.sources import Source, open_split
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
+from perceptkit.model.classifier import classification_task, start_as_classifier
 from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.tasks_file import SceneCounts, Split, TasksFile
@@ -96,11 +98,15 @@ def make_fabric(recipe: Recipe) -> Fabric:
 
 def make_supernet(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Network:
     """The network of the recipe with its initial weights: the same for the same seed."""
+    build = build_single if recipe.sharing.method == "single" else build_supernet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.sharing.method == "single":
-            return build_single(recipe.backbone, recipe.heads, tasks, size_HW)
-        return build_supernet(recipe.backbone, recipe.heads, tasks, size_HW)
+        network = build(recipe.backbone, recipe.heads, tasks, size_HW)
+        if recipe.heads.classifier == "pretrained":
+            task = classification_task(tasks)
+            net = network if isinstance(network, Supernet) else network.by_task()[task]
+            start_as_classifier(net, task, recipe.backbone)
+    return network
 
 
 def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:

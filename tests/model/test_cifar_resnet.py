@@ -9,6 +9,7 @@ import torch
 
 from perceptkit.errors import SpecError
 from perceptkit.model.cifar_resnet import DEPTHS, OptionA, register
+from perceptkit.model.cost import measured_macs
 from perceptkit.model.weights import create_backbone
 from perceptkit.spec.recipe import BackboneSpec
 from tests.model.conftest import make_net
@@ -22,13 +23,31 @@ def test_option_a_by_hand():
     assert torch.equal(OptionA(2)(x).flatten(), torch.tensor([0.0, 0, 4, 0]))
 
 
-@pytest.mark.parametrize(("depth", "params"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+@pytest.mark.parametrize(
+    ("depth", "params"), [(8, 0.08), (20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
+)
 def test_registered_with_the_size_of_the_paper(depth, params):
     register()
     register()  # a second time changes nothing, and timm does not warn
     model = timm.create_model(f"cifar10_resnet{depth}")
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(params, abs=0.03)
     assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.modules()) == depth
+
+
+@pytest.mark.parametrize(
+    ("depth", "outputs", "flops"),
+    [(32, 10, 1.377e8), (110, 10, 5.058e8), (8, 15, 2.45e7), (8, 54, 2.45e7)],
+)
+def test_flops_of_blockdrops_hosts_and_policy_nets(depth, outputs, flops):
+    """As its authors count: two per MAC of convolutions and linear layers. Their shortcut is an average pool
+    with zeros for new channels, ours subsamples: neither has any, so the figures are the same."""
+    register()
+    with torch.device("meta"):
+        model, image = (
+            timm.create_model(f"cifar10_resnet{depth}", num_classes=outputs),
+            torch.zeros(1, 3, *SIZE),
+        )
+    assert 2 * measured_macs(lambda: model(image)) == pytest.approx(flops, rel=1e-3)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

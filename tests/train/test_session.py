@@ -4,13 +4,19 @@ import json
 import shutil
 
 import pytest
+import timm
+import torch
 import yaml
+from safetensors.torch import save_file
 
 import perceptkit as pk
 from perceptkit.cli import main
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.spec.load import load_both
+from perceptkit.tasks.table import build_tasks
 from perceptkit.train import run_folder
+from perceptkit.train.session import make_supernet
 
 SHORT = ["data.count.train=12", "stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
 
@@ -105,3 +111,24 @@ def test_damaged_run_folders_are_named(finished, capsys):
 def test_json_has_no_nan(tmp_path):
     run_folder.write_json(tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
+
+
+@pytest.mark.parametrize("method", ["hard", "single"])
+def test_a_head_starts_as_the_classifier_of_the_weights(small_run, tmp_path, method):
+    whole = timm.create_model("test_resnet", num_classes=4).eval()
+    path = tmp_path / "whole.safetensors"
+    save_file(whole.state_dict(), path)
+    changes = [f"sharing.method={method}", f"backbone.weights={path}", "heads.classifier=pretrained"]
+    loaded, how = load_both(*small_run, [*changes, "stages=[{name: retrain, epochs: 1}]"])
+    tasks = build_tasks(loaded.spec)
+    weights = {}
+    for classifier in ("pretrained", "new"):
+        heads = how.spec.heads.model_copy(update={"classifier": classifier})
+        network = make_supernet(how.spec.model_copy(update={"heads": heads}), tasks, (32, 32))
+        weights[classifier] = network.state_dict()
+    changed = {k for k, value in weights["new"].items() if not torch.equal(value, weights["pretrained"][k])}
+    assert {key.rpartition("heads.")[2] for key in changed} == {
+        "task_room.predict.weight",
+        "task_room.predict.bias",
+    }
+    assert any(torch.equal(weights["pretrained"][key], whole.fc.weight) for key in changed)
