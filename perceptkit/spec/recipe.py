@@ -141,6 +141,9 @@ class RoutingSpec(Strict):
     all blocks."""
     parity: bool = False
     """Reproduce the quirks of the released code instead of correcting them."""
+    compare_epochs: NonNegativeInt | None = None
+    """How long each rule that looks at no picture is fine-tuned for the table beside the router; as long as the stage
+    `finetune` by default, 0 leaves them untuned."""
     codebook: PositiveInt | None = None
     """Largest number of different policies in the finished model; unlimited by default."""
 

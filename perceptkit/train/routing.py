@@ -27,11 +27,13 @@ from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.base import Task, masked_mean
-from perceptkit.train import optim
+from perceptkit.train import checkpoint, optim
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.ranks import mean_losses
 from perceptkit.train.training import Routing, Training
 
+HOST = "checkpoints/host.pt"
+"""In the run folder: the network before anything was skipped."""
 GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
@@ -41,6 +43,8 @@ def begin_route(training: Training) -> None:
     spec, plan = routing_spec(training), training.plan
     training.plan = plan.with_routed([b for b, kept in enumerate(plan.kept_by_any()) if kept])
     training.begin_routing(block_costs(training, spec), spec.gamma or GAMMA)
+    if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
+        checkpoint.save(training.run / HOST, {"supernet": training.supernet.state_dict()}, training.position)
 
 
 def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:

@@ -3,27 +3,22 @@
 Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from perceptkit.baselines.skipping import heuristics
-from perceptkit.baselines.skipping.random_drop import random_drop
 from perceptkit.data.batch import Batch
 from perceptkit.data.sources import Source
-from perceptkit.model import cost
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats
 from perceptkit.spec.recipe import StageSpec
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import sum_over_ranks
-from perceptkit.train.routing import current, is_yes_or_no, one_network, reward_of, routing_spec, task_weights
+from perceptkit.train.routing import current, is_yes_or_no, reward_of, routing_spec, task_weights
+from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
-
-RANDOM_DROPS = 5
-"""Draws of which blocks a random deletion takes; the table has their mean."""
 
 
 @torch.no_grad()
@@ -192,73 +187,3 @@ def fold(training: Training, stats: PolicyStats) -> None:
     # closed blocks were kept by all pictures: what is left is open
     routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
     routing.open_count = len(columns)
-
-
-def compare_rules(
-    training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor
-) -> list[dict[str, Any]]:
-    """Test metrics and MACs of the learned decisions, of all blocks, and of rules that look at no picture, at the same
-    mean cost.
-
-    No weights are tuned for any of the rules here.
-    """
-    routing = current(training)
-    cost_R = routing.cost_R.cpu()
-    used = blockdrop.usage(learned_NR, cost_R).mean().item()
-    num, generator = len(learned_NR), torch.Generator().manual_seed(training.recipe.seed)
-    most_frequent_R = torch.tensor(stats.most_frequent)
-    tables: dict[str, Sequence[Tensor]] = {
-        "all": [torch.ones_like(learned_NR)],
-        "learned": [learned_NR],
-        "most_frequent": [heuristics.most_frequent(num, most_frequent_R)],
-        "first_k": [heuristics.first_k(num, cost_R, used, generator)],
-        "random_k": [heuristics.random_k(num, cost_R, used, generator)],
-        "dist_k": [heuristics.dist_k(num, learned_NR.double().mean(0), generator)],
-        "random_drop": [random_drop(num, cost_R, used, generator) for _ in range(RANDOM_DROPS)],
-    }
-    supernet = one_network(training)
-    steps = cost.measure(supernet, supernet.size_HW)
-    base, added = cost.routed_macs(supernet, training.plan, steps)
-    router_macs = cost.measured_macs(lambda: routing.router(_one_picture(training)))
-    rows = []
-    for name, draws in tables.items():
-        found = [_tested(training, test, keep_NR) for keep_NR in draws]
-        macs_N = base + torch.cat(list(draws)).double() @ torch.tensor(added, dtype=torch.float64)
-        own = router_macs if name == "learned" else 0
-        rows.append(
-            {
-                "rule": name,
-                "metrics": {
-                    task: {key: sum(one.metrics[task][key] for one in found) / len(found) for key in metrics}
-                    for task, metrics in found[0].metrics.items()
-                },
-                "usage": blockdrop.usage(torch.cat(list(draws)), cost_R).mean().item(),
-                "blocks": torch.cat(list(draws)).double().sum(1).mean().item(),
-                "macs": macs_N.mean().item() + own,
-                "macs_std": macs_N.std(unbiased=False).item(),
-                "router_macs": own,
-            }
-        )
-    return rows
-
-
-def _one_picture(training: Training) -> Tensor:
-    return torch.zeros(1, 3, *training.supernet.size_HW, device=training.fabric.device)
-
-
-@torch.no_grad()
-def _tested(training: Training, test: Source, keep_NR: Tensor) -> Evaluation:
-    """Test metrics under given decisions."""
-    fabric = training.fabric
-    keep_NR = keep_NR[fabric.global_rank :: fabric.world_size].to(fabric.device)
-    done = 0
-
-    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
-        nonlocal done
-        rows = keep_NR[done : done + len(image_BCHW)]
-        done += len(image_BCHW)
-        outputs: dict[str, Tensor] = training.supernet(image_BCHW, training.plan, keep_BR=rows)
-        return outputs
-
-    batches = training.loader(test, range(len(test)), train=False)
-    return evaluate(forward, batches, training.tasks, fabric.device)

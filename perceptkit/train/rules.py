@@ -1,0 +1,211 @@
+"""The router beside rules that look at no picture, at the same mean cost, each as it is and fine-tuned.
+
+    all             every block                     what is gained or lost by tuning alone
+    learned         the router                      tuned by the stage `finetune`
+    most_frequent   the router's favourite policy   the honest rival: a static network
+    first_k random_k dist_k                         BlockDrop's heuristics
+    random_drop     Veit et al.: the same random blocks deleted for all pictures
+
+Every rule starts from the network as it was before anything was skipped. Fine-tuning uses the stage `finetune`'s
+learning rate and norms, and as many pictures.
+
+Shapes: N pictures of a split, B of a batch, R routed blocks.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptkit.baselines.skipping import heuristics
+from perceptkit.baselines.skipping.random_drop import random_drop
+from perceptkit.data.sources import Source
+from perceptkit.model import cost
+from perceptkit.policies import blockdrop
+from perceptkit.policies.policy_stats import PolicyStats
+from perceptkit.spec.recipe import FinetuneStage
+from perceptkit.train import checkpoint, optim
+from perceptkit.train.evaluate import Evaluation, evaluate
+from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.routing import HOST, current, one_network, routing_spec, set_training
+from perceptkit.train.run_folder import write_json
+from perceptkit.train.training import Training
+
+DRAWS = 5
+"""Of which blocks a random deletion takes; untuned, the table has their mean."""
+Rule = Callable[[int, torch.Generator], Tensor]
+"""rule(number of pictures, generator) -> keep (N, R)."""
+DRAWN_ONCE = ("all", "most_frequent", "random_drop")
+"""Rules that are one policy: what is tuned is what is tested. The others are drawn anew for every batch."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """MACs of one picture."""
+
+    base: int
+    """With all routed blocks skipped."""
+    added_R: Tensor
+    router: int
+
+    def of(self, keep_NR: Tensor) -> Tensor:
+        """(N,) without the router."""
+        return self.base + keep_NR.double() @ self.added_R
+
+
+def compare_rules(
+    training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor
+) -> list[dict[str, Any]]:
+    """Test metrics and MACs of all rows; what was tuned is kept in RUN/rules/ and not tuned again by a resumed run.
+
+    Args:
+        training: with the best weights and router.
+        test: the test split.
+        stats: of the router's decisions on the splits that it was learned from.
+        learned_NR: its decisions on `test`.
+    """
+    routing = current(training)
+    cost_R = routing.cost_R.cpu()
+    used = blockdrop.usage(learned_NR, cost_R).mean().item()
+    rate_R, favourite_R = learned_NR.double().mean(0), torch.tensor(stats.most_frequent)
+    rules: dict[str, Rule] = {
+        "all": lambda num, generator: torch.ones(num, len(cost_R), dtype=torch.bool),
+        "most_frequent": lambda num, generator: heuristics.most_frequent(num, favourite_R),
+        "first_k": lambda num, generator: heuristics.first_k(num, cost_R, used, generator),
+        "random_k": lambda num, generator: heuristics.random_k(num, cost_R, used, generator),
+        "dist_k": lambda num, generator: heuristics.dist_k(num, rate_R, generator),
+        "random_drop": lambda num, generator: random_drop(num, cost_R, used, generator),
+    }
+    costs = _costs(training)
+    learned = _tested(training, training.supernet, test, learned_NR)
+    rows = [_row(training, "learned", True, [learned], learned_NR, costs)]
+    host = copy.deepcopy(one_network(training))
+    host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
+    for name, rule in rules.items():
+        draws = DRAWS if name == "random_drop" else 1
+        tables = [rule(len(test), _generator(training, draw)) for draw in range(draws)]
+        found = [_tested(training, host, test, keep_NR) for keep_NR in tables]
+        rows.append(_row(training, name, False, found, torch.cat(tables), costs))
+    for name, rule in rules.items() if _epochs(training) else ():
+        rows.append(_tuned_once(training, test, name, rule, host, costs))
+    return rows
+
+
+def _epochs(training: Training) -> int:
+    """Of tuning a rule."""
+    asked, stage = routing_spec(training).compare_epochs, _finetune(training)
+    return asked if asked is not None else stage.epochs if stage is not None else 0
+
+
+def _finetune(training: Training) -> FinetuneStage | None:
+    return next((s for s in training.recipe.stages if isinstance(s, FinetuneStage)), None)
+
+
+def _generator(training: Training, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(training.recipe.seed + number)
+
+
+def _costs(training: Training) -> Costs:
+    supernet = one_network(training)
+    base, added = cost.routed_macs(supernet, training.plan, cost.measure(supernet, supernet.size_HW))
+    picture = torch.zeros(1, 3, *supernet.size_HW, device=training.fabric.device)
+    router = cost.measured_macs(lambda: current(training).router.eval()(picture))
+    return Costs(base, torch.tensor(added, dtype=torch.float64), router)
+
+
+def _row(
+    training: Training,
+    rule: str,
+    tuned: bool,
+    found: list[Evaluation],
+    keep_NR: Tensor,
+    costs: Costs,
+) -> dict[str, Any]:
+    """One line of the table, the mean over what was found."""
+    own = costs.router if rule == "learned" else 0
+    macs_N = costs.of(keep_NR)
+    return {
+        "rule": rule,
+        "tuned": tuned,
+        "metrics": {
+            task: {key: sum(one.metrics[task][key] for one in found) / len(found) for key in metrics}
+            for task, metrics in found[0].metrics.items()
+        },
+        "usage": blockdrop.usage(keep_NR, current(training).cost_R.cpu()).mean().item(),
+        "blocks": keep_NR.double().sum(1).mean().item(),
+        "macs": macs_N.mean().item() + own,
+        "macs_std": macs_N.std(unbiased=False).item(),
+        "router_macs": own,
+    }
+
+
+@torch.no_grad()
+def _tested(training: Training, network: Any, test: Source, keep_NR: Tensor) -> Evaluation:
+    """Test metrics under given decisions."""
+    fabric = training.fabric
+    keep_NR = keep_NR[fabric.global_rank :: fabric.world_size].to(fabric.device)
+    done = 0
+
+    def forward(image_BCHW: Tensor) -> Mapping[str, Tensor]:
+        nonlocal done
+        rows = keep_NR[done : done + len(image_BCHW)]
+        done += len(image_BCHW)
+        outputs: Mapping[str, Tensor] = network(image_BCHW, training.plan, keep_BR=rows)
+        return outputs
+
+    network.eval()
+    batches = training.loader(test, range(len(test)), train=False)
+    return evaluate(forward, batches, training.tasks, fabric.device)
+
+
+def _tuned_once(
+    training: Training, test: Source, name: str, rule: Rule, host: Any, costs: Costs
+) -> dict[str, Any]:
+    """The line of a rule after fine-tuning; read from the run folder where it is there."""
+    path = training.run / "rules" / f"{name}.json"
+    if path.is_file():
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return row
+    network = copy.deepcopy(host)
+    if name in DRAWN_ONCE:
+        policy_1R = rule(1, _generator(training, 0))
+        tune(training, network, lambda num, _: policy_1R.expand(num, -1), _epochs(training))
+    else:
+        tune(training, network, rule, _epochs(training))
+    keep_NR = rule(len(test), _generator(training, 0))
+    row = _row(training, name, True, [_tested(training, network, test, keep_NR)], keep_NR, costs)
+    if training.fabric.global_rank == 0:
+        write_json(path, row)
+    line = "  ".join(f"{task} {row['metrics'][task][t.primary]:.3f}" for task, t in training.tasks.items())
+    training.log.say(f"rule {name}, tuned for {_epochs(training)} epochs: {line}")
+    return row
+
+
+def tune(training: Training, network: Any, rule: Rule, epochs: int) -> None:
+    """Trains a network whose blocks are skipped by a rule, which is asked for every batch."""
+    recipe, fabric = training.recipe, training.fabric
+    stage = _finetune(training) or FinetuneStage(name="finetune", epochs=epochs)
+    optimizer: Any = fabric.setup_optimizers(optim.make_optimizer(network, recipe.optim, stage))
+    batch = recipe.loader.batch * fabric.world_size
+    steps = len(training.train) // batch
+    done = 0
+    for epoch in range(epochs):
+        training.position.epoch = epoch
+        generator = _generator(training, epoch)
+        for pictures in training.loader(training.train, range(len(training.train)), train=True):
+            pictures = pictures.to(fabric.device)
+            keep_BR = rule(batch, generator)[fabric.global_rank :: fabric.world_size].to(fabric.device)
+            optim.set_learning_rate(optimizer, optim.learning_rate(recipe.optim, stage, done, epochs * steps))
+            set_training(network, stage.batchnorm == "train")
+            with fabric.autocast():
+                outputs = network(pictures.image_BCHW, training.plan, keep_BR=keep_BR)
+            losses = task_losses(outputs, pictures, training.tasks)
+            refuse_nan(losses, training.position)
+            optimizer.zero_grad()
+            fabric.backward(weighted_sum(losses, training.tasks))
+            update(training, optimizer, network.parameters())
+            done += 1
