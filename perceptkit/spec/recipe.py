@@ -161,6 +161,8 @@ class StageBase(Strict):
     """Passes over the train split."""
     lr: PositiveFloat | None = None
     """Overrides `optim.lr` for this stage."""
+    batch: PositiveInt | None = None
+    """Overrides `loader.batch` for this stage."""
 
 
 class WarmupStage(StageBase):
@@ -209,6 +211,10 @@ class FinetuneStage(StageBase):
     """Router and weights are trained together."""
 
     name: Literal["finetune"]
+    gamma: PositiveFloat | None = None
+    """Overrides `routing.gamma` for this stage."""
+    router_lr: PositiveFloat | None = None
+    """Highest learning rate of the router, whose optimiser is Adam; that of the weights by default."""
     rl_weight: NonNegativeFloat = 1.0
     """Of the router's loss beside those of the tasks, in `estimator: reinforce`."""
     batchnorm: Literal["frozen", "train"] = "frozen"
@@ -320,6 +326,10 @@ class Recipe(Strict):
     """`auto`: bf16 where the GPU has it, else 32."""
     seed: Seed = 0
     """Of initial weights, order of pictures, augmentation and policy samples."""
+
+    def batch_of(self, stage: StageBase) -> int:
+        """Pictures per step and process in a stage."""
+        return stage.batch or self.loader.batch
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> "Recipe":

@@ -98,9 +98,12 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     if stage.name == "retrain" and stage.start == "scratch" and training.position.stage > 0:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
     if isinstance(stage, RouteStage):
-        begin_route(training)
+        begin_route(training, stage)
         assert training.routing is not None
         training.routing.full_right = full_rightness(training)
+    elif isinstance(stage, FinetuneStage) and stage.gamma is not None:
+        assert training.routing is not None
+        training.routing.gamma = stage.gamma
     training.best_score = float("-inf")
     training.begin_stage_optimizers(stage)
 
@@ -140,12 +143,16 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
     if isinstance(stage, RouteStage):
         open_blocks_of(training, stage, position.epoch)
     per_epoch = steps_per_epoch(
-        stage, len(training.train), recipe.loader.batch, recipe.seed, training.fabric.world_size
+        stage, len(training.train), recipe.batch_of(stage), recipe.seed, training.fabric.world_size
     )
     training.supernet.train()
     meter = Meter(LOG_EVERY)
     saved = time.monotonic()
-    batches = iter(training.loader(training.train, turn.indices, train=True, start=position.batch))
+    batches = iter(
+        training.loader(
+            training.train, turn.indices, train=True, start=position.batch, batch=recipe.batch_of(stage)
+        )
+    )
     while position.batch < per_epoch[turn.updates]:
         with meter.waiting():
             batch = next(batches).to(training.fabric.device)

@@ -69,10 +69,10 @@ def estimate(
         "parameters": weights + sum(b.nbytes for b in network.buffers()),
         "gradients": weights,
         "optimizer": weights * OPTIMIZER_STATES[recipe.optim.name],
-        "batch": recipe.loader.batch * sum(t.nbytes for t in labelled_batch(tasks, size_HW, 1)),
     }
+    picture = sum(t.nbytes for t in labelled_batch(tasks, size_HW, 1))
     stages: dict[str, dict[str, int]] = {}
-    activations: dict[int, int] = {}
+    activations: dict[tuple[int, int], int] = {}
     num_blocks = len(network.blocks)  # type: ignore[arg-type]  # nn.Module's attributes are untyped
     for stage in recipe.stages:
         num_open = 0
@@ -80,9 +80,12 @@ def estimate(
             num_open = num_blocks
             if stage.curriculum == "top_down":
                 num_open = open_blocks(stage.epochs - 1, stage.speed, num_blocks)
-        if num_open not in activations:
-            activations[num_open] = activation_bytes(network, tasks, recipe, size_HW, num_open)
-        parts = {**fixed, "activations": activations[num_open]}
+        batch = recipe.batch_of(stage)
+        if (num_open, batch) not in activations:
+            activations[num_open, batch] = activation_bytes(
+                network, tasks, recipe.precision, batch, size_HW, num_open
+            )
+        parts = {**fixed, "batch": batch * picture, "activations": activations[num_open, batch]}
         stages[stage.name] = {**parts, "total": sum(parts.values())}
     return {"batch_size": recipe.loader.batch, "stages": stages}
 
@@ -90,20 +93,19 @@ def estimate(
 def activation_bytes(
     network: nn.Module,
     tasks: Mapping[str, Task],
-    recipe: Recipe,
+    precision: str,
+    batch: int,
     size_HW: tuple[int, int],
     num_open: int,
 ) -> int:
-    """Bytes of activations of a step at the recipe's batch size, with the last `num_open` blocks relaxed."""
+    """Bytes of activations of a step on `batch` pictures, with the last `num_open` blocks relaxed."""
     small, large = (
-        np.array(
-            live_bytes(network, tasks, labelled_batch(tasks, size_HW, batch), num_open, recipe.precision)
-        )
-        for batch in PROBED
+        np.array(live_bytes(network, tasks, labelled_batch(tasks, size_HW, probed), num_open, precision))
+        for probed in PROBED
     )
     if len(small) != len(large):  # operations that depend on the data
         small, large = small.max(keepdims=True), large.max(keepdims=True)
-    factor = (recipe.loader.batch - PROBED[0]) / (PROBED[1] - PROBED[0])
+    factor = (batch - PROBED[0]) / (PROBED[1] - PROBED[0])
     return int((small + (large - small) * factor).max())
 
 

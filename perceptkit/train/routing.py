@@ -38,11 +38,11 @@ GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
 
-def begin_route(training: Training) -> None:
+def begin_route(training: Training, stage: RouteStage) -> None:
     """From now on every block that some task keeps is the router's to decide on."""
     spec, plan = routing_spec(training), training.plan
     training.plan = plan.with_routed([b for b, kept in enumerate(plan.kept_by_any()) if kept])
-    training.begin_routing(block_costs(training, spec), spec.gamma or GAMMA)
+    training.begin_routing(block_costs(training, spec, stage), spec.gamma or GAMMA)
     if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
         checkpoint.save(training.run / HOST, {"supernet": training.supernet.state_dict()}, training.position)
 
@@ -55,7 +55,7 @@ def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:
     routing.open_count = blockdrop.open_routed(epoch, stage.speed, num_routed) if first else num_routed
 
 
-def block_costs(training: Training, spec: RoutingSpec) -> Tensor:
+def block_costs(training: Training, spec: RoutingSpec, stage: RouteStage) -> Tensor:
     """What each routed block costs, as `routing.usage` says: 1, MACs, or seconds on this machine; (R,)."""
     supernet, plan = one_network(training), training.plan
     if spec.usage == "blocks":
@@ -63,7 +63,7 @@ def block_costs(training: Training, spec: RoutingSpec) -> Tensor:
     measured = cost.measure(supernet, supernet.size_HW)
     if spec.usage == "latency":
         measured = cost.measure(
-            supernet, supernet.size_HW, cost.measured_nanoseconds, training.recipe.loader.batch
+            supernet, supernet.size_HW, cost.measured_nanoseconds, training.recipe.batch_of(stage)
         )
     # a block may seem to take no time beside its projection; a reward must not divide by nothing
     return torch.tensor([max(1.0, float(added)) for added in cost.routed_macs(supernet, plan, measured)[1]])

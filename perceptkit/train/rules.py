@@ -190,13 +190,15 @@ def tune(training: Training, network: Any, rule: Rule, epochs: int) -> None:
     recipe, fabric = training.recipe, training.fabric
     stage = _finetune(training) or FinetuneStage(name="finetune", epochs=epochs)
     optimizer: Any = fabric.setup_optimizers(optim.make_optimizer(network, recipe.optim, stage))
-    batch = recipe.loader.batch * fabric.world_size
+    batch = recipe.batch_of(stage) * fabric.world_size
     steps = len(training.train) // batch
     done = 0
     for epoch in range(epochs):
         training.position.epoch = epoch
         generator = _generator(training, epoch)
-        for pictures in training.loader(training.train, range(len(training.train)), train=True):
+        for pictures in training.loader(
+            training.train, range(len(training.train)), train=True, batch=recipe.batch_of(stage)
+        ):
             pictures = pictures.to(fabric.device)
             keep_BR = rule(batch, generator)[fabric.global_rank :: fabric.world_size].to(fabric.device)
             optim.set_learning_rate(optimizer, optim.learning_rate(recipe.optim, stage, done, epochs * steps))

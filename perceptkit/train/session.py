@@ -62,7 +62,8 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
         (min(s.policy_fraction, 1 - s.policy_fraction) for s in recipe.stages if s.name == "search"),
         default=1.0,
     )
-    images = math.ceil(batches * recipe.loader.batch / smallest) + 1
+    largest = max(recipe.batch_of(stage) for stage in recipe.stages)
+    images = math.ceil(batches * largest / smallest) + 1
     stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
     if tasks.data.source == "scenes":
         count = SceneCounts(train=images, val=recipe.loader.batch, test=recipe.loader.batch)
@@ -111,8 +112,8 @@ def make_supernet(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int,
 
 def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
     """Raises SpecError where a train stage would never make a step: too few pictures for one full batch."""
-    whole = recipe.loader.batch * world_size
     for stage in recipe.stages:
+        whole = recipe.batch_of(stage) * world_size
         for turn in turns(stage, num_train, recipe.seed):
             if len(turn.indices) < whole:
                 share = (
@@ -122,7 +123,7 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                 )
                 raise SpecError(
                     f"{stage.name}: {len(turn.indices)} pictures to train the {turn.updates} on{share} are fewer than "
-                    f"one batch of {whole}; lower loader.batch"
+                    f"one batch of {whole}; lower {'loader.batch' if stage.batch is None else 'its batch'}"
                 )
 
 
@@ -165,7 +166,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         stage.epochs
         * sum(
             steps_per_epoch(
-                stage, len(train_source), recipe.loader.batch, recipe.seed, fabric.world_size
+                stage, len(train_source), recipe.batch_of(stage), recipe.seed, fabric.world_size
             ).values()
         )
         for stage in recipe.stages

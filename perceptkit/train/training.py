@@ -20,7 +20,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.policies.blockdrop import greedy_keep, open_mask
-from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
+from perceptkit.spec.recipe import FinetuneStage, Recipe, SearchStage, StageSpec
 from perceptkit.tasks.base import Task
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.checkpoint import Position
@@ -170,8 +170,10 @@ class Training:
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
         elif self.routing is not None:
             # no weight decay and no scale of its own, as in BlockDrop's code
-            router = [{"params": list(self.routing.router.parameters()), "lr_scale": 1.0}]
-            adam = torch.optim.Adam(router, lr=stage.lr or self.recipe.optim.lr)
+            lr = stage.lr or self.recipe.optim.lr
+            own = stage.router_lr if isinstance(stage, FinetuneStage) else None
+            router = {"params": list(self.routing.router.parameters()), "lr_scale": (own or lr) / lr}
+            adam = torch.optim.Adam([router], lr=lr)
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
         else:
             self.policy_optimizer = None
@@ -195,17 +197,24 @@ class Training:
         return self.supernet(image_BCHW, self.plan, keep_BR=self.routing.keep(image_BCHW))
 
     def loader(
-        self, source: Source, indices: Sequence[int], *, train: bool, start: int = 0, shared: bool = True
+        self,
+        source: Source,
+        indices: Sequence[int],
+        *,
+        train: bool,
+        start: int = 0,
+        shared: bool = True,
+        batch: int | None = None,
     ) -> Any:
         """Batches of `source`; which images and augmentations follows from seed and step alone.
 
-        Each rank gets its share of them, or all with `shared=False`.
+        Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default.
         """
         return make_loader(
             source,
             indices,
             self.tasks,
-            batch=self.recipe.loader.batch,
+            batch=batch or self.recipe.loader.batch,
             workers=self.recipe.loader.workers,
             augment=self.recipe.augment if train else None,
             mean=self.supernet.mean,
