@@ -13,8 +13,8 @@ blocks, no router), on random decisions with a given keep rate and number of dis
 The router runs, and its decisions come to the host, in every timed call; then those to be measured take their place.
 Random weights but for an artifact's: time does not depend on them.
 
-The requirement: at least 0.85 achieved at batch 1 (branch), and at batch 32 by segments or codebook. Exit code 1 when it is
-missed.
+The requirement: at least 0.85 achieved at batch 1 (branch), and at batch 32 by segments or codebook. Exit code 1 when
+it is missed.
 """
 
 import argparse
@@ -150,7 +150,9 @@ def measure(
         forwards[name] = SkippingForward(model, executor=name, codebook=book)
         if name in ("segments", AUTO) and batch > 1:
             forwards[name].warm_up(size_HW, batch)
-        variants[name] = partial(lambda forward: [call(forward, image, table) for table in tables], forwards[name])
+        variants[name] = partial(
+            lambda forward: [call(forward, image, table) for table in tables], forwards[name]
+        )
     variants["router"] = lambda: [forwards[AUTO].decide(image) for _ in tables]
     seconds = interleave(variants, options.rounds, 1, clock=CLOCKS[options.clock])
     full = seconds.pop("full")
@@ -206,7 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], metavar=f"{{{','.join(NETWORKS)}}}")
     parser.add_argument("--artifact", type=Path, help="of a model with a router")
-    parser.add_argument("--keep", type=float, default=0.5, help="fraction of the routed blocks that a picture keeps")
+    parser.add_argument(
+        "--keep", type=float, default=0.5, help="fraction of the routed blocks that a picture keeps"
+    )
     parser.add_argument("--policies", type=int, default=4, help="distinct ones in a batch")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--draws", type=int, default=4, help="random policies that are timed at batch 1")

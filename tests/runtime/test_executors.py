@@ -50,7 +50,7 @@ def routed(name="test_resnet", keep="mixed", every=1, chosen=("seg", "depth", "r
 
 
 def tables(model, batch, seed=0):
-    """All, none, random ones, few policies, and one that differs from picture to picture in one block."""
+    """All, none, random, few policies, one that differs by picture in one block, one with blocks that nobody keeps."""
     count = len(model.plan.routed())
     generator = torch.Generator().manual_seed(seed + batch)
     some = torch.rand(3, count, generator=generator) < 0.5
@@ -60,6 +60,7 @@ def tables(model, batch, seed=0):
         torch.rand(batch, count, generator=generator) < 0.5,
     ]
     found += [some[torch.arange(batch) % 3], torch.arange(batch)[:, None] % count != torch.arange(count)]
+    found += [found[2].bool() & (torch.arange(count) % 2 > 0)]
     return [tuple(map(tuple, table.bool().tolist())) for table in found]
 
 
