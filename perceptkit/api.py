@@ -173,6 +173,7 @@ def load(
     precision: str = "auto",
     cuda_graphs: bool = False,
     threads: int | None = None,
+    executor: str = "auto",
 ) -> Predictor:
     """A model to run: from a run, an artifact or an exported `.onnx` or `.pt2` file.
 
@@ -182,6 +183,8 @@ def load(
         precision: `auto` (bf16 on CUDA that has it), `32`, `bf16` or `fp16`; fixed in an exported file.
         cuda_graphs: replay recorded kernels; for small batches on CUDA.
         threads: of the CPU.
+        executor: of an artifact with a router, how it skips: `auto`, `mask`, `branch`, `gather`, `segments`, `group` or
+            `codebook`.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -189,7 +192,7 @@ def load(
     """
     from perceptkit.runtime.load import load as load_predictor
 
-    return load_predictor(path, device, precision, cuda_graphs, threads)
+    return load_predictor(path, device, precision, cuda_graphs, threads, executor)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:

@@ -42,7 +42,7 @@ class Node:
 
 
 Visit = Callable[[Node, Tensor, Any, bool], Tensor]
-"""visit(node, x, shared inputs, whether nothing reads x afterwards) -> the node's output."""
+"""visit(node, x, shared inputs, whether nothing reads x afterwards, the heads included) -> the node's output."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class CompactNet(nn.Module):
         for i, node in enumerate(self.nodes):
             x = _there(values[node.parent])
             done = self.last_use.get(i, ())
-            values.append(visit(node, x, shared, node.parent in done))
+            values.append(visit(node, x, shared, i in self.spending))
             for leaf in self.answered_after.get(i, ()):
                 outputs |= self._answer(leaf, values, size_HW)
             for value in done:
@@ -172,9 +172,13 @@ class CompactNet(nn.Module):
         small.rewire(self.nodes)
         return small
 
-    def resolved(self, keep_R: Sequence[bool]) -> "CompactNet":
-        """The network without choice: routed nodes run, or are gone, as `keep_R` says by column."""
-        fixed = copy.deepcopy(self)
+    def resolved(self, keep_R: Sequence[bool], share: bool = False) -> "CompactNet":
+        """The network without choice: routed nodes run, or are gone, as `keep_R` says by column.
+
+        `share` leaves the weights in the memory they are in: they are then those of both networks.
+        """
+        tensors = [*self.parameters(), *self.buffers()] if share else []
+        fixed = copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
         nodes: list[Node] = []
         values = [0]  # by old value, the new one
         for node in self.nodes:
@@ -218,6 +222,7 @@ class CompactNet(nn.Module):
         """Runs these nodes from now on; drops those that lead nowhere, and the modules that none calls."""
         self.nodes, self.leaves = in_order(nodes, self.leaves)
         self.last_use = _last_use(self.nodes, self.leaves)
+        self.spending = _spending(self.nodes, self.leaves)
         self.answered_after: dict[int, list[int]] = {}
         for i, leaf in enumerate(self.leaves):
             self.answered_after.setdefault(leaf.last - 1, []).append(i)
@@ -319,6 +324,21 @@ def _last_use(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> dict[int, list[i
     for value, i in last.items():
         done.setdefault(i, []).append(value)
     return done
+
+
+def _spending(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> frozenset[int]:
+    """Nodes that are the last to read their input: they may write over it.
+
+    Not the same as `_last_use`, which counts the heads in that answer right after a node: those read their features
+    after it has run.
+    """
+    last = {node.parent: i for i, node in enumerate(nodes)}
+    answered = {
+        at: leaf.last - 1
+        for leaf in sorted(leaves, key=lambda f: f.last)
+        for at in (*leaf.features, leaf.last)
+    }
+    return frozenset(i for value, i in last.items() if answered.get(value, -1) < i)
 
 
 def _there(value: Tensor | None) -> Tensor:

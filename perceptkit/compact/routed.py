@@ -49,9 +49,12 @@ class RoutedNet(nn.Module):
 
         return self.network.walk(image_BCHW, visit)
 
-    def static(self, keep_R: Sequence[bool]) -> CompactNet:
-        """The network of the pictures that get this decision: what they skip is not in it."""
-        return self.network.resolved(keep_R)
+    def static(self, keep_R: Sequence[bool], share: bool = False) -> CompactNet:
+        """The network of the pictures that get this decision: what they skip is not in it.
+
+        `share`: see CompactNet.resolved.
+        """
+        return self.network.resolved(keep_R, share)
 
     def only(self, tasks: Sequence[str]) -> "RoutedNet":
         """The model of some of the tasks. The router still decides on all routed blocks."""

@@ -4,6 +4,9 @@ The same code on every device: on a CPU the layout stays that of the artifact an
 """
 
 import copy
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +15,31 @@ from perceptkit.compact.precision import find_precision
 from perceptkit.compact.verify import Forward
 from perceptkit.errors import SpecError
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def on_device(network: nn.Module, device: torch.device, precision: str = "auto") -> Forward:
-    """What runs `network`, which itself stays on the CPU and unchanged: it can still be exported.
+
+@dataclass(frozen=True)
+class Placed(Generic[Network]):
+    """A network where it runs."""
+
+    network: Network
+    device: torch.device
+    layout: torch.memory_format
+    """Of the pictures it is given."""
+    dtype: torch.dtype | None
+    """What it is mixed in; None for float32 throughout."""
+
+    def take(self, image_BCHW: Tensor) -> Tensor:
+        """The picture on the device, laid out as the network likes it."""
+        return image_BCHW.to(self.device, memory_format=self.layout)
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """Autocast in the precision asked for."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def place(network: Network, device: torch.device, precision: str = "auto") -> Placed[Network]:
+    """`network` on a device, a copy but on a CPU: the network itself stays as it is and can still be exported.
 
     Args:
         network: compact model.
@@ -25,20 +50,24 @@ def on_device(network: nn.Module, device: torch.device, precision: str = "auto")
         SpecError: the device cannot be used, or there is no such precision.
     """
     dtype = autocast_dtype(precision, device)
-    layout = torch.preserve_format
-    moved = network
-    if device.type != "cpu":
-        layout = torch.channels_last
-        try:
-            moved = copy.deepcopy(network).to(device).to(memory_format=layout)
-        except (RuntimeError, AssertionError) as error:
-            first = str(error).splitlines()[0]
-            raise SpecError(f"device {str(device)!r} cannot be used here: {first}") from error
+    if device.type == "cpu":
+        return Placed(network, device, torch.preserve_format, dtype)
+    try:
+        moved = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise SpecError(f"device {str(device)!r} cannot be used here: {first}") from error
+    return Placed(moved, device, torch.channels_last, dtype)
+
+
+def on_device(network: nn.Module, device: torch.device, precision: str = "auto") -> Forward:
+    """What runs `network` on a device. Arguments and errors are those of `place`."""
+    placed = place(network, device, precision)
 
     def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
-        image_BCHW = image_BCHW.to(device, memory_format=layout)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            outputs: dict[str, Tensor] = moved(image_BCHW)
+        image_BCHW = placed.take(image_BCHW)
+        with placed.mixed():
+            outputs: dict[str, Tensor] = placed.network(image_BCHW)
         return outputs
 
     return forward

@@ -7,11 +7,13 @@ import torch
 from perceptkit.compact import build, pt2_file
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.compact.onnx_file import KEY, open_onnx
+from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import Forward
 from perceptkit.errors import SpecError
 from perceptkit.runtime.cuda_graphs import GraphedForward
 from perceptkit.runtime.eager import on_device
 from perceptkit.runtime.predictor import Predictor
+from perceptkit.runtime.skipping import AUTO, SkippingForward, check_executor
 
 EXPORTED = (".onnx", ".pt2")
 
@@ -22,6 +24,7 @@ def load(
     precision: str = "auto",
     cuda_graphs: bool = False,
     threads: int | None = None,
+    executor: str = AUTO,
 ) -> Predictor:
     """A Predictor from a run folder, an artifact folder or an exported `.onnx` or `.pt2` file.
 
@@ -35,6 +38,7 @@ def load(
             it, float32 elsewhere. In an exported file it is fixed.
         cuda_graphs: replay recorded kernels; for small batches on CUDA.
         threads: of the CPU. For the torch formats that is torch's setting, which holds for the whole process.
+        executor: of an artifact with a router, how it skips: `auto`, or one of runtime/skipping.py.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -43,6 +47,10 @@ def load(
     path = Path(path)
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1, not {threads}")
+    if check_executor(executor) != AUTO and path.suffix in EXPORTED:
+        raise SpecError(
+            f"executors are for artifacts with a router; how {path} runs was fixed when it was exported"
+        )
     if path.suffix in EXPORTED and precision != "auto":
         raise SpecError(f"the precision of {path} was fixed when it was exported; load it with 'auto'")
     if path.suffix == ".onnx":
@@ -60,7 +68,14 @@ def load(
         manifest, forward = _exported(path, where if device else None)
     else:
         network, manifest = build.read(artifact_folder(path))
-        forward = on_device(network, where, precision)
+        if isinstance(network, RoutedNet):
+            if cuda_graphs:
+                raise SpecError(f"cuda_graphs replay the same kernels every time; {path} decides by picture")
+            forward = SkippingForward(network, where, precision, executor)
+        elif executor != AUTO:
+            raise SpecError(f"executor {executor!r} is for artifacts with a router, and {path} has none")
+        else:
+            forward = on_device(network, where, precision)
     if cuda_graphs:
         if where.type != "cuda":
             raise SpecError(f"cuda_graphs need a CUDA device, not {where}")

@@ -13,9 +13,11 @@ from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.export import export_network
 from perceptkit.compact.optimize import check_optimize
+from perceptkit.compact.routed import RoutedNet
 from perceptkit.errors import DataError, ExportError
 from perceptkit.runtime.pictures import Picture, read_picture, to_input
 from perceptkit.runtime.result import Result
+from perceptkit.runtime.skipping import SkippingForward
 
 
 class Predictor:
@@ -105,7 +107,8 @@ class Predictor:
         Raises ExportError where it was itself loaded from an exported file, or cannot be arranged so any more.
         """
         network, manifest = build.rearrange(self.exportable(), self.manifest, check_optimize(optimize))
-        return Predictor(manifest, network, network)
+        forward = SkippingForward(network) if isinstance(network, RoutedNet) else network
+        return Predictor(manifest, forward, network)
 
     def export(
         self, path: str | Path, format: str = "onnx", precision: str = "32", device: str = "cpu"

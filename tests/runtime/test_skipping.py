@@ -1,0 +1,137 @@
+"""A routed artifact skips when it is loaded, says what it ran, and gives the reference's outputs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from perceptkit.compact.build import write_artifact
+from perceptkit.errors import SpecError
+from perceptkit.runtime import executors
+from perceptkit.runtime.load import load
+from perceptkit.runtime.skip_cost import CostModel, Curve, NodeCost
+from perceptkit.runtime.skipping import EXECUTORS, SkippingForward
+from perceptkit.spec.recipe import RouterSpec
+from tests.compact.conftest import SIZE, manifest_of, network, plan_of
+from tests.compact.test_routed import some_router
+from tests.runtime.test_executors import picture, routed, same, tables
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Its router tells pictures apart."""
+    made = routed("cifar10_resnet20", keep="all", chosen=("seg", "room"))
+    made.router = some_router(len(made.plan.routed()))
+    return made
+
+
+@pytest.fixture(scope="module")
+def routed_artifact(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("routed") / "artifact"
+    net = network(chosen=("seg", "room"))
+    plan = plan_of(net, "all").with_routed(range(len(net.blocks)))
+    manifest = replace(manifest_of(net, plan), router=RouterSpec(name="resnet8", downscale=4))
+    write_artifact(folder, net, manifest, some_router(len(plan.routed())))
+    return folder
+
+
+def free(model):
+    """A cost model in which nothing costs anything: the first executor named is taken, runs are not merged."""
+    nodes = [NodeCost(node.route, Curve({1: 0.0})) for node in model.network.nodes]
+    return CostModel(nodes, Curve({1: 0.0}))
+
+
+@pytest.mark.parametrize("executor", ["auto", *EXECUTORS])
+def test_the_routers_decisions_are_run(model, executor):
+    image = picture(1 if executor == "branch" else 5)
+    forward = SkippingForward(model, executor=executor)
+    forward.costs[SIZE] = free(model)
+    got = forward(image)  # without any mode of the caller's
+    with torch.no_grad():
+        same(got, model(image), executor)
+        keep_BR = model.router.keep(image)
+    assert not any(value.requires_grad for value in got.values())
+    assert forward.last.executor == ("mask" if executor == "auto" else executor)
+    assert forward.last.table == tuple(map(tuple, keep_BR.tolist()))
+    assert forward.last.blocks_run == tuple(keep_BR.sum(1).tolist())
+    assert forward.last.kept_fraction == pytest.approx(keep_BR.float().mean().item())
+    assert sum(forward.last.policies.values()) == len(image)
+    with torch.inference_mode():
+        same(forward(image), got, executor)
+
+
+def test_auto_branches_for_one_picture_and_measures_for_more(model, monkeypatch):
+    measured = []
+    forward = SkippingForward(model)
+    monkeypatch.setattr(CostModel, "measure", lambda *args: measured.append(args[1:3]) or free(model))
+    forward(picture(1))
+    assert forward.last.executor == "branch" and not measured
+    forward(picture(4))
+    forward(picture(6))
+    forward(picture(2, (40, 40)))
+    assert measured == [(SIZE, [1, 2, 8, 16]), ((40, 40), [1, 2, 8, 16])]  # once per size
+
+
+@torch.inference_mode()
+def test_measured_for_real(model):
+    forward = SkippingForward(model)
+    forward.warm_up(SIZE, batch=4, repeats=1)
+    image = picture(6)
+    for table in tables(model, 6):
+        same(forward.run(image, table), executors.mask(model, image, table), table)
+
+
+@torch.inference_mode()
+def test_a_book_is_exact_by_itself_and_covers_when_told(model):
+    count = len(model.plan.routed())
+    half = tuple(r < count // 2 for r in range(count))
+    image, inside = picture(3), (half, (True,) * count, half)
+    outside = (half, (False,) * count, half)
+    forward = SkippingForward(model, codebook=[half])
+    costs = forward.costs[SIZE] = free(model)
+    costs.static |= {half: Curve({1: -1.0})}  # the fastest there is
+    same(forward.run(image, inside), executors.mask(model, image, inside), "inside")
+    assert forward.last.executor == "codebook" and forward.last.policies[half] == 2
+    same(forward.run(image, outside), executors.mask(model, image, outside), "outside")
+    assert forward.last.executor != "codebook"
+    forced = SkippingForward(model, executor="codebook", codebook=[half])
+    same(forced.run(image, outside), executors.mask(model, image, (half,) * 3), "covered")
+    assert forced.last.table == (half,) * 3
+
+
+def test_decisions_do_not_depend_on_the_precision(model):
+    image = picture(6)
+    exact, rounded = SkippingForward(model, executor="gather"), SkippingForward(model, None, "bf16", "gather")
+    outputs = exact(image), rounded(image)
+    assert exact.last == rounded.last
+    assert outputs[1]["room"].dtype == torch.bfloat16
+
+
+def test_what_is_refused(model, routed_artifact, artifact, tmp_path):
+    with pytest.raises(
+        SpecError, match="'fast' is not an executor; choose one of auto, mask, branch, gather"
+    ):
+        SkippingForward(model, executor="fast")
+    with pytest.raises(SpecError, match="'branch' runs one picture at a time, not 2"):
+        SkippingForward(model, executor="branch")(picture(2))
+    with pytest.raises(SpecError, match="'fast' is not an executor"):
+        load(artifact, "cpu", executor="fast")
+    with pytest.raises(SpecError, match="'gather' is for artifacts with a router, and .* has none"):
+        load(artifact, "cpu", executor="gather")
+    with pytest.raises(SpecError, match="fixed when it was exported"):
+        load(tmp_path / "model.onnx", executor="gather")
+    with pytest.raises(SpecError, match="decides by picture"):
+        load(routed_artifact, "cpu", cuda_graphs=True)
+
+
+def test_a_loaded_artifact_skips(routed_artifact):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 48, 80, 3), dtype=np.uint8)
+    expected = load(routed_artifact, "cpu", executor="mask").predict_many(list(pixels), batch=3)
+    loaded = load(routed_artifact, "cpu", executor="segments")
+    for got, result in zip(loaded.predict_many(list(pixels), batch=3), expected, strict=True):
+        assert got["room"].probabilities == pytest.approx(result["room"].probabilities, abs=1e-4)
+    assert isinstance(loaded.forward, SkippingForward) and len(loaded.forward.last.table) == 3
+    one = load(routed_artifact, "cpu").predict(pixels[0])
+    assert one["room"].probabilities == pytest.approx(expected[0]["room"].probabilities, abs=1e-4)
+    assert isinstance(loaded.optimized("size").forward, SkippingForward)
