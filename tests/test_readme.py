@@ -10,6 +10,7 @@ import yaml
 
 import perceptkit as pk
 from perceptkit.cli import main, make_parser
+from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.tasks_file import TasksFile
 
 ROOT = Path(__file__).parents[1]
@@ -53,14 +54,22 @@ def test_links_lead_somewhere():
 
 
 def test_the_tasks_file_is_one():
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     assert list(TasksFile.model_validate(yaml.safe_load(text)).tasks) == [
         "seg", "depth", "normals", "corners", "edges", "room",
     ]  # fmt: skip
 
 
+def test_the_routing_section_is_one():
+    _, text = blocks("yaml")
+    recipe = Recipe.model_validate(
+        {"backbone": {"name": "resnet18"}, "sharing": {"method": "hard"}, **yaml.safe_load(text)}
+    )
+    assert recipe.routing is not None and recipe.routing.max_drop == 0.01
+
+
 def test_the_error_is_what_is_printed(tmp_path, monkeypatch, capsys):
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     broken = text.replace("classes: classes.txt}", "classes: 12, ignore_indx: 0}").replace(
         "type: depth", "type: dpeth"
     )
