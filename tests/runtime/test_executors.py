@@ -73,7 +73,8 @@ def every_way(model, image, table):
         executors.segments(model, image, batch, lambda node, kept, runs: merged(runs, lambda n: 5 + n)),
     )
     yield "group", executors.group(model, image, batch)
-    yield "codebook", executors.Codebook(model, table)(image, batch)
+    if len(set(table)) < 4:  # making a static network takes longer than all the others
+        yield "codebook", executors.Codebook(model, table)(image, batch)
     if len(image) == 1:
         yield "branch", executors.branch(model, image, table[0])
 
@@ -93,7 +94,7 @@ def picture(batch, size_HW=SIZE):
 @torch.inference_mode()
 def test_all_backbones(name):
     model = routed(name)
-    for batch in (1, 4):
+    for batch in (1, 3):
         image = picture(batch)
         before = image.clone()
         for table in tables(model, batch):
