@@ -30,6 +30,8 @@ SURFACE = {
         "--per-task",
         "--data",
         "--pictures",
+        "--dynamic-skip",
+        "--policies",
         "--device",
         "--optimize",
         "--out",
