@@ -261,6 +261,8 @@ def export(
     split: Split = "val",
     device: str = "cpu",
     optimize: str | None = None,
+    dynamic_skip: str | None = None,
+    policies: int | None = None,
 ) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
@@ -272,11 +274,14 @@ def export(
         int8: 8 bits by static calibration (`onnx`): not the same function, so the metrics of every task before
             and after are written to parity.json.
         per_task: a model of its own for each task, model_TASK; `out` is a folder then.
-        data: for int8, the tasks file; by default that of the run `path` belongs to.
-        pictures: for int8, how many of the training split to calibrate on.
+        data: for int8 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
+        pictures: for int8 and dynamic_skip, how many of the training split to calibrate on.
         split: for int8, which split to measure on.
         device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
+        dynamic_skip: for a model with a router (`onnx`), how it skips: `branch` (one picture at a time), `gather`
+            (batches) or `codebook` (a folder: the router and a few networks without choice).
+        policies: of a codebook, how many networks at most; 8 by default. They are chosen on the pictures.
 
     Returns:
         What was written; with `per_task` the folder with all of it.
@@ -287,11 +292,16 @@ def export(
     """
     from perceptkit.compact.export import file_name, find_format
     from perceptkit.compact.per_task import single_task
+    from perceptkit.compact.routed import refuse_routed
     from perceptkit.runtime.predictor import Predictor
 
     find_format(format)
     if int8 and (format != "onnx" or precision != "32"):
         raise SpecError("--int8 goes with --format onnx, and is a precision of its own")
+    if dynamic_skip is not None:
+        _check_dynamic(dynamic_skip, format, precision, int8, per_task, device)
+    if policies is not None and dynamic_skip != "codebook":
+        raise SpecError("--policies is of --dynamic-skip codebook")
     path, marks = Path(path), ["int8"] if int8 else [precision] if precision != "32" else []
     if path.is_file():
         raise SpecError(f"{path} is an exported file already; export its run or artifact")
@@ -299,6 +309,13 @@ def export(
     model = load(path, device="cpu")
     if optimize is not None:
         model = model.optimized(optimize)
+    if dynamic_skip is not None:
+        name = "codebook" if dynamic_skip == "codebook" else file_name(format, dynamic_skip)
+        to = Path(out) if out else path / "exports" / name
+        _export_dynamic(model, to, dynamic_skip, path, data, pictures, policies)
+        return to
+    if per_task or int8:
+        refuse_routed(model.exportable(), "--per-task" if per_task else "--int8")
 
     def write(model: Predictor, to: Path) -> None:
         if tasks_file is not None:
@@ -334,6 +351,60 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
     images = sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures)
     told = {"calibrated_on": {"split": "train", "pictures": pictures}, "measured_on": split}
     export_int8(model.exportable(), m, to, images, measure, told)
+
+
+def _check_dynamic(how: str, format: str, precision: str, int8: bool, per_task: bool, device: str) -> None:
+    """Raises SpecError for what does not go with --dynamic-skip."""
+    from perceptkit.compact.export_dynamic import check_dynamic
+
+    check_dynamic(how)
+    if format != "onnx":
+        raise SpecError(
+            f"--dynamic-skip writes onnx, not {format}: torch's own programs run branches slowly or, compiled, wrong"
+        )
+    if int8 or precision != "32":
+        raise SpecError("--dynamic-skip computes in float32; drop --int8 and --precision")
+    if per_task:
+        raise SpecError("--dynamic-skip writes one model for all tasks; drop --per-task")
+    if device != "cpu":
+        raise SpecError("--device is for aoti; an ONNX file runs on any device")
+
+
+def _export_dynamic(
+    model: Predictor,
+    to: Path,
+    how: str,
+    path: Path,
+    data: str | Path | None,
+    pictures: int,
+    policies: int | None,
+) -> None:
+    """The file or folder, and in its record what it saves on calibration pictures, where there are any."""
+    from perceptkit.compact.export_dynamic import POLICIES, export_dynamic, write_static
+    from perceptkit.compact.parity_file import amend
+    from perceptkit.compact.routed import RoutedNet
+    from perceptkit.runtime.skip_speed import skip_speed
+    from perceptkit.train.evaluate_model import sample_images
+
+    m, network = model.manifest, model.exportable()
+    images: list[Any] = []
+    if isinstance(network, RoutedNet):  # else refused below, with advice
+        try:
+            tasks_file = data_of(path, data)
+        except SpecError:
+            if how == "codebook" or data is not None:
+                raise
+        else:
+            images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
+    export_dynamic(network, m, to, how, images, POLICIES if policies is None else policies)
+    if not images:
+        return
+    assert isinstance(network, RoutedNet)
+    with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
+        one = how == "branch"
+        static = write_static(network, m, Path(folder) / "static.onnx", any_batch=not one)
+        speed = skip_speed(to, static, images, network, batch=1 if one else 32)
+    amend(to, {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "speed": speed})
 
 
 def benchmark(

@@ -99,8 +99,15 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--int8", action="store_true", help="onnx in 8 bits, calibrated on training pictures")
     made.add_argument("--precision", default="32", help="32 (default), bf16 or fp16")
     made.add_argument("--per-task", action="store_true", help="one model for each task")
-    made.add_argument("--data", metavar="TASKS", help="for --int8: tasks file (default: the run's own)")
-    made.add_argument("--pictures", metavar="N", type=int, default=200, help="for --int8: to calibrate on")
+    made.add_argument("--data", metavar="TASKS", help="tasks file to calibrate on (default: the run's own)")
+    made.add_argument("--pictures", metavar="N", type=int, default=200, help="how many to calibrate on")
+    made.add_argument(
+        "--dynamic-skip", nargs="?", const="branch", metavar="HOW",
+        help="onnx that skips blocks by picture: branch (one at a time, default), gather (batches) or codebook",
+    )  # fmt: skip
+    made.add_argument(
+        "--policies", metavar="P", type=int, help="of a codebook: networks at most (default: 8)"
+    )
     made.add_argument("--device", default="cpu", help="for aoti: what to compile for, cpu (default) or cuda")
     made.add_argument(
         "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
@@ -234,6 +241,8 @@ def export(options: argparse.Namespace) -> int:
         options.pictures,
         device=options.device,
         optimize=options.optimize,
+        dynamic_skip=options.dynamic_skip,
+        policies=options.policies,
     )
     from perceptkit.compact.exported import as_text
 

@@ -31,6 +31,8 @@ SURFACE = {
         "--per-task",
         "--data",
         "--pictures",
+        "--dynamic-skip",
+        "--policies",
         "--device",
         "--optimize",
         "--out",

@@ -7,6 +7,8 @@
 
 A writer gives what runs the finished file, read back. That is compared with the network here, for every format alike;
 a file that fails never gets its name.
+
+A model with a router goes to ONNX by compact/export_dynamic.py, or stays an artifact.
 """
 
 import copy
@@ -28,6 +30,7 @@ from perceptkit.compact.export_onnx import write_onnx
 from perceptkit.compact.export_torch import write_torch
 from perceptkit.compact.parity_file import record
 from perceptkit.compact.precision import find_precision
+from perceptkit.compact.routed import refuse_routed
 from perceptkit.compact.verify import Forward, parity, probe_images, refuse_mismatch
 from perceptkit.errors import SpecError
 
@@ -98,6 +101,7 @@ def export_network(
         raise SpecError(
             f"--device is for aoti, which compiles for one; a file of {format} runs on any device"
         )
+    refuse_routed(network, f"a file of format {format}")
     refuse_suffix(path, format)
     with replacing(path) as temporary:
         forward, images, details = write(network, manifest, temporary, chosen, device)

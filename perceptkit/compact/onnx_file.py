@@ -1,8 +1,9 @@
 """Opens an `.onnx` file with onnxruntime: the proof of an export and the runtime read it alike."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,44 @@ from perceptkit.errors import ExportError, SpecError
 
 KEY = "perceptkit"
 """Of the manifest in the metadata."""
+SKIPPING = "dynamic_skip"
+"""Of how a file skips blocks by picture, in the metadata: `branch` takes one picture at a time."""
+KEEP = "router.keep"
+"""A router's decisions (B, R) bool among a graph's outputs. No task is called so: their names have no dots."""
 
 
 def open_onnx(
     path: Path, device: str | None = "cpu", threads: int | None = None
 ) -> tuple[Forward, Mapping[str, str]]:
     """What runs the file, and its metadata.
+
+    A file that takes one picture at a time is given those of a batch one after the other.
+
+    Raises: as `open_session`.
+    """
+    session = open_session(path, device, threads)
+    metadata = session.get_modelmeta().custom_metadata_map
+    names = [output.name for output in session.get_outputs() if output.name != KEEP]
+
+    def run(image_BCHW: Tensor) -> dict[str, Tensor]:
+        return run_session(session, names, {"image": image_BCHW})
+
+    def one_by_one(image_BCHW: Tensor) -> dict[str, Tensor]:
+        rows = [run(image_1CHW) for image_1CHW in image_BCHW.split(1)]
+        return {name: torch.cat([row[name] for row in rows]) for name in names}
+
+    return one_by_one if metadata.get(SKIPPING) == "branch" else run, metadata
+
+
+def run_session(session: Any, names: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Some outputs of an opened file, by name."""
+    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in inputs.items()}
+    values = session.run(list(names), arrays)
+    return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+
+def open_session(path: Path, device: str | None = "cpu", threads: int | None = None) -> Any:
+    """An onnxruntime session.
 
     Args:
         path: the file.
@@ -43,19 +76,11 @@ def open_onnx(
         # Threads that wait by spinning made two of them slower than one on a shared machine: 86 ms against 53.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
+        return onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
     except SpecError:
         raise
     except Exception as error:  # onnxruntime's own types, all derived from Exception
         raise ExportError(f"{path}: onnxruntime cannot read it ({error})") from error
-    names = [output.name for output in session.get_outputs()]
-
-    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
-        image = np.ascontiguousarray(image_BCHW.detach().cpu().numpy())
-        values = session.run(names, {"image": image})
-        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
-
-    return forward, session.get_modelmeta().custom_metadata_map
 
 
 def _providers(device: str | None) -> list[str]:

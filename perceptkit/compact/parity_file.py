@@ -17,12 +17,32 @@ NAME = "parity.json"
 def record(path: Path, report: Mapping[str, Any]) -> None:
     """Writes or replaces the entry of `path`; the other files' stay."""
     entries = {name: entry for name, entry in _read(path.parent).items() if (path.parent / name).is_file()}
-    entries[path.name] = {**report, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entries[path.name] = {**report, "sha256": digest(path)}
     write_json(path.parent / NAME, entries)
 
 
+def write_inside(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes the record of a folder that is one export: an artifact, a codebook."""
+    write_json(folder / NAME, dict(report))
+
+
+def amend(path: Path, more: Mapping[str, Any]) -> None:
+    """Adds to the record of an exported file or folder, which is there."""
+    if path.is_dir():
+        write_inside(path, {**_read(path), **more})
+    else:
+        entries = _read(path.parent)
+        entries[path.name] = {**entries[path.name], **more}
+        write_json(path.parent / NAME, entries)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def recorded(path: Path) -> Mapping[str, Any]:
-    """The entry of an exported file, or what an artifact holds itself; empty where there is none."""
+    """The entry of an exported file, or what a folder (artifact, codebook) holds itself; empty where there is none."""
     if path.is_dir():
         return _read(path)
     entry = _read(path.parent).get(path.name, {})

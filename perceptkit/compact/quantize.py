@@ -29,6 +29,7 @@ from perceptkit.compact.onnx_file import open_onnx
 from perceptkit.compact.parity_file import record
 from perceptkit.compact.precision import PRECISIONS
 from perceptkit.compact.program import quiet
+from perceptkit.compact.routed import refuse_routed
 from perceptkit.compact.verify import Forward, parity, refuse_mismatch
 from perceptkit.errors import ExportError, SpecError
 
@@ -58,6 +59,7 @@ def export_int8(
         ExportError: the float32 file is wrong, or the int8 file computes what is no number.
     """
     needs_packages()
+    refuse_routed(network, "a file in int8")
     refuse_suffix(path, "onnx")
     batches = list(calibration)
     if not batches:

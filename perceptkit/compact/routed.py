@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perceptkit.compact.network import CompactNet, Node
+from perceptkit.errors import SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router
 from perceptkit.model.trunk import run_part
@@ -69,3 +70,13 @@ def run_node(network: CompactNet, node: Node, x: Tensor, shared: Any) -> Tensor:
 def run_otherwise(network: CompactNet, node: Node, x: Tensor, shared: Any) -> Tensor:
     """What a routed node gives for pictures that skip it."""
     return run_part(network.net.backbone, node.otherwise, x, shared) if node.otherwise else x
+
+
+def refuse_routed(network: nn.Module, what: str) -> None:
+    """Raises SpecError for a model that decides by picture: a plain file would run, and mask, every block."""
+    if isinstance(network, RoutedNet):
+        raise SpecError(
+            f"this model decides by picture which blocks run, and {what} would run all of them; "
+            "--dynamic-skip branch (one picture at a time), gather or codebook (batches) skips them in ONNX, "
+            "--format artifact keeps the model as it is"
+        )

@@ -6,6 +6,7 @@ import torch
 
 from perceptkit.compact import build, pt2_file
 from perceptkit.compact.artifact import Manifest, parse_manifest
+from perceptkit.compact.codebook_file import INDEX, CodebookModel
 from perceptkit.compact.onnx_file import KEY, open_onnx
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import Forward
@@ -26,7 +27,7 @@ def load(
     threads: int | None = None,
     executor: str = AUTO,
 ) -> Predictor:
-    """A Predictor from a run folder, an artifact folder or an exported `.onnx` or `.pt2` file.
+    """A Predictor from a run folder, an artifact folder, a codebook or an exported `.onnx` or `.pt2` file.
 
     An AOTInductor package is machine code that runs when it is loaded: load none that you do not trust. All else is
     JSON, tensors and graphs; nothing is ever unpickled.
@@ -47,12 +48,20 @@ def load(
     path = Path(path)
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1, not {threads}")
-    if check_executor(executor) != AUTO and path.suffix in EXPORTED:
+    is_exported = path.suffix in EXPORTED or (path / INDEX).is_file()
+    if check_executor(executor) != AUTO and is_exported:
         raise SpecError(
             f"executors are for artifacts with a router; how {path} runs was fixed when it was exported"
         )
-    if path.suffix in EXPORTED and precision != "auto":
+    if is_exported and precision != "auto":
         raise SpecError(f"the precision of {path} was fixed when it was exported; load it with 'auto'")
+    if (path / INDEX).is_file():
+        if cuda_graphs:
+            raise SpecError(
+                "cuda_graphs are for runs, artifacts and .pt2 files, not for a codebook of ONNX files"
+            )
+        book = CodebookModel(path, device, threads)
+        return Predictor(parse_manifest(book.manifest, f"the manifest in {path / INDEX}"), book)
     if path.suffix == ".onnx":
         if cuda_graphs:
             raise SpecError("cuda_graphs are for runs, artifacts and .pt2 files, not for ONNX")
