@@ -23,10 +23,10 @@ BACKBONES = [
     "test_resnet",
     "test_vit",
     "test_convnext",
-    "tf_efficientnet_lite0",
-    "mobilenetv3_small_050",
-    "cifar10_resnet20",
-    SWIN,
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("tf_efficientnet_lite0", "mobilenetv3_small_050", "cifar10_resnet20", SWIN)
+    ),
 ]
 
 
@@ -109,7 +109,7 @@ def test_all_backbones(name):
     [
         ("test_resnet", "all", (2, 9)),
         ("test_vit", "first", (1, 3, 5)),
-        ("cifar10_resnet20", "mixed", (4, 6, 7, 8)),
+        pytest.param("cifar10_resnet20", "mixed", (4, 6, 7, 8), marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()

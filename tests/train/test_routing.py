@@ -178,6 +178,7 @@ def test_constant_blocks_are_folded_only_where_enough_pictures_agree(training, b
     assert before.keys() == training.forward(batch.image_BCHW).keys()
 
 
+@pytest.mark.slow
 def test_a_whole_run(routed_run, tmp_path):
     run = pk.train(*routed_run, tmp_path / "run", quiet=True)
     found = json.loads((run.path / "routing.json").read_text())
