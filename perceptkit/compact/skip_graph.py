@@ -12,9 +12,11 @@ Shapes: B batch, H W pixels of the input, R routed blocks, n rows that keep a bl
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
@@ -146,7 +148,7 @@ def _graph(module: nn.Module, size_HW: tuple[int, int], outputs: list[str], any_
     module = module.to(memory_format=torch.contiguous_format)
     image = probe_images(size_HW)[1 if any_batch else 0]
     shapes = ({0: Dim("batch", min=1, max=MAX_BATCH)},) if any_batch else None
-    with quiet():
+    with quiet(), _each_branch_alone():
         program = torch.export.export(module.eval().requires_grad_(False), (image,), dynamic_shapes=shapes)
         made = torch.onnx.export(
             program, dynamo=True, input_names=["image"], output_names=outputs, verbose=False
@@ -156,6 +158,26 @@ def _graph(module: nn.Module, size_HW: tuple[int, int], outputs: list[str], any_
     own_weights(model.graph)
     del model.graph.value_info[:]  # onnxruntime infers its own, those inside branches too
     return model
+
+
+@contextmanager
+def _each_branch_alone() -> Iterator[None]:
+    """torch.cond compiles each of its calls; what differs between two calls must not become a free size.
+
+    Blocks of different sizes look like one function called with varying shapes: after eight of them dynamo gives up,
+    and before that it makes symbols of them that export knows nothing of.
+    """
+    config = {
+        "automatic_dynamic_shapes": False,
+        "recompile_limit": 10_000,
+        "accumulated_recompile_limit": 10_000,
+    }
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(config):
+            yield
+    finally:
+        torch._dynamo.reset()
 
 
 def own_weights(graph: Any) -> None:
