@@ -12,11 +12,14 @@ Shapes: B batch, H W pixels of the input, R routed blocks, n rows that keep a bl
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn import functional as F
 
 from perceptkit.compact.network import CompactNet, Node
 from perceptkit.compact.onnx_file import KEEP
@@ -24,6 +27,7 @@ from perceptkit.compact.program import MAX_BATCH, quiet
 from perceptkit.compact.routed import RoutedNet, run_node, run_otherwise
 from perceptkit.compact.verify import probe_images
 from perceptkit.model.attention import plain_attention
+from perceptkit.model.cifar_resnet import convolved_shortcuts
 from perceptkit.model.router import Router
 
 
@@ -50,7 +54,7 @@ class BranchNet(nn.Module):
 
         # both branches must give the same strides, and none may give its own input back: torch.cond refuses that
         def kept(x: Tensor) -> Tensor:
-            return run_node(self.network, node, x, shared).contiguous()
+            return run_node(self.network, node, _own_layout(x), shared).contiguous()
 
         def skipped(x: Tensor) -> Tensor:
             return run_otherwise(self.network, node, x, shared).clone(memory_format=torch.contiguous_format)
@@ -107,6 +111,16 @@ class Answers(nn.Module):
         return tuple(outputs[task] for task in self.network.net.tasks)
 
 
+def _own_layout(x: Tensor) -> Tensor:
+    """The same map, through a pooling of single pixels.
+
+    onnxruntime does not keep its layout for convolutions (NCHWc) across the border of a branch. Inside, pooling is the
+    one operator that changes nothing and has that layout: with the shortcut in it too, the block's sum and relu become
+    part of its last convolution. Of a ResNet-32 that is 3 % of the time.
+    """
+    return F.max_pool2d(x, 1) if x.ndim == 4 else x
+
+
 def branch_graph(routed: RoutedNet, size_HW: tuple[int, int]) -> Any:
     """The ONNX model of `branch`: image (1, 3, H, W) -> the tasks and KEEP."""
     return _graph(BranchNet(routed), size_HW, [*routed.network.net.tasks, KEEP], any_batch=False)
@@ -129,10 +143,12 @@ def static_graph(network: CompactNet, size_HW: tuple[int, int], any_batch: bool 
 
 @torch.no_grad()
 def _graph(module: nn.Module, size_HW: tuple[int, int], outputs: list[str], any_batch: bool) -> Any:
-    module = plain_attention(copy.deepcopy(module)).cpu().to(memory_format=torch.contiguous_format)
+    module = plain_attention(copy.deepcopy(module)).cpu()
+    convolved_shortcuts(module)
+    module = module.to(memory_format=torch.contiguous_format)
     image = probe_images(size_HW)[1 if any_batch else 0]
     shapes = ({0: Dim("batch", min=1, max=MAX_BATCH)},) if any_batch else None
-    with quiet():
+    with quiet(), _each_branch_alone():
         program = torch.export.export(module.eval().requires_grad_(False), (image,), dynamic_shapes=shapes)
         made = torch.onnx.export(
             program, dynamo=True, input_names=["image"], output_names=outputs, verbose=False
@@ -142,6 +158,26 @@ def _graph(module: nn.Module, size_HW: tuple[int, int], outputs: list[str], any_
     own_weights(model.graph)
     del model.graph.value_info[:]  # onnxruntime infers its own, those inside branches too
     return model
+
+
+@contextmanager
+def _each_branch_alone() -> Iterator[None]:
+    """torch.cond compiles each of its calls; what differs between two calls must not become a free size.
+
+    Blocks of different sizes look like one function called with varying shapes: after eight of them dynamo gives up,
+    and before that it makes symbols of them that export knows nothing of.
+    """
+    config = {
+        "automatic_dynamic_shapes": False,
+        "recompile_limit": 10_000,
+        "accumulated_recompile_limit": 10_000,
+    }
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(config):
+            yield
+    finally:
+        torch._dynamo.reset()
 
 
 def own_weights(graph: Any) -> None:

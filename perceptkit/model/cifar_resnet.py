@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,13 +30,32 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class OptionA(nn.Module):
     """(B, C, H, W) -> (B, C + new, H / 2, W / 2): subsampled, with channels of zeros on both sides."""
 
-    def __init__(self, new_channels: int) -> None:
+    def __init__(self, in_channels: int, new_channels: int) -> None:
         super().__init__()
-        self.new_channels = new_channels
+        self.in_channels, self.new_channels = in_channels, new_channels
 
     def forward(self, x: Tensor) -> Tensor:
         before = self.new_channels // 2
         return F.pad(x[..., ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
+
+    def as_convolution(self) -> nn.Conv2d:
+        """The same function, exactly, with weights of 0 and 1."""
+        before, channels = self.new_channels // 2, self.in_channels + self.new_channels
+        made = nn.Conv2d(self.in_channels, channels, 1, stride=2, bias=False).requires_grad_(False)
+        made.weight.zero_()
+        made.weight[before : before + self.in_channels, :, 0, 0] = torch.eye(self.in_channels)
+        return made
+
+
+def convolved_shortcuts(network: nn.Module) -> None:
+    """Makes convolutions of the parameter-free shortcuts, in place, for programs that run those faster.
+
+    Slicing and padding break onnxruntime's layout for convolutions (NCHWc): of a ResNet-32 they took 4 % of the time.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, OptionA):
+                setattr(module, name, child.as_convolution())
 
 
 class BasicBlock(nn.Module):
@@ -49,7 +69,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = OptionA(channels - in_channels) if grows else None
+        self.downsample = OptionA(in_channels, channels - in_channels) if grows else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)

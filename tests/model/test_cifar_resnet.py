@@ -8,7 +8,7 @@ import timm
 import torch
 
 from perceptkit.errors import SpecError
-from perceptkit.model.cifar_resnet import DEPTHS, OptionA, register
+from perceptkit.model.cifar_resnet import DEPTHS, OptionA, convolved_shortcuts, register
 from perceptkit.model.cost import measured_macs
 from perceptkit.model.weights import create_backbone
 from perceptkit.spec.recipe import BackboneSpec
@@ -20,7 +20,7 @@ WEIGHTS = Path(os.environ.get("PERCEPTKIT_WEIGHTS", Path(__file__).parents[3] / 
 
 def test_option_a_by_hand():
     x = torch.arange(8.0).view(1, 2, 2, 2)
-    assert torch.equal(OptionA(2)(x).flatten(), torch.tensor([0.0, 0, 4, 0]))
+    assert torch.equal(OptionA(2, 2)(x).flatten(), torch.tensor([0.0, 0, 4, 0]))
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,16 @@ def test_intermediates_and_head():
 def test_timm_has_no_pretrained_weights_for_them():
     with pytest.raises(SpecError, match="set backbone.weights to a safetensors file"):
         create_backbone(BackboneSpec(name="cifar10_resnet20", weights="pretrained"), SIZE)
+
+
+def test_a_shortcut_is_a_convolution_exactly():
+    x = torch.randn(2, 4, 8, 6)
+    shortcut = OptionA(4, 4)
+    assert torch.equal(shortcut.as_convolution()(x), shortcut(x))
+    model = timm.create_model("cifar10_resnet20", num_classes=10).eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(image)
+        convolved_shortcuts(model)
+        assert not any(isinstance(module, OptionA) for module in model.modules())
+        torch.testing.assert_close(model(image), expected)

@@ -1,0 +1,105 @@
+"""`export --dynamic-skip` from the shell: what it writes and prints on a run with a router, and what it refuses."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import perceptkit as pk
+from perceptkit.compact import build
+from perceptkit.errors import SpecError
+from perceptkit.model.build import build_supernet
+from perceptkit.model.router import build_router
+from perceptkit.spec.recipe import RouterSpec
+from tests.test_export import run, shell  # noqa: F401  # fixtures
+
+
+@pytest.fixture(scope="module")
+def routed_run(run, tmp_path_factory):  # noqa: F811
+    """The run of tests/test_export.py, with an artifact that has a router: it keeps some blocks of some pictures."""
+    out = tmp_path_factory.mktemp("routed") / "run"
+    shutil.copytree(run, out)
+    data = out.parent / "data"
+    shutil.copytree(run.parent / "data", data)
+    told = (out / "resolved.yaml").read_text()
+    (out / "resolved.yaml").write_text(told.replace(str(run.parent / "data"), str(data)))
+    shutil.rmtree(out / "artifact")
+    shutil.rmtree(out / "exports", ignore_errors=True)
+    _, manifest = build.read(run / "artifact")
+    m = replace(manifest, router=RouterSpec(name="resnet8"))
+    m = replace(m, plan=m.plan.with_routed(range(len(m.plan.blocks))))
+    torch.manual_seed(0)
+    net = build_supernet(m.backbone, m.heads, m.tasks, m.size_HW).eval()
+    router = build_router(m.router, len(m.plan.routed()), m.size_HW).eval()
+    torch.nn.init.normal_(router.decide.weight)
+    torch.nn.init.zeros_(router.decide.bias)
+    build.write_artifact(out / "artifact", net, m, router)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "name", "printed"),
+    [
+        ("branch", "model_branch.onnx", "takes one picture of 32 x 32"),
+        ("gather", "model_gather.onnx", "takes any batch of 32 x 32"),
+        ("codebook", "codebook", "networks for"),
+    ],
+)
+def test_export_then_eval(routed_run, shell, how, name, printed):  # noqa: F811
+    more = ["--policies", "2"] if how == "codebook" else []
+    code, out, err = shell("export", routed_run, "--dynamic-skip", how, "--pictures", "3", *more)
+    assert code == 0, err
+    written = routed_run / "exports" / name
+    assert out.splitlines()[0] == str(written) and printed in out
+    assert "under 16 tables of decisions" in out and "times as fast as without skipping" in out
+    record = json.loads(((written if how == "codebook" else written.parent) / "parity.json").read_text())
+    entry = record if how == "codebook" else record[name]
+    assert entry["calibrated_on"] == {"split": "train", "pictures": 3}
+    assert (
+        entry["speed"]["batch"] == (1 if how == "branch" else 3) and entry["speed"]["speedup"]["median"] > 0
+    )
+    figures = shell("eval", written)[1]
+    if how != "codebook":  # which may run blocks that were not wanted
+        expected = [float(line.split("\t")[1]) for line in shell("eval", routed_run)[1].splitlines()]
+        got = [float(line.split("\t")[1]) for line in figures.splitlines()]
+        assert got == pytest.approx(expected, abs=2e-3)
+    code, _, err = shell("export", written)
+    assert code != 0 and "export" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dynamic-skip", "if"], "'if' is no way to skip; choose one of branch, gather, codebook"),
+        (["--dynamic-skip", "--format", "aoti"], "--dynamic-skip writes onnx, not aoti"),
+        (["--dynamic-skip", "gather", "--int8"], "drop --int8 and --precision"),
+        (["--dynamic-skip", "--precision", "fp16"], "drop --int8 and --precision"),
+        (["--dynamic-skip", "--per-task"], "drop --per-task"),
+        (["--policies", "3"], "--policies is of --dynamic-skip codebook"),
+        (["--dynamic-skip", "codebook", "--policies", "0"], "--policies must be at least 1"),
+        (["--format", "torch"], "decides by picture which blocks run"),
+        (["--format", "aoti"], "--dynamic-skip branch"),
+        (["--int8"], "decides by picture"),
+        (["--per-task"], "decides by picture"),
+    ],
+)
+def test_refused(routed_run, shell, arguments, message):  # noqa: F811
+    code, _, err = shell("export", routed_run, *arguments)
+    assert code == 2 and message in err
+    assert not (routed_run / "exports").exists() or not any(
+        "model.pt2" in p.name for p in (routed_run / "exports").iterdir()
+    )
+
+
+def test_a_model_without_router(run, shell):  # noqa: F811
+    code, _, err = shell("export", run, "--dynamic-skip")
+    assert code == 2 and "this model has no router" in err
+
+
+def test_a_codebook_needs_pictures(routed_run, tmp_path):
+    pk.export(routed_run, tmp_path / "copy", format="artifact")
+    with pytest.raises(SpecError, match="belongs to no run folder: say which data with --data TASKS"):
+        pk.export(tmp_path / "copy", dynamic_skip="codebook")
