@@ -216,13 +216,15 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Metrics of a run, an artifact or an exported model on a split, by task.
 
+    Tasks that only the model or only the data have are left out.
+
     Args:
         path: what to evaluate.
         data: tasks file with the data; by default that of the run `path` belongs to.
         split: train, val or test.
 
     Raises:
-        SpecError: the tasks of `data` are not those of the model.
+        SpecError: `data` and the model have no task in common, or different ones under the same name.
     """
     from torch import inference_mode
 
@@ -302,6 +304,10 @@ def export(
         _check_dynamic(dynamic_skip, format, precision, int8, per_task, device)
     if policies is not None and dynamic_skip != "codebook":
         raise SpecError("--policies is of --dynamic-skip codebook")
+    if int8 and pictures < 1:
+        raise SpecError("int8 needs pictures to calibrate on: --pictures must be at least 1")
+    if pictures < 0:
+        raise SpecError(f"--pictures must be 0 or more, not {pictures}")
     path, marks = Path(path), ["int8"] if int8 else [precision] if precision != "32" else []
     if path.is_file():
         raise SpecError(f"{path} is an exported file already; export its run or artifact")
@@ -342,14 +348,14 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
     from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
 
     m = model.manifest
-    declared_tasks(model.tasks, tasks_file)
+    declared_tasks(model.tasks, tasks_file)  # refused before a minute is spent
 
     def measure(forward: Forward) -> dict[str, dict[str, float]]:
         with inference_mode():
             return evaluate_forward(forward, model.tasks, m.size_HW, m.mean, m.std, tasks_file, split)
 
-    images = sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures)
-    told = {"calibrated_on": {"split": "train", "pictures": pictures}, "measured_on": split}
+    images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
+    told = {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "measured_on": split}
     export_int8(model.exportable(), m, to, images, measure, told)
 
 

@@ -102,15 +102,25 @@ def test_export_then_eval(run, shell, format, name):
 
 @pytest.mark.slow
 def test_int8_with_the_run_s_own_data(run, shell):
-    code, out, _ = shell("export", run, "--int8", "--pictures", "2")
+    code, out, _ = shell("export", run, "--int8", "--pictures", "5")
     assert code == 0 and out.splitlines()[0] == str(run / "exports/model_int8.onnx")
     assert (
-        out.splitlines()[1] == "calibrated on 2 pictures of train, measured on val:" and "far abs_rel" in out
+        out.splitlines()[1] == "calibrated on 3 pictures of train, measured on val:" and "far abs_rel" in out
     )
     entry = json.loads((run / "exports/parity.json").read_text())["model_int8.onnx"]
     assert entry["accuracy"]["seg"]["miou"].keys() == {"float32", "int8"} and entry["size_ratio"] > 1
     code, out, _ = shell("eval", run / "exports/model_int8.onnx", "--split", "val")
     assert figures(out)["far/abs_rel"] == pytest.approx(entry["accuracy"]["far"]["abs_rel"]["int8"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_int8_per_task_measures_the_one_task(run, shell, tmp_path):
+    code, _, _ = shell("export", run, "--int8", "--per-task", "--out", tmp_path)
+    entries = json.loads((tmp_path / "parity.json").read_text())
+    assert code == 0 and {name: list(entry["accuracy"]) for name, entry in entries.items()} == {
+        "model_seg_int8.onnx": ["seg"],
+        "model_far_int8.onnx": ["far"],
+    }
 
 
 @pytest.mark.slow
@@ -121,6 +131,9 @@ def test_a_model_per_task(run, tmp_path):
     whole = pk.load(run, "cpu").predict(picture)
     alone = pk.load(folder / "model_far.pt2", "cpu").predict(picture)
     assert list(alone) == ["far"]
+    data = run.parent / "tiny.yaml"
+    expected = pk.evaluate(run)["far"]
+    assert pk.evaluate(folder / "model_far.pt2", data) == {"far": pytest.approx(expected, abs=1e-4)}
     np.testing.assert_allclose(alone["far"].metres, whole["far"].metres, atol=1e-4)
 
 
@@ -128,10 +141,10 @@ def test_an_artifact_outside_of_a_run_needs_data_for_int8(run, shell, tmp_path):
     pk.export(run, tmp_path / "copy", format="artifact")
     code, _, err = shell("export", tmp_path / "copy", "--int8")
     assert code == 2 and "belongs to no run folder: say which data with --data TASKS" in err
-    code, _, err = shell(
-        "export", tmp_path / "copy", "--int8", "--data", run.parent / "tiny.yaml", "--pictures", "0"
-    )
-    assert code == 2 and "--pictures must be at least 1" in err
+    for count in ("0", "-3"):
+        told = ("--data", run.parent / "tiny.yaml", "--pictures", count)
+        code, _, err = shell("export", tmp_path / "copy", "--int8", *told)
+        assert code == 2 and "--pictures must be at least 1" in err
     assert not (tmp_path / "copy/exports/model_int8.onnx").exists()
 
 

@@ -52,20 +52,31 @@ class Manifest:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     cost: Mapping[str, Any]
+    """By formula, of the plan and of what it is compared with (model/cost.py); what is in the file is `written`."""
     metrics: Mapping[str, Any]
     optimize: Optimize = DEFAULT
     """How the network is arranged (compact/optimize.py); artifacts that do not say so are of `none`."""
     router: RouterSpec | None = None
     """Of a plan with routed blocks: the net that decides on them."""
+    written: Mapping[str, int] | None = None
+    """`params` and `macs` of the network as it is in the file, counted: norms are folded there, projections merged.
+    With a router they are those of the whole, of a picture that keeps all blocks. Older artifacts do not say."""
+
+    @property
+    def size(self) -> Mapping[str, int]:
+        """`params` and `macs` of the model: as written, or else by formula."""
+        size: Mapping[str, int] = self.written or self.cost["rows"]["compact"]
+        return size
 
     def only(self, tasks: Sequence[str]) -> "Manifest":
-        """Of the model of some of the tasks. `cost` stays that of the whole."""
+        """Of the model of some of the tasks. `cost` stays that of the whole; nothing is said of what is written."""
         chosen = [name for name in self.tasks if name in tasks]
         return replace(
             self,
             tasks={name: self.tasks[name] for name in chosen},
             plan=self.plan.only(chosen),
             metrics={name: values for name, values in self.metrics.items() if name in chosen},
+            written=None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +97,7 @@ class Manifest:
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
             "cost": dict(self.cost),
+            "written": dict(self.written) if self.written is not None else None,
             "metrics": dict(self.metrics),
         }
 
@@ -101,6 +113,7 @@ class Manifest:
         router = RouterSpec.model_validate(told) if told is not None else None
         if (router is not None) != bool(plan.routed()):
             raise ValueError("it has routed blocks without a router, or a router without routed blocks")
+        written = loaded.get("written")
         size, mean, std = (loaded["input"][key] for key in ("size", "mean", "std"))
         if not (len(size) == 2 and all(isinstance(pixels, int) and pixels > 0 for pixels in size)):
             raise ValueError(f"its input.size is {size}; expected [height, width]")
@@ -123,6 +136,7 @@ class Manifest:
             metrics=loaded["metrics"],
             optimize=check_optimize(loaded.get("optimize", "none")),
             router=router,
+            written={key: int(written[key]) for key in ("params", "macs")} if written is not None else None,
         )
 
 
@@ -237,7 +251,7 @@ def _figure(value: float | None) -> str:
 
 def model_card(manifest: Manifest) -> str:
     """What a stranger needs to know before using the model."""
-    rows = manifest.cost["rows"]
+    condition = ", where all blocks run, with the router" if manifest.router else ""
     lines = [
         f"# {manifest.name}",
         "",
@@ -246,8 +260,8 @@ def model_card(manifest: Manifest) -> str:
         f"- backbone: `{manifest.backbone.name}`, sharing: {manifest.method}",
         f"- input: RGB, {manifest.size_HW[0]} x {manifest.size_HW[1]} (height x width), "
         f"(x / 255 - {list(manifest.mean)}) / {list(manifest.std)}",
-        f"- parameters: {rows['compact']['params']:,}; MACs for all tasks on one image: "
-        f"{rows['compact']['macs']:,}",
+        f"- parameters: {manifest.size['params']:,}; MACs for all tasks on one image{condition}: "
+        f"{manifest.size['macs']:,}",
         "",
         "| task | type | metric | test |",
         "|---|---|---|---|",

@@ -20,7 +20,9 @@ from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError
+from perceptkit.model.blocks import num_params
 from perceptkit.model.build import build_supernet
+from perceptkit.model.cost import measured_macs
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
 
@@ -101,7 +103,17 @@ def rearrange(network: nn.Module, manifest: Manifest, optimize: Optimize) -> tup
         made = optimize_network(copied, optimize)
     compared = parity(network, made, probe_images(manifest.size_HW))
     refuse_mismatch(compared, f"the model arranged for {optimize}")
-    return made.eval(), wanted
+    return made.eval(), counted(wanted, made)
+
+
+@torch.no_grad()
+def counted(manifest: Manifest, network: nn.Module) -> Manifest:
+    """The manifest of `network`, with its parameters and the MACs that it runs."""
+    image = probe_images(manifest.size_HW)[0]
+    # a routed model's own forward runs what takes the place of a block as well: its parts are counted one by one
+    nets = [network.router, network.network] if isinstance(network, RoutedNet) else [network]
+    macs = sum(measured_macs(partial(net, image)) for net in nets)
+    return replace(manifest, written={"params": num_params(network), "macs": macs})
 
 
 def write_artifact(
@@ -175,6 +187,7 @@ def keep_tables(batch: int, num_routed: int, count: int = 16) -> list[Tensor]:
 
 def write_verified(folder: Path, small: nn.Module, manifest: Manifest, report: Mapping[str, Any]) -> None:
     """Writes a compact model and `parity.json`, if what is read back computes exactly the same."""
+    manifest = counted(manifest, small)
     with artifact.staged(folder) as temporary:
         artifact.write(temporary, small, manifest)
         again, _ = read(temporary)

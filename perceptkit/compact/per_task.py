@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 from perceptkit.compact.artifact import Manifest
-from perceptkit.compact.build import empty_network
+from perceptkit.compact.build import counted, empty_network, supernet_of
 from perceptkit.compact.network import parts
 from perceptkit.compact.optimize import optimize_network
 from perceptkit.compact.verify import parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError
-from perceptkit.model.blocks import num_params
-from perceptkit.model.cost import measured_macs
+from perceptkit.model.cost import table
 
 
 def single_task(network: Any, manifest: Manifest, task: str) -> tuple[nn.Module, Manifest]:
@@ -24,8 +23,9 @@ def single_task(network: Any, manifest: Manifest, task: str) -> tuple[nn.Module,
     Raises:
         ExportError: `network` is of another manifest, or the result computes something else.
     """
-    cost = {"input": [3, *manifest.size_HW], "rows": {"compact": {}}, "per_task_macs": {}}
-    narrow = replace(manifest.only([task]), name=f"{manifest.name}_{task}", cost=cost)
+    narrow = replace(manifest.only([task]), name=f"{manifest.name}_{task}")
+    # rows of this task alone: with one task, hard sharing and a net of its own are the same
+    narrow = replace(narrow, cost=table(supernet_of(narrow, "hard"), narrow.plan, narrow.size_HW))
     small = empty_network(narrow)
     take_weights(small, optimize_network(network.only([task]), manifest.optimize))
     images = probe_images(manifest.size_HW)
@@ -33,10 +33,7 @@ def single_task(network: Any, manifest: Manifest, task: str) -> tuple[nn.Module,
         refuse_mismatch(
             parity(lambda x: {task: network(x)[task]}, small, images), f"the model of {task} alone"
         )
-        macs = measured_macs(lambda: small(images[0]))
-    cost["rows"] = {"compact": {"params": num_params(small), "macs": macs}}
-    cost["per_task_macs"] = {task: macs}
-    return small, narrow
+    return small, counted(narrow, small)
 
 
 def take_weights(small: nn.Module, other: nn.Module) -> None:

@@ -8,6 +8,9 @@ MACs are multiply-accumulates of one image at batch 1: half of what `torch.utils
 step is measured once by running it, attention as plain matrix products: the counter does not know the fused
 kernel of the CPU and would leave it out.
 
+This is the trained network's: what a file holds after norms were folded and projections merged is counted from that
+network itself, and is the manifest's `written` (compact/build.py).
+
     table(supernet, plan, size_HW) -> {"input", "rows": {"compact", "hard_shared", "single_task_nets"},
                                        "per_task_macs"}
 """

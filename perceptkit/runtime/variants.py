@@ -73,13 +73,14 @@ def open_variant(name: str, artifact: Path, file: Path | None = None, device: st
     if name in TRAINED:
         if name in EXPORTED and file is None:
             raise SpecError(f"{name} has not been exported")
-        model = load(file or artifact, device)
+        # onnxruntime would take a number of its own
+        model = load(file or artifact, device, threads=torch.get_num_threads())
         forward = model.forward
         if name == "compiled":
             assert model.network is not None
             forward = _on(torch.compile(model.network), device)
         size = (file or artifact / WEIGHTS).stat().st_size
-        return Variant(name, forward, rows["compact"]["params"], rows["compact"]["macs"], size)
+        return Variant(name, forward, manifest.size["params"], manifest.size["macs"], size)
     network, forward = _rebuilt(name, manifest, device)
     price = rows[{"single_nets": "single_task_nets", "passes": "compact", "hard_shared": "hard_shared"}[name]]
     macs = sum(manifest.cost["per_task_macs"].values()) if name == "passes" else price["macs"]

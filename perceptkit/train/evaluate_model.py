@@ -1,6 +1,6 @@
 """Metrics of something loaded (a run, an artifact, an exported file) on a split of a tasks file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,29 +30,40 @@ def evaluate_forward(
 ) -> dict[str, dict[str, float]]:
     """By task and metric. The data say how labels are read, the model what its outputs mean and at which size.
 
+    Tasks that only one of the two has are left out.
+
     Args:
         forward, tasks, size_HW, mean, std: the model.
         tasks_file, split: the data; a `data.size` of their own does not count.
         batch: pictures per call.
 
     Raises:
-        SpecError: the data declare tasks that the model does not have, or others under the same name.
+        SpecError: the data declare none of the model's tasks, or others under the same name.
     """
     declared = declared_tasks(tasks, tasks_file)
-    source = open_split(at_size(tasks_file, size_HW), declared, split)
+    read = declared | build_tasks(narrowed(tasks_file, sources_of(declared)))
+    source = open_split(at_size(tasks_file, size_HW), read, split)
     batches = make_loader(
-        source, range(len(source)), declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
+        source, range(len(source)), read, batch=batch, workers=0, augment=None, mean=mean, std=std,
         seed=0, epoch=0, shuffle=False, drop_last=False,
     )  # fmt: skip
     return evaluate(forward, batches, {name: tasks[name] for name in declared}, torch.device("cpu")).metrics
 
 
 def declared_tasks(tasks: Mapping[str, Task], tasks_file: TasksFile) -> dict[str, Task]:
-    """The data's own tasks. Raises SpecError where the model has not these, or others under the same name."""
-    declared = build_tasks(tasks_file)
+    """Those of the model's tasks that the data declare, as the data read them.
+
+    Data of a run may hold more tasks than a model of some of them, and a model more than the data have labels for.
+
+    Raises SpecError where there is none in common, or another task under the same name.
+    """
+    declared = build_tasks(narrowed(tasks_file, tasks))
+    if not declared:
+        raise SpecError(
+            f"the model and the data have no task in common: the model has {', '.join(tasks)}; "
+            f"the data declare {', '.join(tasks_file.tasks)}"
+        )
     for name, task in declared.items():
-        if name not in tasks:
-            raise SpecError(f"the model has no task {name!r}; it has {', '.join(tasks)}")
         ours = tasks[name]
         if (ours.type, ours.labels) != (task.type, task.labels):
             raise SpecError(
@@ -66,6 +77,17 @@ def declared_tasks(tasks: Mapping[str, Task], tasks_file: TasksFile) -> dict[str
                     f"task {name!r}: the model's {key} is {predicted!r}, that of the data {held!r}"
                 )
     return declared
+
+
+def sources_of(tasks: Mapping[str, Task]) -> list[str]:
+    """Tasks whose labels are read because edges derive from them, whether the model has them or not."""
+    return [name for task in tasks.values() for name in getattr(task.spec, "derive", None) or []]
+
+
+def narrowed(tasks_file: TasksFile, tasks: Collection[str]) -> TasksFile:
+    """The same data with some of their tasks only; names that they do not declare do not count."""
+    kept = {name: spec for name, spec in tasks_file.tasks.items() if name in tasks}
+    return tasks_file.model_copy(update={"tasks": kept})
 
 
 def at_size(tasks_file: TasksFile, size_HW: tuple[int, int]) -> TasksFile:
@@ -82,12 +104,14 @@ def sample_images(
     count: int,
     batch: int = 8,
 ) -> Iterator[Tensor]:
-    """`count` normalised pictures (B, 3, H, W), or all, spread evenly over a split: what int8 calibrates on."""
-    declared = build_tasks(tasks_file)
-    source = open_split(at_size(tasks_file, size_HW), declared, split)
+    """`count` normalised pictures (B, 3, H, W), or all, spread evenly over a split: what int8 calibrates on.
+
+    No label is read.
+    """
+    source = open_split(at_size(tasks_file, size_HW), {}, split)
     chosen = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int).tolist()
     batches = make_loader(
-        source, chosen, declared, batch=batch, workers=0, augment=None, mean=mean, std=std,
+        source, chosen, {}, batch=batch, workers=0, augment=None, mean=mean, std=std,
         seed=0, epoch=0, shuffle=False, drop_last=False,
     )  # fmt: skip
     return (batch.image_BCHW for batch in batches)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from perceptkit.compact import artifact, build
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.errors import ExportError
+from perceptkit.model.cost import measured_macs
 from tests.compact.conftest import SIZE, manifest_of, network, plan_of
 
 
@@ -78,6 +79,26 @@ def test_labels_travel_with_the_manifest(tmp_path):
     assert Manifest.from_dict(told).tasks["seg"].labels == [f"class {i}" for i in range(9)]
 
 
+def test_parameters_and_macs_are_those_of_the_file(written):
+    """Folded norms have no parameters any more; the row of the plan is of the trained network."""
+    again, manifest = build.read(written)
+    weights = load_file(written / "model.safetensors")
+    names = [name for name, _ in again.named_parameters()]
+    assert manifest.size["params"] == sum(weights[name].numel() for name in names)
+    assert manifest.size["params"] < manifest.cost["rows"]["compact"]["params"]
+    with torch.no_grad():
+        assert manifest.size["macs"] == measured_macs(lambda: again(torch.zeros(1, 3, *SIZE)))
+
+
+def test_an_artifact_that_does_not_say_what_is_written_is_read(copy):
+    edit(copy, lambda told: told.pop("written"), signed=True)
+    _, manifest = build.read(copy)
+    assert manifest.written is None and manifest.size == manifest.cost["rows"]["compact"]
+    edit(copy, lambda told: told.update(written={"params": 3}), signed=True)
+    with pytest.raises(ExportError, match="is damaged: it has no 'macs'"):
+        build.read(copy)
+
+
 def test_no_pickle_anywhere(written):
     for path in written.iterdir():
         content = path.read_bytes()
@@ -94,7 +115,10 @@ def test_the_card_tells_a_stranger_how_to_use_it(written):
     assert card.startswith("# tiny\n") and "`test_resnet`, sharing: adashare" in card
     assert "64 x 64" in card and "| seg | segmentation | miou | 0.2500 |" in card
     told = json.loads((written / "manifest.json").read_text())
-    assert f"{told['cost']['rows']['compact']['params']:,}" in card
+    assert (
+        f"parameters: {told['written']['params']:,}; MACs" in card
+        and f"{told['written']['macs']:,}\n" in card
+    )
     row = "".join("#" if choice == "keep" else "." for choice in told["plan"]["choices"]["depth"])
     assert f"depth {row}\n" in card
 

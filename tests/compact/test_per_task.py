@@ -11,6 +11,7 @@ from perceptkit.compact.build import compact_and_fold
 from perceptkit.compact.export import export_network
 from perceptkit.compact.per_task import single_task
 from perceptkit.errors import ExportError
+from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
 from perceptkit.model.cost import measured_macs
 from tests.compact.conftest import SIZE, compacted, manifest_of, network, plan_of
@@ -32,8 +33,15 @@ def test_the_cost_is_that_of_the_path():
     whole, manifest = compacted()
     small, narrow = single_task(whole, manifest, "room")
     macs = measured_macs(lambda: small(torch.zeros(1, 3, *SIZE)))
-    assert narrow.cost["rows"]["compact"] == {"params": num_params(small), "macs": macs}
-    assert macs == manifest.cost["per_task_macs"]["room"]
+    assert narrow.written == narrow.size == {"params": num_params(small), "macs": macs}
+    assert macs == manifest.cost["per_task_macs"]["room"] == narrow.cost["rows"]["compact"]["macs"]
+    assert narrow.cost["per_task_macs"] == {"room": macs}
+    rows, net = narrow.cost["rows"], network(chosen=("room",))
+    assert (
+        rows["single_task_nets"] == rows["hard_shared"]
+        and rows["compact"]["macs"] < rows["hard_shared"]["macs"]
+    )
+    assert rows["hard_shared"] == cost.table(net, plan_of(net, "none"), SIZE)["rows"]["hard_shared"]
     assert not any("neck" in name for name in small.state_dict())
 
 

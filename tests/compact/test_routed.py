@@ -12,6 +12,8 @@ from perceptkit.compact.build import (
     write_artifact,
 )
 from perceptkit.compact.network import CompactNet
+from perceptkit.compact.route_cost import route_cost
+from perceptkit.model.blocks import num_params
 from perceptkit.model.router import build_router
 from perceptkit.spec.recipe import RouterSpec
 from tests.compact.conftest import SIZE, manifest_of, network, plan_of
@@ -83,6 +85,11 @@ def test_written_read_and_verified(routed, image, tmp_path):
     report = write_artifact(tmp_path / "artifact", net, manifest, router)
     assert set(report["heads"]) == {*net.tasks, "router"}
     again, told = read(tmp_path / "artifact")
+    priced = route_cost(again, SIZE)
+    assert told.written == {
+        "params": num_params(again.network) + num_params(again.router),
+        "macs": priced.full + priced.router,
+    }
     assert told.plan == manifest.plan and told.router == ROUTER
     close(again(image), model(image))
     assert "?" in (tmp_path / "artifact/README.md").read_text()

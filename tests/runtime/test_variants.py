@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from perceptkit.compact import build
 from perceptkit.compact.artifact import read_manifest
 from perceptkit.compact.build import read
+from perceptkit.compact.per_task import single_task
 from perceptkit.errors import SpecError
 from perceptkit.model import cost
 from perceptkit.runtime.peak_memory import peak_memory
@@ -49,6 +51,32 @@ def test_parameters_and_bytes(artifact, rows):
     assert found["compact"].file_bytes == (artifact / "model.safetensors").stat().st_size
     for name in ("single_nets", "hard_shared"):  # float32, and the norms' statistics besides
         assert 4 * found[name].params < found[name].file_bytes < 4.5 * found[name].params
+
+
+def test_one_task_of_several_is_compared_with_its_own_nets(artifact, tmp_path):
+    small, narrow = single_task(*read(artifact), "seg")
+    build.write_verified(tmp_path, small, narrow, {})
+    found = {variant.name: variant for variant in open_variants(list(TITLES)[:4], tmp_path, {})}
+    for name in ("single_nets", "passes", "hard_shared"):
+        variant = found[name]
+        assert cost.measured_macs(lambda: variant.forward(torch.zeros(1, 3, *SIZE))) == variant.macs, name
+    assert found["single_nets"].params == found["hard_shared"].params > found["compact"].params
+    assert found["compact"].macs == narrow.written["macs"] <= found["hard_shared"].macs
+
+
+def test_onnxruntime_gets_as_many_threads_as_torch(artifact, monkeypatch):
+    from perceptkit.runtime import variants
+
+    asked = []
+
+    def load(*arguments, **named):
+        asked.append(named["threads"])
+        return real(*arguments, **named)
+
+    real = variants.load
+    monkeypatch.setattr(variants, "load", load)
+    open_variant("compact", artifact)
+    assert asked == [torch.get_num_threads()]
 
 
 def test_what_does_not_exist_is_refused(artifact):
