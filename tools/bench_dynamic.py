@@ -126,7 +126,7 @@ def predicted(cost: RouteCost, keep_BR: Tensor) -> float:
     return (cost.always + added + cost.router) / cost.full
 
 
-@torch.inference_mode()
+@torch.no_grad()  # exports refuse tensors of inference mode
 def measure(
     name: str, batch: int, ways: tuple[str, ...], rounds: int, clock: str, threads: int
 ) -> list[dict[str, Any]]:
