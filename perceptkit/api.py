@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from perceptkit.spec.tasks_file import Split, TasksFile
 if TYPE_CHECKING:
     from torch import nn
 
+    from perceptkit.compact.artifact import Manifest
     from perceptkit.runtime.predictor import Predictor
     from perceptkit.runtime.variants import Variant
     from perceptkit.train.session import Specs
@@ -265,6 +266,7 @@ def export(
     optimize: str | None = None,
     dynamic_skip: str | None = None,
     policies: int | None = None,
+    wrote: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
@@ -284,6 +286,7 @@ def export(
         dynamic_skip: for a model with a router (`onnx`), how it skips: `branch` (one picture at a time), `gather`
             (batches) or `codebook` (a folder: the router and a few networks without choice).
         policies: of a codebook, how many networks at most; 8 by default. They are chosen on the pictures.
+        wrote: is told of each file or folder as soon as it is there.
 
     Returns:
         What was written; with `per_task` the folder with all of it.
@@ -292,7 +295,7 @@ def export(
         SpecError: an unknown or impossible choice.
         ExportError: the result does not compute what it should; nothing was written.
     """
-    from perceptkit.compact.export import file_name, find_format
+    from perceptkit.compact.export import FORMATS, file_name, find_format
     from perceptkit.compact.per_task import single_task
     from perceptkit.compact.routed import refuse_routed
     from perceptkit.runtime.predictor import Predictor
@@ -304,6 +307,14 @@ def export(
         _check_dynamic(dynamic_skip, format, precision, int8, per_task, device)
     if policies is not None and dynamic_skip != "codebook":
         raise SpecError("--policies is of --dynamic-skip codebook")
+    if (
+        per_task
+        and out is not None
+        and (suffix := Path(out).suffix) in {Path(f.file).suffix for f in FORMATS.values()} - {""}
+    ):
+        raise SpecError(
+            f"--per-task writes a file for each task: --out is a folder, and {out} ends in {suffix}"
+        )
     if int8 and pictures < 1:
         raise SpecError("int8 needs pictures to calibrate on: --pictures must be at least 1")
     if pictures < 0:
@@ -319,6 +330,8 @@ def export(
         name = "codebook" if dynamic_skip == "codebook" else file_name(format, dynamic_skip)
         to = Path(out) if out else path / "exports" / name
         _export_dynamic(model, to, dynamic_skip, path, data, pictures, policies)
+        if wrote is not None:
+            wrote(to)
         return to
     if per_task or int8:
         refuse_routed(model.exportable(), "--per-task" if per_task else "--int8")
@@ -328,6 +341,8 @@ def export(
             _export_int8(model, to, tasks_file, pictures, split)
         else:
             model.export(to, format, precision, device)
+        if wrote is not None:
+            wrote(to)
 
     if not per_task:
         to = Path(out) if out else path / "exports" / file_name(format, *marks)
@@ -423,6 +438,7 @@ def benchmark(
     split: Split = "test",
     baselines: Sequence[str | Path] = (),
     device: str = "cpu",
+    say: Callable[[str], None] | None = None,
 ) -> Mapping[str, Any]:
     """Accuracy, parameters, MACs, file size, memory and latency of a model beside what it replaces.
 
@@ -439,10 +455,13 @@ def benchmark(
         split: what accuracy is measured on.
         baselines: runs with sharing.method single or hard; their test results stand beside their rows.
         device: where torch runs.
+        say: is told what comes next, a line each: it takes minutes.
 
     Raises:
-        SpecError: `path` is neither, or a variant is unknown.
+        SpecError: `path` is neither, a variant is unknown, or `data`, `baselines` or `device` cannot be used.
     """
+    from perceptkit.compact.artifact import read_manifest
+    from perceptkit.compact.device import find_device
     from perceptkit.report.benchmark_plot import write_benchmark_plot
     from perceptkit.runtime import benchmark as bench
     from perceptkit.runtime.load import artifact_folder
@@ -456,20 +475,28 @@ def benchmark(
         raise SpecError(f"{unknown[0]!r} is not a variant; choose from {', '.join(TITLES)}")
     if min(*batches, rounds) < 1:
         raise SpecError("--batch and --rounds want numbers above 0")
+    find_device(device)
+    if say is None:
+        say = _nothing
+    of_baselines = baseline_accuracies(baselines)
+    tasks_file = _data_to_measure_on(Path(path), data)
     files, left_out = {}, {}
     for name in [name for name in EXPORTED if name in names]:
         try:
             file, arguments = BENCHMARK_FILES[name]
+            say(f"exporting {folder / file}")
             files[name] = export(path, folder / file, data=data, **arguments)
         except PerceptkitError as error:
             left_out[name] = str(error).splitlines()[0]
     ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
     if not ready:
         raise SpecError(f"nothing to measure: {'; '.join(left_out.values())}")
-    size_HW = load(artifact, device="cpu").manifest.size_HW
-    found = bench.benchmark(ready, artifact, files, size_HW, batches, rounds, device)
+    size_HW = read_manifest(artifact).size_HW
+    found = bench.benchmark(ready, artifact, files, size_HW, batches, rounds, device, say=say)
     found["left_out"] = left_out
-    found["accuracy"] = accuracies(path, ready, data, split, baselines)
+    found["accuracy"] = of_baselines if split == "test" else {}
+    if tasks_file is not None:
+        found["accuracy"] |= accuracies(ready, read_manifest(artifact), tasks_file, split, say)
     found["split"] = split
     write_json(folder / "benchmark.json", found)
     write_benchmark_plot(found, folder / "benchmark.png")
@@ -484,48 +511,73 @@ BENCHMARK_FILES: dict[str, tuple[str, dict[str, Any]]] = {
 """By exported variant of a benchmark: its file and the arguments of `export`."""
 
 
-def accuracies(
-    path: str | Path,
-    variants: Sequence[Variant],
-    data: str | Path | None,
-    split: Split,
-    baselines: Sequence[str | Path] = (),
-) -> dict[str, dict[str, float]]:
-    """By variant, its primary metrics on a split; of baselines what their runs' one test gave."""
-    from torch import inference_mode
+def _nothing(line: str) -> None:
+    """Says nothing."""
 
-    from perceptkit.runtime.variants import TRAINED
-    from perceptkit.train.evaluate_model import evaluate_forward
 
+def _data_to_measure_on(path: Path, data: str | Path | None) -> TasksFile | None:
+    """As `data_of`; None for an artifact far from its run, where there is nothing to measure on.
+
+    Raises SpecError where the data do not go with the model: before minutes are spent.
+    """
+    from perceptkit.compact.artifact import read_manifest
+    from perceptkit.runtime.load import artifact_folder
+    from perceptkit.train.evaluate_model import declared_tasks
+
+    try:
+        tasks_file = data_of(path, data)
+    except SpecError:
+        if data is not None:
+            raise
+        return None
+    declared_tasks(read_manifest(artifact_folder(path)).tasks, tasks_file)
+    return tasks_file
+
+
+def baseline_accuracies(baselines: Sequence[str | Path]) -> dict[str, dict[str, float]]:
+    """By variant of a benchmark, the primary metrics that the one test of a trained baseline gave.
+
+    Raises SpecError for what is no finished run of a baseline.
+    """
     found = {}
-    for baseline in baselines if split == "test" else ():
-        results = Run(Path(baseline)).results
+    for baseline in baselines:
+        try:
+            results = Run(Path(baseline)).results
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"{baseline} is no finished run: it has no results.json that can be read"
+            ) from error
         name = {"single": "single_nets", "hard": "hard_shared"}.get(results["method"])
         if name is None:
             raise SpecError(f"{baseline} is no baseline: its sharing.method is {results['method']}")
         tasks = results["tasks"]
         found[name] = {f"{t} {r['primary']}": r["metrics"][r["primary"]] for t, r in tasks.items()}
-    try:
-        tasks_file = data_of(Path(path), data)
-    except SpecError:  # an artifact far from its run: there is nothing to measure it on
-        return found
-    manifest = load(path, device="cpu").manifest
+    return found
+
+
+def accuracies(
+    variants: Sequence[Variant],
+    manifest: Manifest,
+    tasks_file: TasksFile,
+    split: Split,
+    say: Callable[[str], None] = _nothing,
+) -> dict[str, dict[str, float]]:
+    """By variant with the model's own weights, its primary metrics on a split."""
+    from torch import inference_mode
+
+    from perceptkit.runtime.variants import TRAINED
+    from perceptkit.train.evaluate_model import evaluate_forward
+
+    m, found = manifest, {}
     for variant in variants:
         if variant.name in TRAINED:
+            say(f"accuracy of {variant.name} on {split}")
             with inference_mode():
                 metrics = evaluate_forward(
-                    variant.forward,
-                    manifest.tasks,
-                    manifest.size_HW,
-                    manifest.mean,
-                    manifest.std,
-                    tasks_file,
-                    split,
+                    variant.forward, m.tasks, m.size_HW, m.mean, m.std, tasks_file, split
                 )
-            found[variant.name] = {
-                f"{name} {manifest.tasks[name].primary}": of_task[manifest.tasks[name].primary]
-                for name, of_task in metrics.items()
-            }
+            primary = {name: m.tasks[name].primary for name in metrics}
+            found[variant.name] = {f"{name} {key}": metrics[name][key] for name, key in primary.items()}
     return found
 
 

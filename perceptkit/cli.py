@@ -229,8 +229,9 @@ def predict(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     from perceptkit import api
+    from perceptkit.compact.exported import as_text
 
-    written = api.export(
+    api.export(
         options.path,
         options.out,
         options.format,
@@ -243,10 +244,8 @@ def export(options: argparse.Namespace) -> int:
         optimize=options.optimize,
         dynamic_skip=options.dynamic_skip,
         policies=options.policies,
+        wrote=lambda path: print(as_text(path), flush=True),
     )
-    from perceptkit.compact.exported import as_text
-
-    print(written if options.per_task else as_text(written))
     return 0
 
 
@@ -255,7 +254,10 @@ def benchmark(options: argparse.Namespace) -> int:
     from perceptkit.runtime.benchmark import as_markdown
 
     o = options
-    found = api.benchmark(o.path, o.batch, o.rounds, o.variants, o.out, o.data, o.split, o.baseline, o.device)
+    found = api.benchmark(
+        o.path, o.batch, o.rounds, o.variants, o.out, o.data, o.split, o.baseline, o.device,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
     print(as_markdown(found))
     return 0
 

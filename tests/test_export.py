@@ -148,6 +148,25 @@ def test_an_artifact_outside_of_a_run_needs_data_for_int8(run, shell, tmp_path):
     assert not (tmp_path / "copy/exports/model_int8.onnx").exists()
 
 
+def test_an_artifact_keeps_the_proof_of_training(run, shell, tmp_path):
+    """And a copy tells what its own reading back found."""
+    before = (run / "artifact/parity.json").read_bytes()
+    code, _, err = shell("export", run, "--format", "artifact", "--out", run / "artifact")
+    assert code == 2 and "training wrote; its proof would be lost. Export to another folder" in err
+    assert (run / "artifact/parity.json").read_bytes() == before
+    code, out, _ = shell("export", run, "--format", "artifact", "--out", tmp_path / "copy")
+    told = json.loads((tmp_path / "copy/parity.json").read_text())
+    assert code == 0 and out.splitlines()[1].startswith("read back and compared: largest difference 0.0e+00")
+    assert told["format"] == "artifact" and told["bound"] == 0 and list(told["heads"]) == ["seg", "far"]
+
+
+def test_a_model_per_task_is_told_of_file_by_file(run, shell, tmp_path):
+    code, out, _ = shell("export", run, "--per-task", "--format", "artifact", "--out", tmp_path)
+    lines = out.splitlines()
+    assert code == 0 and lines[0::2] == [str(tmp_path / f"artifact_{task}") for task in ("seg", "far")]
+    assert all(line.startswith("read back and compared") for line in lines[1::2])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,6 +179,9 @@ def test_an_artifact_outside_of_a_run_needs_data_for_int8(run, shell, tmp_path):
         (["--format", "torch", "--out", "model.onnx"], "ends in .pt2"),
         (["--device", "cuda"], "--device is for aoti"),
         (["--int8", "--data", "nothing.yaml"], "nothing.yaml"),
+        (["--format", "aoti", "--device", "cuda:99"], "device cuda:99 cannot be used here"),
+        (["--format", "aoti", "--device", "gpu"], "'gpu' is not a device"),
+        (["--per-task", "--out", "model.onnx"], "--out is a folder, and model.onnx ends in .onnx"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -170,6 +171,7 @@ def write(folder: Path, network: nn.Module, manifest: Manifest) -> None:
     """Writes all files; see `staged` for where."""
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
     _write_text(folder / "policy.json", manifest.plan.to_json())
+    shutil.copymode(folder / "policy.json", folder / WEIGHTS)  # safetensors lets only the owner read
     labels = {name: task.labels for name, task in manifest.tasks.items()}
     _write_text(folder / "labels.json", json.dumps(labels, indent=1))
     _write_text(folder / "README.md", model_card(manifest))

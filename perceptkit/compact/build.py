@@ -186,14 +186,17 @@ def keep_tables(batch: int, num_routed: int, count: int = 16) -> list[Tensor]:
 
 
 def write_verified(folder: Path, small: nn.Module, manifest: Manifest, report: Mapping[str, Any]) -> None:
-    """Writes a compact model and `parity.json`, if what is read back computes exactly the same."""
+    """Writes a compact model and `parity.json`, if what is read back computes exactly the same.
+
+    `parity.json` is `report` on top of what that comparison found: one that has `heads` tells of a stronger proof.
+    """
     manifest = counted(manifest, small)
     with artifact.staged(folder) as temporary:
         artifact.write(temporary, small, manifest)
         again, _ = read(temporary)
         compared = parity(small, again, probe_images(manifest.size_HW))
         refuse_mismatch(compared, f"{folder}, read back,", bound=0.0)
-        text = json.dumps(report, indent=1) + "\n"
+        text = json.dumps({"bound": 0.0, "heads": compared, **report}, indent=1) + "\n"
         (temporary / "parity.json").write_text(text, encoding="utf-8")
 
 

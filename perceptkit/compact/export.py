@@ -20,18 +20,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
+from perceptkit.compact.device import find_device
 from perceptkit.compact.export_aoti import write_aoti
 from perceptkit.compact.export_onnx import write_onnx
 from perceptkit.compact.export_torch import write_torch
-from perceptkit.compact.parity_file import record
+from perceptkit.compact.parity_file import record, recorded
 from perceptkit.compact.precision import find_precision
 from perceptkit.compact.routed import refuse_routed
-from perceptkit.compact.verify import Forward, parity, probe_images, refuse_mismatch
+from perceptkit.compact.verify import Forward, parity, refuse_mismatch
 from perceptkit.errors import SpecError
 
 Writer = Callable[..., tuple[Forward, list[Tensor], dict[str, Any]]]
@@ -94,13 +94,14 @@ def export_network(
     if write is None:
         if precision != "32":
             raise SpecError("an artifact holds the weights as they are; it has no --precision")
-        heads = parity(network, network, probe_images(manifest.size_HW))
-        build.write_verified(path, network, manifest, {"format": format, "bound": 0.0, "heads": heads})
+        refuse_trained(path)
+        build.write_verified(path, network, manifest, {"format": format})
         return path
-    if format != "aoti" and torch.device(device).type != "cpu":
+    if format != "aoti" and device != "cpu":
         raise SpecError(
             f"--device is for aoti, which compiles for one; a file of {format} runs on any device"
         )
+    find_device(device)
     refuse_routed(network, f"a file of format {format}")
     refuse_suffix(path, format)
     with replacing(path) as temporary:
@@ -118,6 +119,14 @@ def refuse_suffix(path: Path, format: str) -> None:
     suffix = Path(find_format(format).file).suffix
     if path.suffix != suffix:
         raise SpecError(f"{path}: a file of format {format} ends in {suffix}")
+
+
+def refuse_trained(folder: Path) -> None:
+    """Raises SpecError for what training wrote: its proof, against the trained network, cannot be made again."""
+    if "reference" in recorded(folder):
+        raise SpecError(
+            f"{folder} is an artifact that training wrote; its proof would be lost. Export to another folder"
+        )
 
 
 @contextmanager

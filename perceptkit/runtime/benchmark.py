@@ -10,7 +10,7 @@ Shapes: B batch, H W pixels.
 
 import datetime
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def benchmark(
     rounds: int,
     device: str = "cpu",
     memory: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Times every variant at every batch size, and measures its memory in a process of its own.
 
@@ -64,10 +65,16 @@ def benchmark(
         rounds: timed calls of each.
         device: where torch runs.
         memory: whether to measure the memory, some seconds per variant.
+        say: is told what comes next.
     """
-    timed = {batch: latencies(variants, size_HW, batch, rounds, device) for batch in batches}
+    timed = {}
+    for batch in batches:
+        say(f"timing batch {batch}: {len(variants)} variants, {rounds} rounds")
+        timed[batch] = latencies(variants, size_HW, batch, rounds, device)
     rows = {}
     for variant in variants:
+        if memory:
+            say(f"memory of {variant.name}")
         peak = (
             peak_memory(variant.name, artifact, files.get(variant.name), max(batches), device)
             if memory

@@ -7,6 +7,7 @@ import torch
 from perceptkit.compact import build, pt2_file
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.compact.codebook_file import INDEX, CodebookModel
+from perceptkit.compact.device import find_device
 from perceptkit.compact.onnx_file import KEY, open_onnx
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import Forward
@@ -90,14 +91,6 @@ def load(
             raise SpecError(f"cuda_graphs need a CUDA device, not {where}")
         forward = GraphedForward(forward)
     return Predictor(manifest, forward, network)
-
-
-def find_device(device: str | None) -> torch.device:
-    """CUDA where there is one, unless told. Raises SpecError for a name that is none."""
-    try:
-        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise SpecError(f"{device!r} is not a device; cpu, cuda and cuda:1 are") from error
 
 
 def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forward]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickletools
 import struct
 import zipfile
@@ -14,7 +15,7 @@ from perceptkit.compact import artifact, build
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.errors import ExportError
 from perceptkit.model.cost import measured_macs
-from tests.compact.conftest import SIZE, manifest_of, network, plan_of
+from tests.compact.conftest import SIZE, lone, manifest_of, network, plan_of
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,16 @@ def test_an_artifact_that_does_not_say_what_is_written_is_read(copy):
     edit(copy, lambda told: told.update(written={"params": 3}), signed=True)
     with pytest.raises(ExportError, match="is damaged: it has no 'macs'"):
         build.read(copy)
+
+
+def test_all_files_may_be_read_by_whom_the_umask_lets(tmp_path):
+    small, manifest = lone()
+    before = os.umask(0o027)
+    try:
+        build.write_verified(tmp_path / "artifact", small, manifest, {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "artifact").iterdir()} == {0o640}
 
 
 def test_no_pickle_anywhere(written):

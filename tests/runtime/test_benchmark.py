@@ -16,7 +16,10 @@ from tests.runtime.conftest import SIZE
 def found(artifact):
     names = ["compact", "hard_shared", "single_nets"]
     variants = open_variants(names, artifact, {})
-    return benchmark(variants, artifact, {}, SIZE, batches=[1, 2], rounds=3, memory=False)
+    said = []
+    found = benchmark(variants, artifact, {}, SIZE, batches=[1, 2], rounds=3, memory=False, say=said.append)
+    assert said == [f"timing batch {batch}: 3 variants, 3 rounds" for batch in (1, 2)]
+    return found
 
 
 def test_the_first_in_the_order_of_the_table_is_the_reference(found):
@@ -59,7 +62,9 @@ def test_table(found):
 
 @pytest.mark.slow
 def test_the_verb_writes_json_and_a_picture(artifact, tmp_path):
-    found = pk.benchmark(artifact, [1], 2, ["single_nets", "compact"], tmp_path / "out")
+    said = []
+    found = pk.benchmark(artifact, [1], 2, ["single_nets", "compact"], tmp_path / "out", say=said.append)
+    assert said[-2:] == ["memory of single_nets", "memory of compact"]
     written = json.loads((tmp_path / "out/benchmark.json").read_text())
     assert written["rows"].keys() == found["rows"].keys() == {"single_nets", "compact"}
     assert written["accuracy"] == {}  # an artifact far from its run
@@ -74,3 +79,12 @@ def test_mistakes(artifact, tmp_path):
         api.benchmark(artifact, [0])
     with pytest.raises(SpecError, match="is no run, no artifact"):
         api.benchmark(tmp_path)
+    with pytest.raises(SpecError, match="nothere is no finished run: it has no results.json"):
+        api.benchmark(artifact, baselines=["nothere"])
+    with pytest.raises(SpecError, match="device cuda:99 cannot be used here"):
+        api.benchmark(artifact, device="cuda:99")
+    (tmp_path / "other.yaml").write_text(
+        "version: 1\nname: x\ndata: {source: scenes, size: [32, 32]}\ntasks: {else: {type: depth}}\n"
+    )
+    with pytest.raises(SpecError, match="no task in common: .*; the data declare else"):
+        api.benchmark(artifact, data=tmp_path / "other.yaml")

@@ -1,6 +1,7 @@
 """What a benchmark sets side by side."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_one_task_of_several_is_compared_with_its_own_nets(artifact, tmp_path):
     found = {variant.name: variant for variant in open_variants(list(TITLES)[:4], tmp_path, {})}
     for name in ("single_nets", "passes", "hard_shared"):
         variant = found[name]
-        assert cost.measured_macs(lambda: variant.forward(torch.zeros(1, 3, *SIZE))) == variant.macs, name
+        assert cost.measured_macs(partial(variant.forward, torch.zeros(1, 3, *SIZE))) == variant.macs, name
     assert found["single_nets"].params == found["hard_shared"].params > found["compact"].params
     assert found["compact"].macs == narrow.written["macs"] <= found["hard_shared"].macs
 
