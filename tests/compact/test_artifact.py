@@ -95,6 +95,7 @@ def test_the_card_tells_a_stranger_how_to_use_it(written):
     assert "64 x 64" in card and "| seg | segmentation | miou | 0.2500 |" in card
     told = json.loads((written / "manifest.json").read_text())
     assert f"{told['cost']['rows']['compact']['params']:,}" in card
+    assert "- depth: (batch, 1, height, width): depth in m; what is below" in card
     row = "".join("#" if choice == "keep" else "." for choice in told["plan"]["choices"]["depth"])
     assert f"depth {row}\n" in card
 
