@@ -270,6 +270,12 @@ def model_card(manifest: Manifest) -> str:
     ]
     for task, values in manifest.metrics.items():
         lines += [f"| {task} | {values['type']} | {m} | {_figure(v)} |" for m, v in values["metrics"].items()]
+    lines += [
+        "",
+        "`predict` gives results in the user's units. What the network and exported files put out:",
+        "",
+    ]
+    lines += [f"- {name}: {task.output_in_words}" for name, task in manifest.tasks.items()]
     blocks = manifest.plan.blocks
     legend = "kept (#), skipped (.)" + (" and decided on by picture (?)" if manifest.router else "")
     lines += ["", f"Blocks {legend}:", "", "```"]

@@ -1,7 +1,9 @@
 """One `.onnx` file: any batch, any size where the backbone allows it, one named output per task.
 
-The metadata hold the manifest, and in plain words what one needs without perceptkit: the classes of each task,
-units, mean and std, sizes. It runs with onnxruntime alone.
+The metadata hold the manifest, and in plain words what one needs without perceptkit, so that onnxruntime alone is
+enough: mean, std and sizes of the input; for each task `output.TASK`, what the graph's own output holds (logits, the
+logarithm of a depth, ...) and what makes an answer of it; `classes.TASK`, its labels; `unit.TASK`, only where the
+output as it stands has a unit.
 """
 
 import copy
@@ -85,10 +87,11 @@ def metadata(manifest: Manifest, sizes: dict[str, Any]) -> dict[str, str]:
         "tasks": ", ".join(f"{name}: {task.type}" for name, task in m.tasks.items()),
     }
     for name, task in m.tasks.items():
+        told[f"output.{name}"] = task.output_in_words
         if task.labels:
             told[f"classes.{name}"] = json.dumps(task.labels)
-        if task.unit:
-            told[f"unit.{name}"] = task.unit
+        if task.output_unit:
+            told[f"unit.{name}"] = task.output_unit
     return told
 
 

@@ -87,6 +87,25 @@ class Task(ABC):
         """Unit of the decoded values, where they have one."""
         return ""
 
+    @property
+    def output_unit(self) -> str:
+        """Unit of the head's output as it stands, before `decode`, where it has one."""
+        return ""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the head's output holds before `decode`, and what makes an answer of it: one sentence for people
+        who run an exported file without perceptkit."""
+
+    @property
+    def output_in_words(self) -> str:
+        """Shape and meaning of the output: `(batch, 1, height, width): depth in m`."""
+        axes = ["batch", str(self.out_channels)]
+        if self.dense:
+            axes += ["height", "width"] if self.upsample else ["height / 4", "width / 4"]
+        return f"({', '.join(axes)}): {self.meaning}"
+
     @abstractmethod
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         """Reads one image's label into a target at the label's own size; None where the file has none for it.

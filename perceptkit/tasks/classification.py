@@ -125,6 +125,12 @@ class Classification(Task):
     def labels(self) -> list[str]:
         return self._labels
 
+    @property
+    def meaning(self) -> str:
+        if self.spec.multi_label:
+            return "one logit per class; sigmoid gives the probability of each, several may be true"
+        return "one logit per class; softmax gives their probabilities, the largest is the picture's class"
+
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         """() int64, or (C,) float32 with `multi_label`; a label is a class name or the index of one."""
         written = _table(path, self.spec.multi_label).labels.get(image_id)

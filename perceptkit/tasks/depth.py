@@ -114,6 +114,16 @@ class Depth(Task):
     def unit(self) -> str:
         return self.spec.unit
 
+    @property
+    def output_unit(self) -> str:
+        return "" if self.spec.log else self.unit
+
+    @property
+    def meaning(self) -> str:
+        if self.spec.log:
+            return f"natural logarithm of the depth in {self.unit}; exp gives the depth"
+        return f"depth in {self.unit}; what is below {MIN_DEPTH:g} counts as {MIN_DEPTH:g}"
+
     def read(self, path: Path, image_id: str) -> np.ndarray:
         """(1, H, W) float32 in units, 0 = invalid, from a grey picture or a .npy of stored values.
 

@@ -137,6 +137,10 @@ class Edges(Task):
     def out_channels(self) -> int:
         return 1
 
+    @property
+    def meaning(self) -> str:
+        return "logit that the pixel lies on an edge; sigmoid gives the probability"
+
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         return read_edge_map(path)
 

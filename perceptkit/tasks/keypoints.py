@@ -22,7 +22,7 @@ from perceptkit.tasks import named_points, point_kinds
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task
 from perceptkit.tasks.draw_points import draw_points
 from perceptkit.tasks.heads import DenseHead
-from perceptkit.tasks.heatmaps import radius_px
+from perceptkit.tasks.heatmaps import STRIDE, radius_px
 from perceptkit.tasks.point_files import MAX_POINTS, kinds_target, load_entry, named_target
 
 VISIBLE_FROM = 0.5
@@ -67,6 +67,17 @@ class Keypoints(Task):
     @property
     def unit(self) -> str:
         return "px"
+
+    @property
+    def meaning(self) -> str:
+        place = f"row i, column j is around the input pixel x = {STRIDE} j + 1.5, y = {STRIDE} i + 1.5"
+        if not self.has_names:
+            return f"heat logits, one map per kind; local maxima are points, sigmoid their score; {place}"
+        N = len(self._labels)
+        return (
+            f"{N} maps of heat logits, one per name, the maximum of each is the point's place; then {N} of evidence s "
+            f"that it is visible, p(visible) = sigmoid(sum of softmax(heat) * s over the map); {place}"
+        )
 
     @property
     def flip_index(self) -> list[int]:

@@ -136,6 +136,16 @@ class Normals(Task):
     def out_channels(self) -> int:
         return 3
 
+    @property
+    def meaning(self) -> str:
+        told = (
+            "x, y, z of surface normals that are not of length 1, in camera axes (x right, y down, z forward); "
+            "divided by its length each is a unit vector"
+        )
+        if self.spec.frame == "opengl":
+            told += ", and y and z with the other sign are those of the labels' opengl axes"
+        return told
+
     def read(self, path: Path, image_id: str) -> np.ndarray:
         """(3, H, W) float32 unit vectors in camera axes, zero = invalid.
 

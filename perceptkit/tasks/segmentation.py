@@ -117,6 +117,10 @@ class Segmentation(Task):
     def labels(self) -> list[str]:
         return self._labels
 
+    @property
+    def meaning(self) -> str:
+        return "one logit per class; the largest is the pixel's class, softmax over them gives probabilities"
+
     def read(self, path: Path, image_id: str) -> np.ndarray:
         """(H, W) int64 from a grey or palette picture, or a .npy of whole numbers."""
         values = read_label_map(path)

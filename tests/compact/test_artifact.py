@@ -126,10 +126,9 @@ def test_the_card_tells_a_stranger_how_to_use_it(written):
     assert card.startswith("# tiny\n") and "`test_resnet`, sharing: adashare" in card
     assert "64 x 64" in card and "| seg | segmentation | miou | 0.2500 |" in card
     told = json.loads((written / "manifest.json").read_text())
-    assert (
-        f"parameters: {told['written']['params']:,}; MACs" in card
-        and f"{told['written']['macs']:,}\n" in card
-    )
+    written = told["written"]
+    assert f"parameters: {written['params']:,}; MACs" in card and f"{written['macs']:,}\n" in card
+    assert "- depth: (batch, 1, height, width): depth in m; what is below" in card
     row = "".join("#" if choice == "keep" else "." for choice in told["plan"]["choices"]["depth"])
     assert f"depth {row}\n" in card
 

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -10,11 +11,15 @@ import torch
 
 from perceptkit.compact import export_onnx
 from perceptkit.compact.artifact import Manifest
+from perceptkit.compact.build import compact_and_fold
 from perceptkit.compact.export import export_network
 from perceptkit.compact.program import export_program, size_multiple
 from perceptkit.errors import SpecError
+from perceptkit.model.build import build_supernet
+from perceptkit.spec.recipe import BackboneSpec
 from tests.compact import conftest as shared
 from tests.compact.conftest import SIZE, lone, network
+from tests.data.conftest import make_tasks
 
 
 @pytest.fixture
@@ -67,6 +72,42 @@ def test_metadata_in_plain_words(exported):
     assert told["unit.depth"] == "m" and told["sizes"] == "multiples of 32" and told["size"] == "[64, 64]"
     assert "RGB" in told["input"] and "(x / 255 - mean) / std" in told["input"]
     assert told["tasks"].startswith("seg: segmentation, edges: edges")
+
+
+def test_onnxruntime_alone_tells_what_the_outputs_are(exported):
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    for output in session.get_outputs():
+        shape, colon, meaning = told[f"output.{output.name}"].partition("): ")
+        axes = shape.removeprefix("(").split(", ")
+        assert colon and meaning and len(axes) == len(output.shape) and axes[1] == str(output.shape[1])
+    assert told["output.depth"].startswith("(batch, 1, height, width): depth in m;")
+    assert told["output.room"].startswith("(batch, 3): one logit per class; softmax")
+    assert told["output.points"].startswith("(batch, 6, height / 4, width / 4): 3 maps of heat logits")
+    assert "not of length 1, in camera axes" in told["output.normals"] and "sigmoid" in told["output.edges"]
+    assert [key for key in told if key.startswith("unit.")] == [
+        "unit.depth"
+    ]  # the others are of decoded values
+
+
+def test_following_the_words_on_log_depth_gives_metres(tmp_path):
+    tasks = make_tasks(far={"type": "depth", "log": True}, facing={"type": "normals", "frame": "opengl"})
+    net = build_supernet(BackboneSpec(name="test_resnet", weights="none"), shared.HEADS, tasks, SIZE).eval()
+    plan = shared.plan_of(net, "none")
+    manifest = shared.manifest_of(net, plan)
+    path = export_network(compact_and_fold(net, plan, SIZE), manifest, tmp_path / "model.onnx", "onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    assert told["output.far"].endswith("natural logarithm of the depth in m; exp gives the depth")
+    assert "unit.far" not in told and "y and z with the other sign" in told["output.facing"]
+
+    far, facing = session.run(["far", "facing"], {"image": noise(1, *SIZE).numpy()})
+    decode = {name: task.decode for name, task in tasks.items()}
+    metres = decode["far"](torch.from_numpy(far), SIZE, SIZE).metres
+    assert np.exp(far[0, 0]) == pytest.approx(metres, rel=1e-5)
+    vectors = decode["facing"](torch.from_numpy(facing), SIZE, SIZE).vectors
+    by_hand = facing[0] / np.linalg.norm(facing[0], axis=0) * np.array([1, -1, -1])[:, None, None]
+    assert by_hand.transpose(1, 2, 0) == pytest.approx(vectors, abs=1e-5)
 
 
 def test_axes_have_names(exported):

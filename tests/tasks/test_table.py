@@ -165,6 +165,12 @@ def test_head_gives_the_declared_channels(task):
     assert output.shape[:2] == (2, task.out_channels) and output.ndim == feature.ndim
 
 
+def test_the_output_is_described_in_one_line(task, rng):
+    shape, _, meaning = task.output_in_words.partition("): ")
+    assert shape.startswith(f"(batch, {task.out_channels}") and meaning and "\n" not in meaning
+    assert shape.count(",") + 1 == random_output(task, 1, rng).ndim
+
+
 def test_constant_output_can_be_measured(task, rng):
     _, target = batch_of(task, rng)
     constant = task.constant_output(iter([target, missing(task)]), (H, W))

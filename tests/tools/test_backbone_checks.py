@@ -50,6 +50,17 @@ def test_maps_that_no_step_gives(made, monkeypatch):
         checks.equal(net, reference, image)
 
 
+def test_maps_finer_than_the_neck_reads_do_not_count(made, monkeypatch):
+    """resnetv2_50 gives one from inside its stem, of stride 2; one of stride 4 that no step gives is a failure."""
+    net, reference, image = made
+    maps = [m for m in checks.timm_intermediates(reference, image) if m.shape[2] <= 8]
+    monkeypatch.setattr(checks, "timm_intermediates", lambda *_: [torch.zeros(2, 3, 16, 16), *maps])
+    assert checks.equal(net, reference, image).startswith(f"features, {len(maps)} of {len(maps)} maps")
+    monkeypatch.setattr(checks, "timm_intermediates", lambda *_: [torch.zeros(2, 3, 8, 8), *maps])
+    with pytest.raises(checks.Failed, match=f"{len(maps)} of {len(maps) + 1} maps"):
+        checks.equal(net, reference, image)
+
+
 def test_a_block_that_is_not_what_was_removed(made):
     net, reference, image = made
     with torch.no_grad():
