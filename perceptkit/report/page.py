@@ -13,10 +13,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from perceptkit.report import tables
-from perceptkit.report.grid import number
+from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
 from perceptkit.report.plots import write_plots
+from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
 from perceptkit.train.run_folder import write_text
 
@@ -49,7 +50,7 @@ def write_report(run: Path, baselines: Sequence[Path] = ()) -> Path:
     this, *others = (read_run(path) for path in (run, *baselines))
     plots = {
         name: {theme: inline_png(path) for theme, path in paths.items()}
-        for name, paths in write_plots(this, run / "plots").items()
+        for name, paths in write_plots(this, run / "plots", others).items()
     }
     page = run / "report.html"
     write_text(page, render(this, others, plots))
@@ -73,8 +74,9 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         position=_position(run),
         figures=_figures(run, [run, *baselines]),
         results=tables.results_table([run, *baselines]) if results else None,
-        costs=[tables.cost_table(cost, run.method), tables.single_query_table(cost)] if cost else [],
+        costs=_costs(run),
         plan_words=_plan_words(run),
+        routing=routing_section(run, [run, *baselines]),
         examples=_examples(run),
         plots=plots,
         search_epoch=max((int(row["epoch"]) + 1 for row in run.of_kind("policy")), default=0),
@@ -86,8 +88,17 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
     )
 
 
+def _costs(run: Run) -> list[Table]:
+    if run.cost is None:
+        return []
+    routed = run.plan is not None and bool(run.plan.routed())
+    return [tables.cost_table(run.cost, run.method, routed), tables.single_query_table(run.cost)]
+
+
 def _subtitle(run: Run) -> list[str]:
     parts = [METHODS.get(run.method, run.method), run.backbone]
+    if run.routing:
+        parts.insert(1, "BlockDrop" + (", static" if run.routing.is_static else ""))
     if run.cost:
         parts.append("x".join(map(str, run.cost.input_CHW[1:])) + " px")
     if run.results:
@@ -131,11 +142,27 @@ def _figures(run: Run, runs: Sequence[Run]) -> list[Figure]:
                 if price and price != made and getattr(price, key)
             ]
             figures.append(Figure(number(value / scale, decimals), unit, what, ", ".join(compared)))
+    figures[-1:] = _routed_macs(run) or figures[-1:]
     if run.results:
         span, unit = _span(run.results.train_seconds)
         stages = [f"{name} {' '.join(_span(s))}" for name, s in run.results.stage_seconds.items()]
         figures.append(Figure(span, unit, "training", ", ".join(stages) if len(stages) > 1 else ""))
     return figures
+
+
+def _routed_macs(run: Run) -> list[Figure]:
+    """What a picture costs on average, in place of what all blocks cost."""
+    found = run.routing
+    learned, full = (found.row("learned", True), found.row("all", False)) if found else (None, None)
+    if found is None or learned is None or found.is_static:
+        return []
+    scale, unit, decimals = tables.scaled([learned.macs])
+    spread = number(learned.macs_std / scale, decimals)
+    detail = f"\N{PLUS-MINUS SIGN} {spread} over images"
+    if full and full.macs:
+        detail = f"{learned.macs / full.macs:.2f}x all blocks, {detail}"
+    caption = "MACs per image on average, router included"
+    return [Figure(number(learned.macs / scale, decimals), unit, caption, detail)]
 
 
 def _span(seconds: float) -> tuple[str, str]:
@@ -157,10 +184,13 @@ def _plan_words(run: Run) -> str:
         return "Each task has a network of its own; nothing is shared."
     if run.plan is None:
         return ""
-    kinds, routed = block_kinds(run.plan), sum(row.count("route") for row in run.plan.table)
+    kinds, routed = block_kinds(run.plan), len(run.plan.routed())
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("shared", "specific", "dropped") if kind in kinds]
-    words = f"{len(kinds)} blocks: {', '.join(parts)}. On average a task keeps {run.plan.kept_fraction():.0%} of them."
-    return words + (f" {routed} choices are left to each image." if routed else "")
+    words = f"{len(kinds)} blocks: {', '.join(parts)}."
+    keeps = f"{run.plan.kept_fraction():.0%} of them"
+    if not routed:
+        return f"{words} On average a task keeps {keeps}."
+    return f"{words} On average a task keeps at most {keeps}: a router decides on {routed}, image by image."
 
 
 def _examples(run: Run) -> list[dict[str, Any]]:

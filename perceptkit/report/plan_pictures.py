@@ -18,7 +18,10 @@ from perceptkit.report.theme import Theme, figure, panels
 
 
 def keep_table(run: Run, theme: Theme) -> Figure | None:
-    """Who keeps what: shared (by several tasks), specific (to one), skipped; dropped where none keeps it."""
+    """Who keeps what: shared (by several tasks), specific (to one), skipped; dropped where none keeps it.
+
+    Where a router decides, a block counts as kept by the tasks that may run it, and numbers are upper bounds.
+    """
     if run.plan is None or run.method == "single":
         return None
     plan = run.plan
@@ -31,9 +34,13 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
                 _cell(ax, b, k, theme.band, hatch="////" if kinds[b] == "dropped" else None, edge=theme.hatch)
             else:
                 _cell(ax, b, k, theme.route if choice == "route" else colours[kinds[b]])
-        _right_of(ax, len(plan.blocks), k, f"{sum(plan.row(task))}/{len(plan.blocks)}", theme)
-    lines = {"tasks keeping it": [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]}
-    lines["runs per image"] = executions(plan)
+        _right_of(ax, len(plan.blocks), k, f"{_kept(plan.table[k])}/{len(plan.blocks)}", theme)
+    routed = bool(plan.routed())
+    counts = [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]
+    lines = {
+        "tasks that may run it" if routed else "tasks keeping it": counts,
+        "runs per image, at most" if routed else "runs per image": executions(plan),
+    }
     for offset, (label, counts) in enumerate(lines.items()):
         y = len(plan.tasks) + 0.15 + 0.72 * offset
         ax.text(-0.68, y, label, ha="right", va="center_baseline", fontsize=8, color=theme.muted)
@@ -41,8 +48,9 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
             ax.text(b, y, str(count), ha="center", va="center_baseline", fontsize=8, color=theme.muted)
     _block_axis(ax, plan.blocks, theme)
     names = {"shared": "shared by several tasks", "specific": "specific to one task"}
-    keys = [Patch(color=colours[kind], label=names[kind]) for kind in names if kind in kinds]
-    if any("route" in row for row in plan.table):
+    kept = {kinds[b] for row in plan.table for b, choice in enumerate(row) if choice == "keep"}
+    keys = [Patch(color=colours[kind], label=names[kind]) for kind in names if kind in kept]
+    if routed:
         keys.append(Patch(color=theme.route, label="decided per image"))
     if any(row[b] == "skip" and kinds[b] != "dropped" for row in plan.table for b in range(len(kinds))):
         keys.append(Patch(facecolor=theme.band, edgecolor=theme.rule, label="skipped"))
@@ -50,6 +58,12 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
         keys.append(Patch(facecolor=theme.band, edgecolor=theme.hatch, hatch="////", label="dropped by all"))
     made.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8.5)
     return made
+
+
+def _kept(choices: Sequence[str]) -> str:
+    """How many blocks a task runs, as a range where some are decided per image."""
+    always, at_most = choices.count("keep"), len(choices) - choices.count("skip")
+    return str(always) if always == at_most else f"{always}\N{EN DASH}{at_most}"
 
 
 def keep_probability(run: Run, theme: Theme) -> Figure | None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from perceptkit.report import plan_pictures
+from perceptkit.report.routing_plots import ROUTING_PLOTS
 from perceptkit.report.run_folder import Row, Run
 from perceptkit.report.tables import direction
 from perceptkit.report.theme import THEMES, Theme, panels, style
@@ -21,16 +22,31 @@ from perceptkit.train.run_folder import write_atomically
 
 ACROSS = 3
 """Panels side by side."""
+ROUTER = {
+    "reward": "reward",
+    "usage": "usage of the routed blocks",
+    "right": "right answers",
+    "unique": "different policies",
+    "gamma": "gamma (penalty of a wrong answer)",
+    "open_blocks": "open blocks",
+}
+"""Keys of the log's rows of kind `routing`, and what they are."""
 
 
-def write_plots(run: Run, folder: Path) -> dict[str, dict[str, Path]]:
+def write_plots(run: Run, folder: Path, baselines: Sequence[Run] = ()) -> dict[str, dict[str, Path]]:
     """Writes NAME.png and NAME_dark.png of every plot the run has something for.
+
+    Args:
+        run: what is reported.
+        folder: where the files go.
+        baselines: other runs, for the plots that compare.
 
     Returns:
         Paths by the plot's name, then by the theme's name.
     """
     written: dict[str, dict[str, Path]] = {}
-    for name, draw in PLOTS.items():
+    routing = {name: partial(_of_runs, draw, baselines) for name, draw in ROUTING_PLOTS.items()}
+    for name, draw in {**PLOTS, **routing}.items():
         for theme in THEMES:
             path = folder / (f"{name}.png" if theme.name == "light" else f"{name}_{theme.name}.png")
             with style(theme):
@@ -40,6 +56,12 @@ def write_plots(run: Run, folder: Path) -> dict[str, dict[str, Path]]:
                 write_atomically(path, partial(figure.savefig, format="png"))
             written.setdefault(name, {})[theme.name] = path
     return written
+
+
+def _of_runs(
+    draw: Callable[[Sequence[Run], Theme], Figure | None], baselines: Sequence[Run], run: Run, theme: Theme
+) -> Figure | None:
+    return draw([run, *baselines], theme)
 
 
 def loss(run: Run, theme: Theme) -> Figure | None:
@@ -62,6 +84,13 @@ def validation(run: Run, theme: Theme) -> Figure | None:
         if points[0]:
             arrow = direction(result.info.get(metric) if result else None)
             series[f"{task}   {metric} {arrow}"] = points
+    return _multiples(series, rows, theme, smooth=False)
+
+
+def router(run: Run, theme: Theme) -> Figure | None:
+    """How the router was learned: what the log says of it after each epoch."""
+    rows = run.of_kind("routing")
+    series = {title: points for key, title in ROUTER.items() if (points := _series(rows, key))[0]}
     return _multiples(series, rows, theme, smooth=False)
 
 
@@ -166,4 +195,5 @@ PLOTS: dict[str, Callable[[Run, Theme], Figure | None]] = {
     "search": plan_pictures.search,
     "loss": loss,
     "validation": validation,
+    "router": router,
 }

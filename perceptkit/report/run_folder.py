@@ -14,6 +14,7 @@ import yaml
 
 from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
 from perceptkit.train.run_log import read_rows
 
 T = TypeVar("T")
@@ -116,6 +117,10 @@ class Run:
     specs: Mapping[str, Any]
     """resolved.yaml."""
     environment: Mapping[str, Any]
+    routing: RoutingFile | None
+    """Of runs with a stage `route`."""
+    latency: Latency
+    """Of a routed model, where it was measured."""
     missing: tuple[str, ...]
     """What is not there or not readable, in words."""
 
@@ -153,7 +158,7 @@ class Run:
         return {stage["name"]: stage["epochs"] for stage in self._recipe("stages") or []}
 
     def of_kind(self, kind: str) -> list[Row]:
-        """The rows of the log of one kind: train, val, policy."""
+        """The rows of the log of one kind: train, val, policy, routing."""
         return [row for row in self.rows if row.get("kind") == kind]
 
     def _recipe(self, *keys: str) -> Any:
@@ -182,6 +187,9 @@ def read_run(path: Path) -> Run:
             missing.append(f"{name} cannot be read ({type(error).__name__}: {error}): {without}")
             return None
 
+    specs = read("resolved.yaml", _specs, "the settings are unknown") or {}
+    stages = [stage["name"] for stage in specs["recipe"]["stages"]] if specs else []
+    is_routed = "route" in stages or (path / "routing.json").is_file()
     return Run(
         path,
         rows=read("metrics.jsonl", _rows, "no curves") or (),
@@ -189,8 +197,10 @@ def read_run(path: Path) -> Run:
         cost=read("cost.json", _cost, "no parameters and MACs"),
         plan=read("policy.json", _plan, "no keep table"),
         examples=read("predictions/index.json", _examples, "no pictures") or (),
-        specs=read("resolved.yaml", _specs, "the settings are unknown") or {},
+        specs=specs,
         environment=read("env.json", _mapping, "versions and command are unknown") or {},
+        routing=read("routing.json", read_routing, "nothing on what pictures skip") if is_routed else None,
+        latency=read_latency(path),
         missing=tuple(missing),
     )
 

@@ -190,8 +190,11 @@ def scaled(values: Sequence[float]) -> tuple[float, str, int]:
     return scale, unit, 1 if largest >= 100 * scale else 2
 
 
-def cost_table(cost: Cost, method: str) -> Table:
-    """What the run made beside one hard-shared pass and T single-task nets, with ratios to both."""
+def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
+    """What the run made beside one hard-shared pass and T single-task nets, with ratios to both.
+
+    `routed`: a router decides on some of the blocks that are counted.
+    """
     count = len(cost.per_task_macs)
     prices = {key: cost.rows[key] for key in _networks(cost, method)}
     params_scale, params_unit, params_decimals = scaled([price.params for price in prices.values()])
@@ -217,13 +220,18 @@ def cost_table(cost: Cost, method: str) -> Table:
     columns = (Column("parameters", params_unit), *ratio, Column("MACs", macs_unit), *ratio)
     size = "x".join(map(str, cost.input_CHW))
     note = f"MACs: multiply-accumulates for one {size} image, all tasks, heads included."
+    if routed:
+        note += " Compact: with all blocks that the router may skip, and without the router."
     return Table("network", (*columns, Column("backbone", f"MACs, {macs_unit}")), tuple(rows), (note,))
 
 
 def _networks(cost: Cost, method: str) -> list[str]:
-    """The rows worth printing: the compact form of hard sharing or of single-task nets is just these."""
-    same = {"hard": "hard_shared", "single": "single_task_nets"}.get(method)
-    return [key for key in NETWORKS if key in cost.rows and not (key == "compact" and same in cost.rows)]
+    """The rows worth printing: the compact form of hard sharing or of single-task nets is just these.
+
+    Unless a router's static policy left blocks out of it.
+    """
+    same = cost.rows.get({"hard": "hard_shared", "single": "single_task_nets"}.get(method, ""))
+    return [key for key in NETWORKS if key in cost.rows and not (key == "compact" and cost.rows[key] == same)]
 
 
 def single_query_table(cost: Cost) -> Table:

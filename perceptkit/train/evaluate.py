@@ -1,4 +1,7 @@
-"""Metrics of a network, or of the best constant predictor, over a split."""
+"""Metrics of a network, or of the best constant predictor, over a split.
+
+Shapes: B pictures of a batch, N pictures of a split, K tasks.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +25,8 @@ class Evaluation:
     """By task and metric; NaN where the split holds no label."""
     score: float
     """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at."""
+    quality_NK: Tensor
+    """Of every picture that this rank brought, in [0, 1], NaN without a label; float32 on the CPU."""
 
     def flat(self) -> dict[str, float]:
         """`task/metric` keys, for the log."""
@@ -42,11 +47,13 @@ def evaluate(
     """
     metrics = {name: task.metric().to(device) for name, task in tasks.items()}
     quality_sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=device)
+    by_picture: list[Tensor] = []
     for batch in batches:
         batch = batch.to(device)
         outputs = forward(batch.image_BCHW)
         if observe is not None:
             observe(batch, outputs)
+        quality_KB = []
         for k, (name, task) in enumerate(tasks.items()):
             output, target = outputs[name].float(), batch.targets[name]
             metrics[name].update(output, target)
@@ -54,13 +61,16 @@ def evaluate(
             known_B = ~quality_B.isnan()
             quality_sums[k, 0] += quality_B[known_B].sum()
             quality_sums[k, 1] += known_B.sum()
+            quality_KB.append(quality_B.float())
+        by_picture.append(torch.stack(quality_KB, -1).cpu())
     sum_over_ranks(quality_sums)
     by_task = {
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
     }
     means = [total / count for total, count in quality_sums.tolist() if count]
-    return Evaluation(by_task, sum(means) / len(means) if means else math.nan)
+    score = sum(means) / len(means) if means else math.nan
+    return Evaluation(by_task, score, torch.cat([torch.zeros(0, len(tasks)), *by_picture]))
 
 
 def constant_metrics(

@@ -3,7 +3,7 @@
 Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from perceptkit.spec.recipe import StageSpec
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import sum_over_ranks
 from perceptkit.train.routing import current, is_yes_or_no, reward_of, routing_spec, task_weights
+from perceptkit.train.routing_record import record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
 
@@ -115,10 +116,13 @@ def _right(
 
 
 @torch.no_grad()
-def decisions(training: Training, source: Source) -> tuple[Tensor, Tensor]:
+def decisions(
+    training: Training, source: Source, observe: Callable[[Batch], None] | None = None
+) -> tuple[Tensor, Tensor]:
     """(N, R) the most probable decisions on a split, bool, and the keep probabilities, on the CPU.
 
-    Every rank computes all of them: what is decided from them must be the same everywhere.
+    Every rank computes all of them: what is decided from them must be the same everywhere. `observe` is shown every
+    batch.
     """
     routing = current(training)
     routing.router.eval()
@@ -127,6 +131,8 @@ def decisions(training: Training, source: Source) -> tuple[Tensor, Tensor]:
         logits_BR = routing.router(batch.image_BCHW.to(training.fabric.device)).float()
         keep.append(blockdrop.greedy_keep(logits_BR, routing.open_R).cpu())
         prob.append(torch.where(routing.open_R, logits_BR.sigmoid(), 1.0).cpu())
+        if observe is not None:
+            observe(batch)
     return torch.cat(keep), torch.cat(prob)
 
 
@@ -143,8 +149,15 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     seen = [decisions(training, source) for source in (training.train, training.val)]
     keep_NR, prob_NR = (torch.cat(parts) for parts in zip(*seen, strict=True))
     stats = policy_stats(keep_NR, prob_NR)
-    test_keep_NR, _ = decisions(training, test)
-    rows = compare_rules(training, test, stats, test_keep_NR)
+    classes: dict[str, list[Tensor]] = {name: [] for name, t in training.tasks.items() if is_yes_or_no(t)}
+
+    def observe(batch: Batch) -> None:
+        for name, labels in classes.items():
+            labels.append(batch.targets[name])
+
+    test_keep_NR, _ = decisions(training, test, observe)
+    compared = compare_rules(training, test, stats, test_keep_NR)
+    class_N = {name: torch.cat(labels) for name, labels in classes.items()}
     findings = collapse_findings(stats, routing.unique[:-1])
     found = {
         "blocks": [plan.blocks[b] for b in plan.routed()],
@@ -153,22 +166,12 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         "gamma": routing.gamma,
         "seen": stats.to_dict(),
         "findings": [{"code": finding.code, "message": finding.message} for finding in findings],
-        "rows": rows,
-        "test": {"policies": _policies(test_keep_NR)},
+        "rows": compared.rows,
+        "test": record_test(training, test, test_keep_NR, class_N, compared),
     }
     fold(training, stats)
     found["is_static"] = training.routing is None
     return found
-
-
-def _policies(keep_NR: Tensor) -> list[dict[str, Any]]:
-    """Each different decision and how many pictures get it, the most frequent first."""
-    policies, counts = torch.unique(keep_NR, dim=0, return_counts=True)
-    order = counts.argsort(descending=True, stable=True)
-    return [
-        {"keep": [int(keep) for keep in policies[i].tolist()], "pictures": int(counts[i])}
-        for i in order.tolist()
-    ]
 
 
 def fold(training: Training, stats: PolicyStats) -> None:

@@ -57,9 +57,18 @@ class Costs:
         return self.base + keep_NR.double() @ self.added_R
 
 
-def compare_rules(
-    training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Comparison:
+    """The table, and what its first line and the untouched network gave on every picture."""
+
+    rows: list[dict[str, Any]]
+    learned: Evaluation
+    full: Evaluation
+    """The network as it was before anything was skipped, all blocks."""
+    costs: Costs
+
+
+def compare_rules(training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor) -> Comparison:
     """Test metrics and MACs of all rows; what was tuned is kept in RUN/rules/ and not tuned again by a resumed run.
 
     Args:
@@ -85,14 +94,15 @@ def compare_rules(
     rows = [_row(training, "learned", True, [learned], learned_NR, costs)]
     host = copy.deepcopy(one_network(training))
     host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
+    untuned: dict[str, list[Evaluation]] = {}
     for name, rule in rules.items():
         draws = DRAWS if name == "random_drop" else 1
         tables = [rule(len(test), _generator(training, draw)) for draw in range(draws)]
-        found = [_tested(training, host, test, keep_NR) for keep_NR in tables]
-        rows.append(_row(training, name, False, found, torch.cat(tables), costs))
+        untuned[name] = [_tested(training, host, test, keep_NR) for keep_NR in tables]
+        rows.append(_row(training, name, False, untuned[name], torch.cat(tables), costs))
     for name, rule in rules.items() if _epochs(training) else ():
         rows.append(_tuned_once(training, test, name, rule, host, costs))
-    return rows
+    return Comparison(rows, learned, untuned["all"][0], costs)
 
 
 def _epochs(training: Training) -> int:

@@ -1,0 +1,211 @@
+"""routing.json as the report sees it: what a router skips, for whom, and what looks at no picture beside it.
+
+Written by train/routing_check.py and train/routing_record.py. The latency of routed models is read from
+benchmark.json, which another verb writes; nothing is measured here.
+
+Shapes: N pictures of the test split, R routed blocks.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RULES = {
+    "learned": "learned",
+    "all": "all blocks",
+    "most_frequent": "most frequent policy",
+    "first_k": "FirstK",
+    "random_k": "RandomK",
+    "dist_k": "DistK",
+    "random_drop": "random drop",
+}
+"""By the name in routing.json, in the order of the report; rules of other names follow as they are called."""
+PERCENTILES = ("p50", "p95", "p99")
+VARIANTS = ("full", "routed", "worst")
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A way to choose blocks, and what came of it on the test split."""
+
+    rule: str
+    tuned: bool
+    usage: float
+    """Of the routed blocks' cost, in [0, 1]."""
+    blocks: float
+    """Routed blocks that a picture keeps, on average."""
+    macs: float
+    """Of one picture, the router included, on average."""
+    macs_std: float
+    """Over pictures."""
+    metrics: Mapping[str, Mapping[str, float]]
+    """By task and metric."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return RULES.get(self.rule, self.rule)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Policies that are alike."""
+
+    keep: tuple[int, ...]
+    """Of the policy in their middle, by block."""
+    keep_rate: tuple[float, ...]
+    policies: int
+    pictures: int
+    macs: float
+    examples: tuple[int, ...]
+    """Numbers of pictures."""
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """The pictures that cost least and most, of one class or (task and class None) of all."""
+
+    task: str | None
+    class_name: str | None
+    easiest: tuple[int, ...]
+    hardest: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Columns with one entry per picture of the test split."""
+
+    ids: tuple[str, ...]
+    policy: tuple[int, ...]
+    """Row in `RoutingFile.policies`."""
+    macs: tuple[float, ...]
+    full_quality: Mapping[str, Sequence[float]]
+    """By task: with the network as it was before anything was skipped; NaN without a label."""
+
+
+@dataclass(frozen=True)
+class RoutingFile:
+    """routing.json."""
+
+    blocks: tuple[str, ...]
+    gamma: float
+    is_static: bool
+    seen: Mapping[str, Any]
+    """Statistics of the decisions on the splits that were learned from."""
+    findings: tuple[str, ...]
+    rows: tuple[RuleRow, ...]
+    policies: tuple[tuple[int, ...], ...]
+    """Keep by block of each different decision on the test split, the most frequent first."""
+    counts: tuple[int, ...]
+    """Pictures of each."""
+    pictures: Pictures | None
+    """None in a file from before they were written down."""
+    clusters: tuple[Cluster, ...]
+    difficulty: tuple[Difficulty, ...]
+    folder: Path
+    """Where the pictures are."""
+
+    def row(self, rule: str, tuned: bool) -> RuleRow | None:
+        """One line of the table."""
+        return next((row for row in self.rows if (row.rule, row.tuned) == (rule, tuned)), None)
+
+    @property
+    def keep_rate(self) -> list[float]:
+        """By block: the part of the test pictures that keep it."""
+        total = sum(self.counts)
+        columns = zip(*self.policies, strict=True)
+        return [
+            sum(c for keep, c in zip(column, self.counts, strict=True) if keep) / total for column in columns
+        ]
+
+    def picture(self, number: int) -> Path:
+        """The PNG of one test picture."""
+        return self.folder / f"{number}.png"
+
+
+def read_routing(file: Path) -> RoutingFile:
+    """Raises KeyError, TypeError or ValueError where the file is not what it should be."""
+    loaded = json.loads(file.read_text(encoding="utf-8"))
+    test = loaded["test"]
+    seen = loaded["seen"]
+    blocks = tuple(map(str, loaded["blocks"]))
+    policies = tuple(tuple(map(int, row["keep"])) for row in test["policies"])
+    if not policies or any(len(keep) != len(blocks) for keep in [*policies, seen["keep_rate"]]):
+        raise ValueError("the policies do not fit the blocks")
+    rows = sorted((_rule(row) for row in loaded["rows"]), key=lambda row: (row.tuned, _place(row.rule)))
+    return RoutingFile(
+        blocks=blocks,
+        gamma=float(loaded["gamma"]),
+        is_static=bool(loaded["is_static"]),
+        seen=seen,
+        findings=tuple(str(found["message"]) for found in loaded["findings"]),
+        rows=tuple(rows),
+        policies=policies,
+        counts=tuple(int(row["pictures"]) for row in test["policies"]),
+        pictures=_pictures(test["pictures"]) if "pictures" in test else None,
+        clusters=tuple(_cluster(row) for row in test.get("clusters", [])),
+        difficulty=tuple(
+            Difficulty(row["task"], row["class"], tuple(row["easiest"]), tuple(row["hardest"]))
+            for row in test.get("difficulty", [])
+        ),
+        folder=file.parent / "routing",
+    )
+
+
+def _place(rule: str) -> int:
+    return list(RULES).index(rule) if rule in RULES else len(RULES)
+
+
+def _rule(row: Mapping[str, Any]) -> RuleRow:
+    numbers = (float(row[key]) for key in ("usage", "blocks", "macs", "macs_std"))
+    metrics = {task: _numbers(values) for task, values in row["metrics"].items()}
+    return RuleRow(str(row["rule"]), bool(row["tuned"]), *numbers, metrics)
+
+
+def _pictures(columns: Mapping[str, Any]) -> Pictures:
+    quality = {
+        task: [math.nan if value is None else float(value) for value in column]
+        for task, column in columns["full_quality"].items()
+    }
+    macs = tuple(float(value) for value in columns["macs"])
+    return Pictures(tuple(map(str, columns["id"])), tuple(map(int, columns["policy"])), macs, quality)
+
+
+def _cluster(row: Mapping[str, Any]) -> Cluster:
+    return Cluster(
+        tuple(map(int, row["keep"])),
+        tuple(map(float, row["keep_rate"])),
+        int(row["policies"]),
+        int(row["pictures"]),
+        float(row["macs"]),
+        tuple(map(int, row["examples"])),
+    )
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+
+Latency = Mapping[int, Mapping[str, Mapping[str, float]]]
+"""By batch size, then `full`, `routed`, `worst` (all blocks and the router), then percentile; ms per batch."""
+
+
+def read_latency(run: Path) -> Latency:
+    """What benchmark.json says of a routed model's latency; empty where it says nothing, or not readably."""
+    for file in (run / "benchmark/benchmark.json", run / "benchmark.json"):
+        try:
+            by_batch = json.loads(file.read_text(encoding="utf-8"))["routing_latency"]["batch"]
+            return {
+                int(batch): {
+                    name: {key: float(rows[name][key]) for key in PERCENTILES}
+                    for name in VARIANTS
+                    if name in rows
+                }
+                for batch, rows in sorted(by_batch.items(), key=lambda item: int(item[0]))
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {}

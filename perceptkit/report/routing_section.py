@@ -1,0 +1,284 @@
+"""The page's section on routing: what each picture skips, in sentences, tables and pictures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perceptkit.report.grid import Cell, Column, Row, Table, best_of, number
+from perceptkit.report.pictures import inline_thumbnail
+from perceptkit.report.routing_file import PERCENTILES, Latency, RoutingFile, RuleRow
+from perceptkit.report.run_folder import Run, TaskResult
+from perceptkit.report.tables import DECIMALS, direction, scaled
+
+PICTURE_SIDE = 160
+"""Pixels; they are shown at half of that."""
+RIVAL = "most_frequent"
+TIMED = {"full": "all blocks, no router", "routed": "routed", "worst": "routed, the worst case"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with the blocks it keeps."""
+
+    source: str
+    """Data URI; empty where there is no picture."""
+    id: str
+    macs: str
+    keep: tuple[float, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Easy and hard pictures of one class, or of all."""
+
+    title: str
+    easiest: tuple[Shown, ...]
+    hardest: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cluster of policies."""
+
+    title: str
+    note: str
+    keep: tuple[float, ...]
+    words: str
+    pictures: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything the template shows."""
+
+    static: str
+    """Said first where the model became static; empty elsewhere."""
+    summary: tuple[str, ...]
+    findings: tuple[str, ...]
+    rules: Table | None
+    verdict: str
+    contrasts: tuple[Contrast, ...]
+    groups: tuple[Group, ...]
+    latency: Table | None
+    compared: int
+    """Runs with a router in the plot of metrics against MACs."""
+
+
+def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
+    """None for runs without a stage `route`, and before one is finished and nothing is logged of it.
+
+    Args:
+        run: what is reported.
+        runs: it and its baselines.
+    """
+    found = run.routing
+    if found is None:
+        return Section("", (), (), None, "", (), (), None, 0) if run.of_kind("routing") else None
+    return Section(
+        static=static_words(found),
+        summary=(_spread_words(found), *_fixed_words(run, found), *_loss_words(found)),
+        findings=found.findings or ("No sign of a collapse was found.",),
+        rules=rules_table(run, found),
+        verdict=verdict(run, found),
+        contrasts=_contrasts(found),
+        groups=_groups(found),
+        latency=latency_table(run.latency) if run.latency else None,
+        compared=sum(other.routing is not None for other in runs),
+    )
+
+
+def static_words(found: RoutingFile) -> str:
+    """The first thing to know of a model that became static."""
+    if not found.is_static:
+        return ""
+    count = found.seen["num_images"]
+    return (
+        f"The model became static: all {count:,} images of the training and validation splits got the same decision, "
+        "so the router was dropped and every image runs the same blocks. What follows is what was found with the "
+        "router still there."
+    )
+
+
+def _spread_words(found: RoutingFile) -> str:
+    num, kept = sum(found.counts), sum(found.keep_rate)
+    share = found.counts[0] / num
+    policies = f"{len(found.policies):,} different decisions" if len(found.policies) > 1 else "one decision"
+    words = (
+        f"The router looks at an image once and decides on {len(found.blocks)} blocks. On the {num:,} images of the "
+        f"test split it made {policies}; an image keeps {kept:.1f} of these blocks on average."
+    )
+    return words + (f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else "")
+
+
+def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
+    """Blocks that were routed and are no more, though the model is not static."""
+    if run.plan is None or found.is_static:
+        return []
+    plan = run.plan
+    still = {plan.blocks[b] for b in plan.routed()}
+    kept = dict(zip(plan.blocks, plan.kept_by_any(), strict=True))
+    fixed = [f"{b} ({'kept' if kept.get(b) else 'skipped'})" for b in found.blocks if b not in still]
+    return [f"Never varied, so fixed in the plan: {', '.join(fixed)}."] if fixed else []
+
+
+def _loss_words(found: RoutingFile) -> list[str]:
+    """A router that does not pay for itself."""
+    learned, full = found.row("learned", True), found.row("all", False)
+    if learned is None or full is None or learned.macs < full.macs or found.is_static:
+        return []
+    scale, unit, decimals = scaled([learned.macs, full.macs])
+    ours, theirs = (number(row.macs / scale, decimals) for row in (learned, full))
+    return [f"It costs more than it saves: {ours} {unit} MACs per image, {theirs} {unit} with all blocks and no router."]
+
+
+def rules_table(run: Run, found: RoutingFile) -> Table:
+    """The router beside rules that look at no picture; bold is the best of what is tuned and skips as much."""
+    tasks = dict(run.results.tasks) if run.results else {}
+    scale, unit, decimals = scaled([row.macs for row in found.rows])
+    full = found.row("all", False)
+    rival = found.row(RIVAL, True)
+    bold = {name: _best(found, name, task) for name, task in tasks.items()}
+    rows: list[Row] = []
+    for tuned, title in ((False, "as they are"), (True, "fine-tuned")):
+        group = [row for row in found.rows if row.tuned is tuned]
+        if not group:
+            continue
+        rows.append(Row(title, tuple(Cell() for _ in range(5 + len(tasks))), kind="task"))
+        for row in group:
+            cells = [
+                Cell(number(row.usage, 2)),
+                Cell(number(row.blocks, 1)),
+                Cell(number(row.macs / scale, decimals)),
+                Cell(number(row.macs_std / scale, decimals)),
+                Cell(number(row.macs / full.macs, 2) if full and full.macs else ""),
+            ]
+            for name, task in tasks.items():
+                text = number(_value(row, name, task), _decimals(task))
+                cells.append(Cell(text, "best" if row in bold[name] else ""))
+            stressed = row.rule == "learned" or row is rival
+            note = "honest rival" if row is rival else ""
+            rows.append(Row(row.title, tuple(cells), note, "primary" if stressed else ""))
+    columns = (
+        Column("usage", "of routed"),
+        Column("blocks", f"of {len(found.blocks)}"),
+        Column("MACs", unit),
+        Column("\N{PLUS-MINUS SIGN}", "over images"),
+        Column("ratio to", "all blocks"),
+        *(Column(name, f"{t.primary} {direction(t.info.get(t.primary))}".strip()) for name, t in tasks.items()),
+    )
+    notes = ["MACs of one image, the router's own included; usage is the part of the routed blocks' cost."]
+    if any(bold.values()):
+        notes.append("Bold: the best of what is fine-tuned, all blocks left out as they cost more.")
+    if rival is None:
+        notes.append("No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs).")
+    return Table("which blocks run", columns, tuple(rows), tuple(notes))
+
+
+def _best(found: RoutingFile, name: str, task: TaskResult) -> list[RuleRow]:
+    rows = [row for row in found.rows if row.tuned and row.rule != "all"]
+    info = task.info.get(task.primary)
+    if info is None:
+        return []
+    values = [_value(row, name, task) for row in rows]
+    marks = best_of(values, _decimals(task), info.higher_is_better)
+    return [row for row, best in zip(rows, marks, strict=True) if best]
+
+
+def _value(row: RuleRow, name: str, task: TaskResult) -> float:
+    return row.metrics.get(name, {}).get(task.primary, math.nan)
+
+
+def _decimals(task: TaskResult) -> int:
+    info = task.info.get(task.primary)
+    return DECIMALS.get(info.unit, 3) if info else 3
+
+
+def verdict(run: Run, found: RoutingFile) -> str:
+    """The router against the honest rival, in a sentence; empty where one of them is not there."""
+    learned, rival = found.row("learned", True), found.row(RIVAL, True)
+    if learned is None or rival is None or run.results is None or not rival.macs:
+        return ""
+    wins, ties, compared = 0, 0, 0
+    for name, task in run.results.tasks.items():
+        info = task.info.get(task.primary)
+        ours, theirs = (round(_value(row, name, task), _decimals(task)) for row in (learned, rival))
+        if info is None or math.isnan(ours) or math.isnan(theirs):
+            continue
+        compared += 1
+        ties += ours == theirs
+        wins += ours > theirs if info.higher_is_better else ours < theirs
+    if not compared:
+        return ""
+    of = f"{wins} of {compared} tasks" if compared > 1 else "the task" if wins else "no task"
+    equal = f" and equal to it in {ties}" if ties else ""
+    return (
+        f"Against its own most frequent policy, made static and fine-tuned alike, the router is better in {of}{equal}, "
+        f"at {learned.macs / rival.macs:.2f}x its MACs."
+    )
+
+
+def _contrasts(found: RoutingFile) -> tuple[Contrast, ...]:
+    several = len({group.task for group in found.difficulty}) > 1
+    return tuple(
+        Contrast(
+            "all images" if g.task is None else f"{g.task}: {g.class_name}" if several else str(g.class_name),
+            tuple(_shown(found, n) for n in g.easiest),
+            tuple(_shown(found, n) for n in g.hardest),
+        )
+        for g in found.difficulty
+    )
+
+
+def _groups(found: RoutingFile) -> tuple[Group, ...]:
+    num = sum(found.counts)
+    scale, unit, decimals = scaled([cluster.macs for cluster in found.clusters])
+    return tuple(
+        Group(
+            f"{cluster.pictures / num:.0%} of the images",
+            f"{cluster.policies} {'policy' if cluster.policies == 1 else 'policies'}, "
+            f"{number(cluster.macs / scale, decimals)} {unit} MACs",
+            cluster.keep_rate,
+            _strip_words(found.blocks, cluster.keep),
+            tuple(_shown(found, n) for n in cluster.examples),
+        )
+        for cluster in found.clusters
+    )
+
+
+def _shown(found: RoutingFile, n: int) -> Shown:
+    assert found.pictures is not None
+    keep, macs = found.policies[found.pictures.policy[n]], found.pictures.macs[n]
+    scale, unit, decimals = scaled([macs])
+    return Shown(
+        inline_thumbnail(found.picture(n), PICTURE_SIDE),
+        found.pictures.ids[n],
+        f"{number(macs / scale, decimals)} {unit}",
+        tuple(map(float, keep)),
+        _strip_words(found.blocks, keep),
+    )
+
+
+def _strip_words(blocks: Sequence[str], keep: Sequence[int]) -> str:
+    """What a strip shows, for those who do not see it."""
+    kept = [block for block, keeps in zip(blocks, keep, strict=True) if keeps]
+    return f"keeps {', '.join(kept)}" if kept else "keeps none of the routed blocks"
+
+
+def latency_table(latency: Latency) -> Table:
+    """Milliseconds per batch, as another verb measured them."""
+    largest = max(value for rows in latency.values() for row in rows.values() for value in row.values())
+    decimals = 1 if largest >= 100 else 2
+    rows: list[Row] = []
+    for batch, variants in latency.items():
+        rows.append(Row(f"batch {batch}", tuple(Cell() for _ in range(4)), kind="task"))
+        full = variants.get("full")
+        for name, title in TIMED.items():
+            if name in variants:
+                times = variants[name]
+                ratio = times["p50"] / full["p50"] if full and full["p50"] and name != "full" else math.nan
+                cells = (*(Cell(number(times[p], decimals)) for p in PERCENTILES), Cell(number(ratio, 2)))
+                rows.append(Row(title, cells, kind="primary" if name == "routed" else ""))
+    columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "all blocks, p50"))
+    note = "Router included. The worst case: every image keeps every block, and the router runs too."
+    return Table("latency", columns, tuple(rows), (note,))

@@ -1,0 +1,119 @@
+"""What routing.json says of single pictures, and which of them are shown."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import perceptkit as pk
+from perceptkit.data.sources import open_split
+from perceptkit.spec.load import load_tasks
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train.routing_record import by_frequency, clusters, difficulty, least
+
+T = torch.tensor
+KEEP = T([[1, 1, 0], [0, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]]).bool()
+
+
+class Rooms:
+    labels = ("attic", "cellar", "hall")
+
+
+def test_policies_by_frequency():
+    keep_UR, policy_N, count_U = by_frequency(KEEP)
+    assert keep_UR.int().tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert policy_N.tolist() == [0, 1, 0, 2, 0, 1] and count_U.tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "values, count, expected",
+    [
+        ([3, 1, 2, 4], 2, [1, 2]),
+        ([1, 1, 1, 1, 1, 2], 3, [0, 2, 4]),  # from all over, not the first three
+        ([1, 1, 2, 2], 3, [0, 1, 2]),
+        ([5], 3, [0]),
+        ([], 2, []),
+        ([1, 2], 0, []),
+    ],
+)
+def test_least(values, count, expected):
+    assert least(range(len(values)), values, count) == expected
+
+
+def test_difficulty_by_class():
+    macs_N = T([5.0, 1, 3, 9, 7, 2, 8])
+    class_N = {"room": T([0, 0, 0, 2, 2, -1, 0])}
+    (attic, hall) = difficulty(macs_N, class_N, {"room": Rooms()})
+    assert attic == {"task": "room", "class": "attic", "easiest": [1, 2], "hardest": [6, 0]}
+    assert hall == {"task": "room", "class": "hall", "easiest": [4], "hardest": [3]}
+
+
+def test_difficulty_over_all_where_a_task_has_no_classes():
+    (everything,) = difficulty(T([5.0, 1, 3]), {}, {"depth": object()})
+    assert everything == {"task": None, "class": None, "easiest": [1], "hardest": [0]}
+
+
+def test_no_picture_is_harder_than_another_where_all_cost_the_same():
+    assert difficulty(T([2.0, 2, 2]), {"room": T([0, 1, 2])}, {"room": Rooms()}) == []
+
+
+def test_clusters_of_few_policies():
+    macs_N = KEEP.double().sum(1) * 10 + 5
+    most, second, last = clusters(KEEP, KEEP.double().mean(1), macs_N)
+    assert most == {
+        "keep": [1, 1, 0], "keep_rate": [1.0, 1.0, 0.0], "policies": 1, "pictures": 3, "usage": pytest.approx(2 / 3),
+        "macs": 25.0, "examples": [0, 2, 4],
+    }  # fmt: skip
+    assert (second["keep"], second["examples"]) == ([0, 0, 0], [1, 5])
+    assert (last["keep"], last["examples"]) == ([0, 0, 1], [3])
+
+
+def test_many_policies_are_grouped_and_shown_by_what_is_nearest_to_their_centre():
+    keep_NR = (torch.rand(200, 8, generator=torch.Generator().manual_seed(0)) < 0.5).bool()
+    found = clusters(keep_NR, keep_NR.double().mean(1), keep_NR.double().sum(1))
+    assert len(found) == 6 and sum(row["pictures"] for row in found) == 200
+    for row in found:
+        away = [
+            sum(a != b for a, b in zip(keep_NR[n].int().tolist(), row["keep"], strict=True))
+            for n in row["examples"]
+        ]
+        assert len(away) == 5 and min(away) == 0 and row["policies"] > 1
+    assert clusters(keep_NR, keep_NR.double().mean(1), keep_NR.double().sum(1)) == found
+
+
+def test_a_run_writes_its_table_and_its_pictures(routed_run, tmp_path):
+    tasks, recipe = routed_run
+    changes = [
+        "routing.gamma=0.05",
+        "routing.router.keep=0.55",
+        "routing.compare_epochs=0",
+        "data.count.test=20",
+    ]
+    run = pk.train(tasks, recipe, tmp_path / "run", overrides=changes, quiet=True)
+    routing = json.loads((run.path / "routing.json").read_text())
+    found, pictures = routing["test"], routing["test"]["pictures"]
+    spec = load_tasks(str(tasks), changes[3:]).spec
+    source = open_split(spec, build_tasks(spec), "test")
+    assert pictures["id"] == list(source.ids)
+    for key in ("policy", "usage", "macs"):
+        assert len(pictures[key]) == 20
+    learned, everything = routing["rows"][:2]
+    assert (learned["rule"], everything["rule"]) == ("learned", "all")
+    assert sum(pictures["usage"]) / 20 == pytest.approx(learned["usage"], abs=1e-4)
+    assert sum(pictures["macs"]) / 20 == pytest.approx(learned["macs"], rel=1e-6)
+    for n, policy in enumerate(pictures["policy"]):
+        keep = found["policies"][policy]["keep"]
+        cost = sum(cost for cost, kept in zip(routing["cost"], keep, strict=True) if kept)
+        assert pictures["usage"][n] == pytest.approx(cost / sum(routing["cost"]), abs=1e-4)
+    for quality in (pictures["quality"], pictures["full_quality"]):
+        assert list(quality) == list(spec.tasks)
+        assert all(
+            len(column) == 20 and all(0 <= q <= 1 for q in column if q is not None)
+            for column in quality.values()
+        )
+    shown = {n for row in found["clusters"] for n in row["examples"]}
+    shown |= {n for row in found["difficulty"] for end in ("easiest", "hardest") for n in row[end]}
+    assert {path.name for path in (run.path / "routing").iterdir()} == {f"{n}.png" for n in shown}
+    with Image.open(run.path / f"routing/{min(shown)}.png") as saved:
+        assert saved.size == (32, 32) and saved.tobytes() == source.load(min(shown)).image.tobytes()
