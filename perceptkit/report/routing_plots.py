@@ -82,7 +82,9 @@ def difficulty(runs: Sequence[Run], theme: Theme) -> Figure | None:
     axes[0].xaxis.set_major_locator(MaxNLocator(5))
     highest = max((float((mean + std).max()) for _, mean, std in series.values()), default=0)
     lowest = min((float((mean - std).min()) for _, mean, std in series.values()), default=0)
-    for number, (ax, (task, (quality, mean, std))) in enumerate(zip(axes[1:], series.items(), strict=True), 1):
+    for number, (ax, (task, (quality, mean, std))) in enumerate(
+        zip(axes[1:], series.items(), strict=True), 1
+    ):
         ax.set_title(task)
         groups = np.arange(GROUPS)
         ax.fill_between(groups, mean - std, mean + std, color=theme.route, alpha=0.18, linewidth=0)

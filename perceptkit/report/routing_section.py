@@ -108,7 +108,9 @@ def _spread_words(found: RoutingFile) -> str:
         f"The router looks at an image once and decides on {len(found.blocks)} blocks. On the {num:,} images of the "
         f"test split it made {policies}; an image keeps {kept:.1f} of these blocks on average."
     )
-    return words + (f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else "")
+    return words + (
+        f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else ""
+    )
 
 
 def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
@@ -129,7 +131,9 @@ def _loss_words(found: RoutingFile) -> list[str]:
         return []
     scale, unit, decimals = scaled([learned.macs, full.macs])
     ours, theirs = (number(row.macs / scale, decimals) for row in (learned, full))
-    return [f"It costs more than it saves: {ours} {unit} MACs per image, {theirs} {unit} with all blocks and no router."]
+    return [
+        f"It costs more than it saves: {ours} {unit} MACs per image, {theirs} {unit} with all blocks and no router."
+    ]
 
 
 def rules_table(run: Run, found: RoutingFile) -> Table:
@@ -165,13 +169,18 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
         Column("MACs", unit),
         Column("\N{PLUS-MINUS SIGN}", "over images"),
         Column("ratio to", "all blocks"),
-        *(Column(name, f"{t.primary} {direction(t.info.get(t.primary))}".strip()) for name, t in tasks.items()),
+        *(
+            Column(name, f"{t.primary} {direction(t.info.get(t.primary))}".strip())
+            for name, t in tasks.items()
+        ),
     )
     notes = ["MACs of one image, the router's own included; usage is the part of the routed blocks' cost."]
     if any(bold.values()):
         notes.append("Bold: the best of what is fine-tuned, all blocks left out as they cost more.")
     if rival is None:
-        notes.append("No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs).")
+        notes.append(
+            "No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
+        )
     return Table("which blocks run", columns, tuple(rows), tuple(notes))
 
 
