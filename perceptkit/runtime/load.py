@@ -93,11 +93,16 @@ def load(
 
 
 def find_device(device: str | None) -> torch.device:
-    """CUDA where there is one, unless told. Raises SpecError for a name that is none."""
+    """CUDA where there is one, unless told. Raises SpecError for a name that is none, or where nothing is computed."""
     try:
-        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise SpecError(f"{device!r} is not a device; cpu, cuda and cuda:1 are") from error
+    if found.type == "meta":
+        raise SpecError(
+            "'meta' has shapes and no numbers: nothing can be predicted there; cpu, cuda and cuda:1 can"
+        )
+    return found
 
 
 def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forward]:
