@@ -101,7 +101,8 @@ def export_dynamic(
     graph = {"branch": branch_graph, "gather": gather_graph}[how]
     model = graph(routed, manifest.size_HW)
     sizes = {"fixed": list(manifest.size_HW)}
-    properties = metadata(manifest, sizes) | {SKIPPING: how}
+    decisions = f"(batch, {len(routed.plan.routed())}): whether each routed block runs, in the plan's order"
+    properties = metadata(manifest, sizes) | {SKIPPING: how, f"output.{KEEP}": decisions}
     with replacing(path) as temporary:
         onnx.helper.set_model_props(model, properties)
         onnx.save(model, str(temporary))

@@ -59,14 +59,14 @@ def create_backbone(
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size_HW)
     from_hub = load and spec.weights == "pretrained"
-    model = _create(spec.name, from_hub, num_classes, arguments)
+    model = _create(spec, from_hub, num_classes, arguments)
     patch = patch_size(model)
     covered_HW = covered_size(model, size_HW)
     if patch is not None and covered_HW != size_HW and "img_size" in arguments:
         # timm pads the picture to whole patches, but only in this mode
         padded = {"img_size": covered_HW, "dynamic_img_size": True, "dynamic_img_pad": True}
         try:
-            model = _create(spec.name, from_hub, num_classes, arguments | padded)
+            model = _create(spec, from_hub, num_classes, arguments | padded)
         except SpecError as error:
             raise SpecError(
                 f"{spec.name} wants a data.size in whole patches of {patch[0]}x{patch[1]} pixels, as "
@@ -77,8 +77,9 @@ def create_backbone(
     return model
 
 
-def _create(name: str, from_hub: bool, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _create(spec: BackboneSpec, from_hub: bool, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     """The timm model; any failure is a SpecError."""
+    name = spec.name
     try:
         if from_hub:
             return timm.create_model(name, pretrained=True, num_classes=num_classes, **arguments)
@@ -89,7 +90,12 @@ def _create(name: str, from_hub: bool, num_classes: int, arguments: Mapping[str,
                 f"the pretrained weights of {name} cannot be had ({_first_line(error)}); download them once "
                 "where there is a network, or set backbone.weights to a safetensors file or to none"
             ) from error
-        raise SpecError(f"backbone.args of {name}: {_first_line(error)}") from error
+        if spec.args:  # of a recipe whose backbone.name was changed alone, most of the time
+            raise SpecError(
+                f"{name} does not take the recipe's backbone.args {spec.args} ({_first_line(error)}); if they are "
+                f"for another backbone, set backbone.args={{}}, or to arguments of {name}"
+            ) from error
+        raise SpecError(f"{name} cannot be made: {_first_line(error)}") from error
 
 
 def _without_zero_init(name: str, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:

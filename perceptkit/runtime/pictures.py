@@ -5,6 +5,7 @@ Shapes: B batch, C = 3 channels (RGB), H W pixels.
 
 from collections.abc import Iterator, Sequence
 from glob import glob
+from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def read_picture(picture: Picture) -> np.ndarray:
     """RGB uint8 (H, W, 3) from a path, a PIL picture, or an RGB or grey uint8 array.
 
-    Turns the picture upright by its EXIF tag. Raises DataError that names the file.
+    Turns the picture upright by its EXIF tag. Raises DataError that names the file, or what it is that was given.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:
@@ -34,12 +35,17 @@ def read_picture(picture: Picture) -> np.ndarray:
         if picture.ndim == 3 and picture.shape[2] not in (3, 4):
             raise DataError(f"a picture array has 3 (RGB) or 4 (RGBA) channels last; got {picture.shape}")
         picture = Image.fromarray(picture)
-    if not isinstance(picture, Image.Image):
+    if isinstance(picture, Image.Image):
+        try:
+            return to_rgb(picture)
+        except ValueError as error:
+            raise DataError(f"not a picture that can be used: {error}") from error
+    if isinstance(picture, str | PathLike) or hasattr(picture, "read"):  # Pillow reads open files too
         return read_rgb(picture)
-    try:
-        return to_rgb(picture)
-    except ValueError as error:
-        raise DataError(f"not a picture that can be used: {error}") from error
+    raise DataError(
+        "a picture is a path, a PIL picture or an RGB uint8 array of shape (H, W, 3); "
+        f"got {type(picture).__name__}"
+    )
 
 
 def to_input(

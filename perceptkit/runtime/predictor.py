@@ -41,7 +41,7 @@ class Predictor:
     def predict(self, picture: Picture) -> Result:
         """One picture of any size: a path, a PIL picture or an RGB uint8 array (H, W, 3).
 
-        Raises DataError where the picture cannot be read.
+        Raises DataError where the picture cannot be read, or is none.
         """
         return next(self.stream([picture], batch=1))
 

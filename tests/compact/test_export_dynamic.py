@@ -78,6 +78,9 @@ def test_one_file(tmp_path, how, name, chosen):
     report = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
     assert report["dynamic_skip"] == how and report["compared_on"]["decisions"] == 16
     assert set(report["heads"]) == set(manifest.tasks)
+    model = onnx.load(str(path))
+    told = {entry.key for entry in model.metadata_props}
+    assert {f"output.{output.name}" for output in model.graph.output} <= told
     graph = onnx.load(str(path)).graph
     conditions = [node for node in graph.node if node.op_type == "If"]
     assert len(conditions) == sum(node.route is not None for node in routed.network.nodes)

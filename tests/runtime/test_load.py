@@ -91,6 +91,7 @@ def test_anything_else(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"device": "meta"}, "'meta' has shapes and no numbers"),
         ({"device": "gpu"}, "'gpu' is not a device; cpu, cuda"),
         ({"precision": "fp8"}, "'fp8' is not a precision"),
         ({"threads": 0}, "threads must be at least 1, not 0"),

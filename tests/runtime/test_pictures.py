@@ -51,6 +51,18 @@ def test_normalisation_by_hand():
     torch.testing.assert_close(made[0, :, 1, 2], torch.tensor([2.0, -0.1, -4.0]))
 
 
+@pytest.mark.parametrize("thing", [None, 5, b"a.png", ["a.png"], torch.zeros(3, 8, 8)])
+def test_what_is_no_picture_is_told_what_is(thing):
+    with pytest.raises(DataError, match=rf"a path, a PIL picture or an RGB .*; got {type(thing).__name__}"):
+        read_picture(thing)
+
+
+def test_an_open_file(tmp_path):
+    Image.fromarray(noise(5, 7, 3)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as opened:
+        assert np.array_equal(read_picture(opened), noise(5, 7, 3))
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
 def test_arrays(shape):
     array = noise(*shape)

@@ -191,7 +191,16 @@ def test_it_is_json(found):
     ("change", "error", "message"),
     [
         (["backbone.name=resnet8"], SpecError, "not a timm model"),
-        (["backbone.args={chanels: [8]}"], SpecError, "backbone.args of resnet18"),
+        (
+            ["backbone.args={chanels: [8]}"],
+            SpecError,
+            r"resnet18 does not take the recipe's backbone.args {'chanels': \[8\]}",
+        ),
+        (
+            ["backbone.name=convnext_atto"],
+            SpecError,
+            r"'channels'\); if they are for another backbone, set backbone\.args={}, or to arguments of convnext_atto",
+        ),
         (["tasks.seg.classes=none.txt"], SpecError, "none.txt"),
         (["tasks.seg.target={split}/sag/{id}.png"], DataError, "no picture of train has a label"),
         (["data.image={split}/rgb/{id}.jpg"], SpecError, "no pictures for train"),
