@@ -89,12 +89,12 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
 
 
 def static_words(found: RoutingFile) -> str:
-    """The first thing to know of a model that became static."""
+    """Why a model became static: the first thing to know of it."""
     if not found.is_static:
         return ""
     count = found.seen["num_images"]
     return (
-        f"The model became static: all {count:,} images of the training and validation splits got the same decision, "
+        f"All {count:,} images of the training and validation splits got the same decision, "
         "so the router was dropped and every image runs the same blocks. What follows is what was found with the "
         "router still there."
     )
@@ -108,7 +108,9 @@ def _spread_words(found: RoutingFile) -> str:
         f"The router looks at an image once and decides on {len(found.blocks)} blocks. On the {num:,} images of the "
         f"test split it made {policies}; an image keeps {kept:.1f} of these blocks on average."
     )
-    return words + (f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else "")
+    return words + (
+        f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else ""
+    )
 
 
 def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
@@ -129,7 +131,9 @@ def _loss_words(found: RoutingFile) -> list[str]:
         return []
     scale, unit, decimals = scaled([learned.macs, full.macs])
     ours, theirs = (number(row.macs / scale, decimals) for row in (learned, full))
-    return [f"It costs more than it saves: {ours} {unit} MACs per image, {theirs} {unit} with all blocks and no router."]
+    return [
+        f"It costs more than it saves: {ours} {unit} MACs per image, {theirs} {unit} with all blocks and no router."
+    ]
 
 
 def rules_table(run: Run, found: RoutingFile) -> Table:
@@ -165,13 +169,18 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
         Column("MACs", unit),
         Column("\N{PLUS-MINUS SIGN}", "over images"),
         Column("ratio to", "all blocks"),
-        *(Column(name, f"{t.primary} {direction(t.info.get(t.primary))}".strip()) for name, t in tasks.items()),
+        *(
+            Column(name, f"{t.primary} {direction(t.info.get(t.primary))}".strip())
+            for name, t in tasks.items()
+        ),
     )
     notes = ["MACs of one image, the router's own included; usage is the part of the routed blocks' cost."]
     if any(bold.values()):
         notes.append("Bold: the best of what is fine-tuned, all blocks left out as they cost more.")
     if rival is None:
-        notes.append("No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs).")
+        notes.append(
+            "No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
+        )
     return Table("which blocks run", columns, tuple(rows), tuple(notes))
 
 
@@ -281,4 +290,4 @@ def latency_table(latency: Latency) -> Table:
                 rows.append(Row(title, cells, kind="primary" if name == "routed" else ""))
     columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "all blocks, p50"))
     note = "Router included. The worst case: every image keeps every block, and the router runs too."
-    return Table("latency", columns, tuple(rows), (note,))
+    return Table("batch, model", columns, tuple(rows), (note,))
