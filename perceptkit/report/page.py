@@ -67,13 +67,12 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    results, cost = run.results, run.cost
     return environment.get_template("page.html.jinja").render(
         run=run,
         subtitle=_subtitle(run),
         position=_position(run),
         figures=_figures(run, [run, *baselines]),
-        results=tables.results_table([run, *baselines]) if results else None,
+        results=tables.results_table([run, *baselines]) if run.results else None,
         costs=_costs(run),
         plan_words=_plan_words(run),
         routing=routing_section(run, [run, *baselines]),
@@ -186,7 +185,9 @@ def _plan_words(run: Run) -> str:
         return ""
     kinds, routed = block_kinds(run.plan), len(run.plan.routed())
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("shared", "specific", "dropped") if kind in kinds]
-    words = f"{len(kinds)} blocks: {', '.join(parts)}."
+    words = (
+        f"{len(kinds)} blocks: {', '.join(parts)}." if len(run.plan.tasks) > 1 else f"{len(kinds)} blocks."
+    )
     keeps = f"{run.plan.kept_fraction():.0%} of them"
     if not routed:
         return f"{words} On average a task keeps {keeps}."

@@ -28,13 +28,13 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
     kinds = block_kinds(plan)
     made, ax = _table_axes(plan.tasks, plan.blocks, extra_lines=2)
     colours = {"shared": theme.shared, "specific": theme.specific}
-    for k, task in enumerate(plan.tasks):
-        for b, choice in enumerate(plan.table[k]):
+    for k, choices in enumerate(plan.table):
+        for b, choice in enumerate(choices):
             if choice == "skip":
                 _cell(ax, b, k, theme.band, hatch="////" if kinds[b] == "dropped" else None, edge=theme.hatch)
             else:
                 _cell(ax, b, k, theme.route if choice == "route" else colours[kinds[b]])
-        _right_of(ax, len(plan.blocks), k, f"{_kept(plan.table[k])}/{len(plan.blocks)}", theme)
+        _right_of(ax, len(plan.blocks), k, f"{_kept(choices)}/{len(plan.blocks)}", theme)
     routed = bool(plan.routed())
     counts = [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]
     lines = {
@@ -47,7 +47,8 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
         for b, count in enumerate(counts):
             ax.text(b, y, str(count), ha="center", va="center_baseline", fontsize=8, color=theme.muted)
     _block_axis(ax, plan.blocks, theme)
-    names = {"shared": "shared by several tasks", "specific": "specific to one task"}
+    own = "specific to one task" if len(plan.tasks) > 1 else "kept"
+    names = {"shared": "shared by several tasks", "specific": own}
     kept = {kinds[b] for row in plan.table for b, choice in enumerate(row) if choice == "keep"}
     keys = [Patch(color=colours[kind], label=names[kind]) for kind in names if kind in kept]
     if routed:

@@ -45,23 +45,19 @@ def write_plots(run: Run, folder: Path, baselines: Sequence[Run] = ()) -> dict[s
         Paths by the plot's name, then by the theme's name.
     """
     written: dict[str, dict[str, Path]] = {}
-    routing = {name: partial(_of_runs, draw, baselines) for name, draw in ROUTING_PLOTS.items()}
-    for name, draw in {**PLOTS, **routing}.items():
+    for name in (*PLOTS, *ROUTING_PLOTS):
         for theme in THEMES:
             path = folder / (f"{name}.png" if theme.name == "light" else f"{name}_{theme.name}.png")
             with style(theme):
-                figure = draw(run, theme)
+                if name in PLOTS:
+                    figure = PLOTS[name](run, theme)
+                else:
+                    figure = ROUTING_PLOTS[name]([run, *baselines], theme)
                 if figure is None:
                     break
                 write_atomically(path, partial(figure.savefig, format="png"))
             written.setdefault(name, {})[theme.name] = path
     return written
-
-
-def _of_runs(
-    draw: Callable[[Sequence[Run], Theme], Figure | None], baselines: Sequence[Run], run: Run, theme: Theme
-) -> Figure | None:
-    return draw([run, *baselines], theme)
 
 
 def loss(run: Run, theme: Theme) -> Figure | None:
@@ -91,7 +87,7 @@ def router(run: Run, theme: Theme) -> Figure | None:
     """How the router was learned: what the log says of it after each epoch."""
     rows = run.of_kind("routing")
     series = {title: points for key, title in ROUTER.items() if (points := _series(rows, key))[0]}
-    return _multiples(series, rows, theme, smooth=False)
+    return _multiples(series, run.rows, theme, smooth=False)
 
 
 Points = tuple[list[float], list[float]]
@@ -182,7 +178,7 @@ def mark_stages(ax: Axes, stages: Sequence[tuple[str, float, float]], theme: The
             ax.axvline(begin, color=theme.muted, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.8)
         if number % 2:
             ax.axvspan(begin, end, color=theme.band, linewidth=0)
-        if len(stages) > 1 and end - begin > 0.1 * (last - first):
+        if len(stages) > 1 and end - begin > 0.022 * len(stage) * (last - first):  # where the name has room
             ax.text(
                 (begin + end) / 2, 0.985, stage, transform=ax.get_xaxis_transform(), ha="center", va="top",
                 fontsize=7, color=theme.muted,

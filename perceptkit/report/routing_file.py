@@ -160,9 +160,9 @@ def _place(rule: str) -> int:
 
 
 def _rule(row: Mapping[str, Any]) -> RuleRow:
-    numbers = (float(row[key]) for key in ("usage", "blocks", "macs", "macs_std"))
+    usage, blocks, macs, macs_std = (float(row[key]) for key in ("usage", "blocks", "macs", "macs_std"))
     metrics = {task: _numbers(values) for task, values in row["metrics"].items()}
-    return RuleRow(str(row["rule"]), bool(row["tuned"]), *numbers, metrics)
+    return RuleRow(str(row["rule"]), bool(row["tuned"]), usage, blocks, macs, macs_std, metrics)
 
 
 def _pictures(columns: Mapping[str, Any]) -> Pictures:

@@ -42,8 +42,10 @@ def keep_rate(runs: Sequence[Run], theme: Theme) -> Figure | None:
     made = figure(9, 3.5)
     upper, lower = made.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     upper.bar(blocks, rate_R, width=0.72, color=theme.route)
-    seen = dict(color=theme.text, linestyle="", marker="_", markersize=16, markeredgewidth=1.4)
-    upper.plot(blocks, found.seen["keep_rate"], label="on what it learned from", **seen)  # type: ignore[arg-type]
+    upper.plot(
+        blocks, found.seen["keep_rate"], label="on what it learned from", color=theme.text, linestyle="",
+        marker="_", markersize=16, markeredgewidth=1.4,
+    )  # fmt: skip
     upper.set_title("keep rate")
     upper.set_ylim(0, 1.05)
     upper.legend(loc="lower right", bbox_to_anchor=(1, 0.98), frameon=False, fontsize=8)
@@ -86,10 +88,10 @@ def difficulty(runs: Sequence[Run], theme: Theme) -> Figure | None:
         zip(axes[1:], series.items(), strict=True), 1
     ):
         ax.set_title(task)
-        groups = np.arange(GROUPS)
-        ax.fill_between(groups, mean - std, mean + std, color=theme.route, alpha=0.18, linewidth=0)
-        ax.plot(groups, mean, color=theme.route, marker="o", markersize=4)
-        ax.set_xticks(groups, [f"{value:.2f}" for value in quality])
+        place = range(GROUPS)
+        ax.fill_between(place, mean - std, mean + std, color=theme.route, alpha=0.18, linewidth=0)
+        ax.plot(place, mean, color=theme.route, marker="o", markersize=4)
+        ax.set_xticks(place, [f"{value:.2f}" for value in quality])
         ax.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest))
         ax.grid(axis="y")
         ax.set_xlabel("quality with all blocks")
@@ -120,7 +122,7 @@ def by_difficulty(
 def _spread(ax: Axes, macs_N: np.ndarray, full: float, theme: Theme) -> None:
     """A histogram over pictures, with the mean and what all blocks cost."""
     ax.set_title("all pictures")
-    ax.hist(macs_N, bins=min(24, 2 + len(set(macs_N.tolist()))), color=theme.route)
+    ax.hist(macs_N, bins=min(24, len(set(macs_N.tolist()))), color=theme.route)
     ax.set_ylabel("pictures")
     top = ax.get_ylim()[1]
     ax.set_ylim(0, 1.22 * top)
@@ -136,7 +138,7 @@ def _spread(ax: Axes, macs_N: np.ndarray, full: float, theme: Theme) -> None:
 
 
 def tradeoff(runs: Sequence[Run], theme: Theme) -> Figure | None:
-    """Each task's main metric against MACs: the routers of all runs, labelled by gamma, and what looks at no picture."""
+    """Each task's main metric against MACs: the routers of all runs, labelled by gamma, and their rivals."""
     if runs[0].routing is None or runs[0].results is None:
         return None
     routed = [run.routing for run in runs if run.routing]
@@ -145,6 +147,7 @@ def tradeoff(runs: Sequence[Run], theme: Theme) -> Figure | None:
     scale, unit, _ = scaled([row.macs for row in every])
     across = 3 if len(tasks) > 2 else 2
     made, axes = panels(len(tasks), across, height=2.7)
+    made.set_figwidth(9)  # a single panel is wide as well: its points have labels
     for number, (ax, (name, task)) in enumerate(zip(axes, tasks.items(), strict=True)):
         info = task.info.get(task.primary)
         ax.set_title(f"{name}   {task.primary} {direction(info)}")
@@ -205,7 +208,7 @@ def _learned(
 
 
 def _limits(ax: Axes, rows: Sequence[RuleRow], task: str, metric: str) -> None:
-    """Room for what was fine-tuned and for all blocks: an untuned rule may be so far off that it would flatten the rest."""
+    """Room for what was fine-tuned and for all blocks; an untuned rule far below would flatten the rest."""
     values = [_metric(row, task, metric) for row in rows if row.tuned or row.rule == "all"]
     finite = [value for value in values if math.isfinite(value)]
     if len({*finite}) > 1 and sum(row.tuned for row in rows) > 1:

@@ -89,12 +89,12 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
 
 
 def static_words(found: RoutingFile) -> str:
-    """The first thing to know of a model that became static."""
+    """Why a model became static: the first thing to know of it."""
     if not found.is_static:
         return ""
     count = found.seen["num_images"]
     return (
-        f"The model became static: all {count:,} images of the training and validation splits got the same decision, "
+        f"All {count:,} images of the training and validation splits got the same decision, "
         "so the router was dropped and every image runs the same blocks. What follows is what was found with the "
         "router still there."
     )
@@ -290,4 +290,4 @@ def latency_table(latency: Latency) -> Table:
                 rows.append(Row(title, cells, kind="primary" if name == "routed" else ""))
     columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "all blocks, p50"))
     note = "Router included. The worst case: every image keeps every block, and the router runs too."
-    return Table("latency", columns, tuple(rows), (note,))
+    return Table("batch, model", columns, tuple(rows), (note,))

@@ -221,7 +221,7 @@ def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
     size = "x".join(map(str, cost.input_CHW))
     note = f"MACs: multiply-accumulates for one {size} image, all tasks, heads included."
     if routed:
-        note += " Compact: with all blocks that the router may skip, and without the router."
+        note += " Blocks that the router may skip are counted, the router is not."
     return Table("network", (*columns, Column("backbone", f"MACs, {macs_unit}")), tuple(rows), (note,))
 
 

@@ -86,7 +86,7 @@ def record_test(
 
 
 def by_frequency(keep_NR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The different decisions (U, R), the most frequent first; each picture's row of them (N,); pictures of each (U,)."""
+    """Different decisions (U, R), the most frequent first; each picture's row of them (N,); pictures of each (U,)."""
     keep_UR, policy_N, count_U = torch.unique(keep_NR, dim=0, return_inverse=True, return_counts=True)
     order_U = count_U.argsort(descending=True, stable=True)
     return keep_UR[order_U], order_U.argsort()[policy_N], count_U[order_U]

@@ -10,7 +10,9 @@ from PIL import Image
 from perceptkit.model.plan import Plan
 from perceptkit.report import plan_pictures
 from perceptkit.report.plots import PLOTS, smoothed, stage_spans, write_plots
+from perceptkit.report.run_folder import read_run
 from perceptkit.report.theme import DARK, LIGHT, THEMES, style
+from tests.report.fake_routing import make_routed_run
 from tests.report.fake_run import TASKS
 
 # block 0 is shared, 1 is a's own, 2 is kept by none, 3 is b's to route
@@ -46,7 +48,7 @@ def test_every_plot_is_written_light_and_dark(plots, finished):
 
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", [name for name in PLOTS if name != "router"])
 def test_no_plot_is_blank(plots, name, theme):
     with Image.open(plots[name][theme.name]) as opened:
         pixels = np.asarray(opened.convert("RGB"), dtype=int)
@@ -73,6 +75,17 @@ def test_nothing_logged_nothing_drawn(finished, tmp_path):
     empty = replace(finished, rows=(), plan=None)
     assert write_plots(empty, tmp_path / "plots") == {}
     assert not (tmp_path / "plots").exists()
+
+
+def test_a_router_has_curves_of_its_own(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run"))
+    drawn = draw("router", run)
+    assert {
+        "reward", "usage of the routed blocks", "right answers", "different policies", "open blocks",
+        "gamma (penalty of a wrong answer)", "retrain", "route",
+    } <= words(drawn)  # fmt: skip
+    (curve,) = [line for line in drawn.axes[1].get_lines() if len(line.get_xdata()) == 10]
+    assert list(curve.get_ydata()) == pytest.approx([1 - 0.05 * n for n in (*range(1, 8), 7, 8, 9)])
 
 
 def test_single_task_nets_have_no_keep_table(run_of):
@@ -114,12 +127,17 @@ def test_the_legend_names_what_occurs(finished):
     assert legend(PLAN) == [shared, specific, "decided per image", skipped, "dropped by all"]
     assert legend(Plan.all_keep(PLAN.tasks, PLAN.blocks)) == [shared]
     one = Plan.from_keep(["a"], PLAN.blocks, [[True, True, True, False]])
-    assert legend(one) == [specific, "dropped by all"]
+    assert legend(one) == ["kept", "dropped by all"]
+    assert legend(Plan.all_keep(PLAN.tasks, PLAN.blocks).with_routed(range(4))) == ["decided per image"]
 
 
 def test_the_keep_table_names_tasks_and_blocks_and_counts(finished):
     figure = draw("keep_table", replace(finished, plan=PLAN))
-    assert {"a", "b", *PLAN.blocks, "2/4", "tasks keeping it", "runs per image"} <= words(figure)
+    found = words(figure)
+    assert {"a", "b", *PLAN.blocks, "2/4", "1\N{EN DASH}2/4"} <= found  # b's second is decided per image
+    assert {"tasks that may run it", "runs per image, at most"} <= found
+    fixed = words(draw("keep_table", replace(finished, plan=PLAN.resolved([False]))))
+    assert {"2/4", "1/4", "tasks keeping it", "runs per image"} <= fixed
 
 
 def test_block_kinds():

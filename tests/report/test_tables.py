@@ -208,16 +208,21 @@ def test_cost_ratios_by_hand():
     assert "one 3x64x96 image" in table.notes[0]
 
 
-@pytest.mark.parametrize(
-    "method, labels",
-    [
-        ("adashare", ["compact", "hard-shared", "2 single-task nets"]),
-        ("hard", ["hard-shared", "2 single-task nets"]),
-        ("single", ["hard-shared", "2 single-task nets"]),
-    ],
-)
-def test_the_compact_form_of_a_baseline_is_not_printed_twice(method, labels):
-    assert [row.label for row in cost_table(COST, method).rows] == labels
+@pytest.mark.parametrize("method, same", [("hard", "hard_shared"), ("single", "single_task_nets")])
+def test_the_compact_form_of_a_baseline_is_not_printed_twice(method, same):
+    cost = replace(COST, rows={**COST.rows, "compact": COST.rows[same]})
+    both = ["hard-shared", "2 single-task nets"]
+    assert [row.label for row in cost_table(cost, method).rows] == both
+    assert [row.label for row in cost_table(cost, "adashare").rows] == ["compact", *both]
+
+
+def test_the_static_policy_of_a_router_makes_less_than_hard_sharing():
+    assert [row.label for row in cost_table(COST, "hard").rows][0] == "compact"
+
+
+def test_what_a_router_may_skip_is_counted():
+    assert "the router is not" in cost_table(COST, "hard", routed=True).notes[0]
+    assert "router" not in cost_table(COST, "hard").notes[0]
 
 
 def test_a_cost_alone_has_nothing_to_compare_with():

@@ -1,0 +1,196 @@
+"""What the page says of a router."""
+
+from dataclasses import replace
+
+import pytest
+
+from perceptkit.report.page import render, write_report
+from perceptkit.report.routing_section import latency_table, routing_section, rules_table, verdict
+from perceptkit.report.run_folder import read_run
+from tests.report.fake_routing import make_routed_run
+from tests.report.fake_run import make_run
+from tests.report.test_page import SECTIONS, Page
+
+HEADING = "What each picture skips"
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory):
+    """A router's run, to be read only."""
+    return read_run(make_routed_run(tmp_path_factory.mktemp("runs") / "routed"))
+
+
+@pytest.fixture(scope="module")
+def page(routed):
+    return Page(render(routed, [], {}))
+
+
+def with_rows(run, **changed):
+    """The run with other primary metrics of fine-tuned rules, by rule."""
+    rows = [
+        replace(row, metrics={"room": {"top1": changed[row.rule]}})
+        if row.tuned and row.rule in changed
+        else row
+        for row in run.routing.rows
+    ]
+    return replace(run, routing=replace(run.routing, rows=tuple(rows)))
+
+
+def cells(table, label, group):
+    """The texts of one row below the group's heading."""
+    labels = [row.label for row in table.rows]
+    row = table.rows[labels.index(label, labels.index(group))]
+    return row, [cell.text for cell in row.cells]
+
+
+def test_the_section_is_there_for_routers_only(page, finished):
+    assert page.all("h2") == [*SECTIONS[:3], HEADING, *SECTIONS[3:]]
+    assert routing_section(finished, [finished]) is None
+    assert page.open == []
+
+
+def test_it_says_how_much_is_decided(page):
+    assert "The router looks at an image once and decides on 15 blocks." in page.text
+    assert "On the 300 images of the test split it made 78 different decisions" in page.text
+    assert "Never varied, so fixed in the plan: layer1.0 (kept)." in page.text
+    assert page.all("li") == ["No sign of a collapse was found."]
+    assert "hard sharing BlockDrop resnet18" in page.text
+
+
+def test_the_figure_on_top_is_the_mean_cost(page, routed):
+    macs = routed.routing.row("learned", True).macs
+    assert f"{macs / 1e6:.2f}" in page.all("dd")
+    assert f"{macs / 70e6:.2f}x all blocks" in page.text
+
+
+def test_the_plan_in_words(page):
+    assert (
+        "15 blocks. On average a task keeps at most 100% of them: a router decides on 14, image by image."
+        in page.text
+    )
+
+
+def test_the_table_of_rules(routed):
+    table = rules_table(routed, routed.routing)
+    assert [c.title for c in table.columns] == [
+        "usage",
+        "blocks",
+        "MACs",
+        "\N{PLUS-MINUS SIGN}",
+        "ratio to",
+        "room",
+    ]
+    assert len(table.rows) == 2 + 13
+    rival, texts = cells(table, "most frequent policy", "fine-tuned")
+    assert (rival.note, rival.kind) == ("honest rival", "primary") and texts[3] == "0.00"
+    assert cells(table, "most frequent policy", "as they are")[0].note == ""
+    learned, texts = cells(table, "learned", "fine-tuned")
+    row = routed.routing.row("learned", True)
+    assert texts[2] == f"{row.macs / 1e6:.2f}" and texts[3] == f"{row.macs_std / 1e6:.2f}"
+    assert texts[-1] == f"{0.813 * 0.916:.3f}" and learned.cells[-1].mark == "best"
+    assert cells(table, "all blocks", "fine-tuned")[0].cells[-1].mark == ""  # it costs more
+
+
+@pytest.mark.parametrize(
+    "learned, rival, words",
+    [
+        (0.9, 0.8, "the router is better in the task, at 1.06x its MACs."),
+        (0.8, 0.9, "the router is better in no task, at 1.06x its MACs."),
+        (0.9, 0.9, "the router is better in no task and equal to it in 1, at 1.06x its MACs."),
+        (float("nan"), 0.9, ""),
+    ],
+)
+def test_the_honest_rival_in_a_sentence(routed, learned, rival, words):
+    run = with_rows(routed, learned=learned, most_frequent=rival)
+    assert verdict(run, run.routing).endswith(words) and bool(verdict(run, run.routing)) is bool(words)
+
+
+def test_lower_is_better_where_it_is(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run", tasks=("seg", "depth")))
+    assert "better in 2 of 2 tasks" in verdict(run, run.routing)
+
+
+def test_without_fine_tuned_rules_it_says_so(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run", tuned=False))
+    assert "there is no honest rival" in rules_table(run, run.routing).notes[-1]
+    assert verdict(run, run.routing) == ""
+
+
+def test_a_static_model_says_so_first(tmp_path):
+    page = Page(render(read_run(make_routed_run(tmp_path / "run", static=True)), [], {}))
+    start = page.text.index(HEADING)
+    assert page.text[start:].startswith(f"{HEADING} The model became static. All 60,000 images")
+    assert "100.00% of 60000 images keep the same blocks." in page.text
+    assert "Never varied" not in page.text and "fewest MACs" not in page.text
+    assert "MACs per image on average" not in page.text and "BlockDrop, static" in page.text
+
+
+def test_a_router_that_costs_more_than_it_saves_says_so(routed):
+    rows = [replace(row, macs=80e6) if row.rule == "learned" else row for row in routed.routing.rows]
+    run = replace(routed, routing=replace(routed.routing, rows=tuple(rows)))
+    words = "It costs more than it saves: 80.00 M MACs per image, 70.00 M with all blocks and no router."
+    assert words in routing_section(run, [run]).summary
+    assert words not in routing_section(routed, [routed]).summary
+
+
+def test_easy_and_hard_pictures_of_every_class(page, routed):
+    assert page.all("h4") == [group.class_name for group in routed.routing.difficulty]
+    assert page.all("span").count("fewest MACs") == page.all("span").count("most MACs") == 10
+    shown = [a for tag, a in page.tags if tag == "img" and a["alt"].startswith("image test/")]
+    assert len(shown) == 10 * 4 + 4 * 5 and all(a["src"].startswith("data:image/png") for a in shown)
+    strips = [a["aria-label"] for _, a in page.tags if a.get("class") == "strip"]
+    assert len(strips) == 60 + 4 and all(label.startswith("keeps layer1.0") for label in strips)
+
+
+def test_pictures_that_are_lost(tmp_path):
+    path = make_routed_run(tmp_path / "run")
+    for file in (path / "routing").iterdir():
+        file.unlink()
+    page = Page(render(read_run(path), [], {}))
+    assert page.all("div").count("no picture") == 60
+
+
+def test_classes_are_named_with_their_task_where_there_are_more(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run", tasks=("seg", "room")))
+    contrasts = routing_section(run, [run]).contrasts
+    assert [c.title for c in contrasts][::10] == ["room: plane", "all images"]
+
+
+def test_clusters(routed):
+    first, *_ = groups = routing_section(routed, [routed]).groups
+    cluster = routed.routing.clusters[0]
+    assert first.title == f"{cluster.pictures / 300:.0%} of the images" and len(groups) == 4
+    assert first.note.startswith(f"{cluster.policies} policies, ") and first.keep == cluster.keep_rate
+
+
+def test_latency_of_all_percentiles(routed, page):
+    table = latency_table(routed.latency)
+    assert [row.label for row in table.rows][:3] == ["batch 1", "all blocks, no router", "routed"]
+    assert cells(table, "routed", "batch 1")[1] == ["4.3", "5.8", "7.2", "0.70"]
+    assert cells(table, "routed, the worst case", "batch 32")[1] == ["125.1", "129.0", "134.0", "1.06"]
+    assert "Latency" in page.all("h3")
+
+
+def test_nothing_measured_nothing_said(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run", latency=False))
+    assert routing_section(run, [run]).latency is None
+
+
+def test_while_it_is_learned_only_the_curves_are_there(tmp_path):
+    path = make_routed_run(tmp_path / "run")
+    for name in ("routing.json", "results.json", "policy.json", "cost.json"):
+        (path / name).unlink()
+    page = Page(write_report(path).read_text())
+    assert HEADING in page.all("h2") and "How the router learned" in page.all("h3")
+    assert "routing.json is not there yet: nothing on what pictures skip" in page.all("li")
+
+
+def test_the_whole_page_with_baselines(tmp_path):
+    paths = [make_routed_run(tmp_path / f"g{gamma}", gamma) for gamma in (8, 2)]
+    plain = make_run(tmp_path / "dense", "hard", tasks=("room",))
+    page = Page(write_report(paths[0], [paths[1], plain]).read_text())
+    assert page.open == [] and "The routers of 2 runs, joined by a line and labelled by gamma" in page.text
+    assert page.all("h3")[:4] == [
+        "Beside rules that look at no picture", "Easy and hard pictures", "Policies that are alike", "Latency",
+    ]  # fmt: skip
+    assert HEADING not in Page(write_report(plain, paths).read_text()).all("h2")
