@@ -15,7 +15,9 @@ def find_device(device: str | None) -> torch.device:
     except RuntimeError as error:
         raise SpecError(f"{device!r} is not a device; cpu, cuda and cuda:1 are") from error
     if found.type == "meta":
-        raise SpecError("'meta' has shapes and no numbers: nothing is computed there; cpu, cuda and cuda:1 can")
+        raise SpecError(
+            "'meta' has shapes and no numbers: nothing is computed there; cpu, cuda and cuda:1 can"
+        )
     try:
         torch.empty(1, device=found)
     except (
