@@ -61,10 +61,18 @@ def test_artifact_of_an_artifact(tmp_path):
     small, manifest = compacted()
     path = export_network(small, manifest, tmp_path / "copy", "artifact")
     again, read = build.read(path)
-    assert read.to_dict() == json.loads(json.dumps(manifest.to_dict()))
+    assert read.to_dict() == json.loads(json.dumps(build.counted(manifest, small).to_dict()))
     state = small.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
     assert json.loads((path / "parity.json").read_text())["format"] == "artifact"
+
+
+def test_what_training_wrote_is_not_replaced(tmp_path):
+    small, manifest = compacted()
+    build.write_verified(tmp_path, small, manifest, {"reference": "gated supernet"})
+    with pytest.raises(SpecError, match="its proof would be lost"):
+        export_network(small, manifest, tmp_path, "artifact")
+    assert json.loads((tmp_path / "parity.json").read_text())["reference"] == "gated supernet"
 
 
 @pytest.mark.parametrize(
