@@ -278,7 +278,8 @@ def list_things(options: argparse.Namespace) -> int:
     if options.what == "backbones":
         from perceptkit.model.weights import backbone_names
 
-        rows = backbone_names()
+        tagged = any("." in pattern for pattern in (options.pattern, options.gateable or ""))
+        rows = backbone_names("*.*" if tagged else "*")
     elif options.what == "formats":
         from perceptkit.compact.export import FORMATS
 

@@ -222,6 +222,7 @@ def test_list_formats(run):
         ("recipes", "*r*d*", ["hard"]),
         ("formats", "o*", ["onnx"]),
         ("backbones", "resnet18*", ["resnet18", "resnet18d"]),
+        ("backbones", "resnet18.*", ["resnet18.a1_in1k", "resnet18.tv_in1k"]),
         ("backbones", "cifar10*", ["cifar10_resnet20", "cifar10_resnet110"]),
     ],
 )
@@ -242,6 +243,11 @@ def test_list_gateable(run):
     )
     assert "test_nfnet: no residual block" in err and err.count("try a resnet, convnext") == 1
     assert run("list", "backbones", "test_[nr]*net", "--gateable")[:2] == (code, out)
+
+
+def test_a_backbone_with_the_tag_of_its_weights(run):
+    code, out, _ = run("list", "backbones", "--gateable", "test_resnet.r160_in1k")
+    assert code == 0 and out.startswith("test_resnet.r160_in1k    1 identity   3 shortcut")
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,8 @@ def export_program(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides what exporters say about themselves: nothing in it is for a user to act on."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._inductor", "onnxscript")
-    ]
+    names = ("torch.onnx", "torch.export", "torch._inductor", "torch.utils.cpp_extension", "onnxscript")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -21,9 +21,12 @@ CLASSIFIERS = ("fc", "classifier", "head", "linear")
 
 
 def backbone_names(pattern: str = "*") -> list[str]:
-    """All names that match: timm's models, and those that perceptkit registers with timm."""
+    """All names that match: timm's models, and those that perceptkit registers with timm.
+
+    A pattern with a dot is one of names with their weights, as `resnet18.a1_in1k`; without it a name has no tag.
+    """
     cifar_resnet.register()
-    return fnmatch.filter(timm.list_models(), pattern)
+    return fnmatch.filter(timm.list_models(include_tags="." in pattern), pattern)
 
 
 def own_size(name: str) -> tuple[int, int]:

@@ -1,12 +1,14 @@
 """An AOTInductor package: needs a compiler to be built, none to be run; the manifest travels in it."""
 
 import json
+import logging
 from zipfile import ZipFile
 
 import pytest
 import torch
 
 from perceptkit.compact.export import export_network
+from perceptkit.compact.program import quiet
 from perceptkit.compact.pt2_file import inspect, open_aoti
 from perceptkit.errors import ExportError, SpecError
 from tests.compact.conftest import SIZE, lone
@@ -17,6 +19,14 @@ def test_a_missing_compiler_is_named_before_anything_is_built(tmp_path, monkeypa
     with pytest.raises(SpecError, match="needs a C\\+\\+ compiler .* no 'no-such-compiler': install g\\+\\+"):
         export_network(*lone(), tmp_path / "model.pt2", "aoti")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_does_not_tell_of_a_cuda_that_is_not_there(caplog):
+    """On machines without a driver it does so when the package is built and when it is loaded."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    with caplog.at_level(logging.WARNING), quiet():
+        logger.warning("No CUDA runtime is found, using CUDA_HOME='/usr/local'")
+    assert not caplog.records and logger.isEnabledFor(logging.WARNING)
 
 
 def test_a_compiler_that_fails_is_no_traceback(tmp_path, monkeypatch):
