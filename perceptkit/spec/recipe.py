@@ -144,8 +144,6 @@ class RoutingSpec(Strict):
     compare_epochs: NonNegativeInt | None = None
     """How long each rule that looks at no picture is fine-tuned for the table beside the router; as long as the stage
     `finetune` by default, 0 leaves them untuned."""
-    codebook: PositiveInt | None = None
-    """Largest number of different policies in the finished model; unlimited by default."""
 
     @model_validator(mode="after")
     def _one_price(self) -> "RoutingSpec":
