@@ -176,7 +176,7 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
     )
     notes = ["MACs of one image, the router's own included; usage is the part of the routed blocks' cost."]
     if any(bold.values()):
-        notes.append("Bold: the best of what is fine-tuned, all blocks left out as they cost more.")
+        notes.append("Bold: the best of what is fine-tuned and skips blocks.")
     if rival is None:
         notes.append(
             "No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
