@@ -90,6 +90,7 @@ def test_onnxruntime_alone_tells_what_the_outputs_are(exported):
     ]  # the others are of decoded values
 
 
+@pytest.mark.slow
 def test_following_the_words_on_log_depth_gives_metres(tmp_path):
     tasks = make_tasks(far={"type": "depth", "log": True}, facing={"type": "normals", "frame": "opengl"})
     net = build_supernet(BackboneSpec(name="test_resnet", weights="none"), shared.HEADS, tasks, SIZE).eval()

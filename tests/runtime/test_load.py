@@ -29,6 +29,7 @@ def test_a_run_and_its_artifact_are_the_same(artifact):
     assert of_run["room"].probabilities == of_artifact["room"].probabilities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_an_exported_file_gives_the_same_results(artifact, format, tmp_path_factory):
     exported = shared.exported(tmp_path_factory, format)

@@ -82,6 +82,7 @@ def test_many_policies_are_grouped_and_shown_by_what_is_nearest_to_their_centre(
     assert clusters(keep_NR, keep_NR.double().mean(1), keep_NR.double().sum(1)) == found
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_table_and_its_pictures(routed_run, tmp_path):
     tasks, recipe = routed_run
     changes = [
