@@ -1,6 +1,8 @@
 """What routing.json says of single pictures, and which of them are shown."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from PIL import Image
 
 import perceptkit as pk
 from perceptkit.data.sources import open_split
-from perceptkit.spec.load import load_tasks
+from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.tasks.table import build_tasks
+from perceptkit.train import checkpoint, session
+from perceptkit.train.routing import HOST
 from perceptkit.train.routing_record import by_frequency, clusters, difficulty, least
 
 T = torch.tensor
@@ -118,3 +122,28 @@ def test_a_run_writes_its_table_and_its_pictures(routed_run, tmp_path):
     assert {path.name for path in (run.path / "routing").iterdir()} == {f"{n}.png" for n in shown}
     with Image.open(run.path / f"routing/{min(shown)}.png") as saved:
         assert saved.size == (32, 32) and saved.tobytes() == source.load(min(shown)).image.tobytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_write_one_table(routed_run, tmp_path):
+    """Three pictures, so that one rank has more of them; each has the quality that the host gives it."""
+    tasks, recipe = map(str, routed_run)
+    run = tmp_path / "run"
+    changes = ["routing.compare_epochs=0", "data.count.test=3", "loader.batch=2", "stages.warmup.epochs=1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "perceptkit.cli", "train", tasks, "--recipe", recipe, "--out", str(run), "--set", *changes]
+    subprocess.run([*torchrun, *train], check=True, timeout=300)
+    pictures = json.loads((run / "routing.json").read_text())["test"]["pictures"]
+    specs = session.Specs(load_tasks(tasks, changes[1:2]).spec, load_recipe(recipe, []).spec, "", "")
+    training = session.prepare(specs, tmp_path / "other", resume=False, quiet=True)
+    host = training.supernet.eval()
+    host.load_state_dict(checkpoint.load(run / HOST)[0]["supernet"])
+    source = open_split(specs.tasks, training.tasks, "test")
+    with torch.no_grad():
+        for n, batch in enumerate(training.loader(source, range(3), train=False, batch=1)):
+            outputs = host(batch.image_BCHW, training.plan)
+            assert batch.ids == [pictures["id"][n]]
+            for name, task in training.tasks.items():
+                expected = task.quality(outputs[name], batch.targets[name]).item()
+                found = pictures["full_quality"][name][n]
+                assert found == pytest.approx(expected, abs=2e-4) if expected == expected else found is None
