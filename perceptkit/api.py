@@ -465,7 +465,7 @@ def benchmark(
     from perceptkit.report.benchmark_plot import write_benchmark_plot
     from perceptkit.runtime import benchmark as bench
     from perceptkit.runtime.load import artifact_folder
-    from perceptkit.runtime.variants import EXPORTED, TITLES, open_variants
+    from perceptkit.runtime.variants import COMPILED_MASK, EXPORTED, TITLES, open_variants
     from perceptkit.train.run_folder import write_json
 
     artifact = artifact_folder(Path(path))
@@ -488,6 +488,8 @@ def benchmark(
             files[name] = export(path, folder / file, data=data, **arguments)
         except PerceptkitError as error:
             left_out[name] = str(error).splitlines()[0]
+    if "compiled" in names and read_manifest(artifact).router is not None:
+        left_out["compiled"] = COMPILED_MASK
     ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
     if not ready:
         raise SpecError(f"nothing to measure: {'; '.join(left_out.values())}")

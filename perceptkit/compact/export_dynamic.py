@@ -7,7 +7,7 @@
 What is written is read back by the code that `load` uses and compared with `RoutedNet.masked` under 16 tables of
 decisions, all blocks and none among them, and under the router's own. What fails never gets its name.
 
-All take pictures of the model's own size: a branch that may take any size was three times as long in being traced.
+All take pictures of the model's own size: branches that may take any size take much longer to trace.
 AOTInductor computed wrong results for such branches (torch 2.14.1), silently: it is not among the formats.
 
 Shapes: B batch, N calibration pictures, R routed blocks.

@@ -141,6 +141,8 @@ def static_graph(network: CompactNet, size_HW: tuple[int, int], any_batch: bool 
     return _graph(Answers(network), size_HW, list(network.net.tasks), any_batch)
 
 
+# a caller's inference mode would make tensors that tracing a gather fails on
+@torch.inference_mode(False)
 @torch.no_grad()
 def _graph(module: nn.Module, size_HW: tuple[int, int], outputs: list[str], any_batch: bool) -> Any:
     module = plain_attention(copy.deepcopy(module)).cpu()

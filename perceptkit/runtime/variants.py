@@ -37,6 +37,7 @@ TITLES = {
 }
 """All variants, in the order of tables and plots."""
 EXPORTED = ("aoti", "onnx", "onnx_int8")
+COMPILED_MASK = "compiled as a whole it would run every block and a mask: no time of a model that skips"
 TRAINED = ("compact", "compiled", *EXPORTED)
 """Variants with the artifact's own weights; only they have an accuracy."""
 
@@ -78,6 +79,8 @@ def open_variant(name: str, artifact: Path, file: Path | None = None, device: st
         forward = model.forward
         if name == "compiled":
             assert model.network is not None
+            if manifest.router is not None:
+                raise SpecError(COMPILED_MASK)
             forward = _on(torch.compile(model.network), device)
         size = (file or artifact / WEIGHTS).stat().st_size
         return Variant(name, forward, manifest.size["params"], manifest.size["macs"], size)

@@ -335,6 +335,8 @@ class Recipe(Strict):
             [stage.name for stage in self.stages], self.sharing.method, self.routing is not None
         ):
             raise fault(key, message)
+        if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
+            raise fault(*found)
         return self
 
     @model_validator(mode="after")
@@ -349,6 +351,15 @@ def classifier_fault(classifier: str, weights: str) -> str:
     if classifier == "pretrained" and weights == "none":
         return "backbone.weights none holds no classifier; expected new, or weights"
     return ""
+
+
+def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] | None:
+    """What is wrong with a penalty that a stage states, as (key, message); None where nothing is."""
+    for i, stage in enumerate(stages):
+        gamma = stage.get("gamma") if isinstance(stage, dict) else getattr(stage, "gamma", None)
+        if gamma is not None and max_drop is not None:
+            return f"stages.{i}.gamma", "routing.max_drop is given, which solves for gamma"
+    return None
 
 
 def stage_faults(names: Sequence[str], method: str, routed: bool) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from perceptkit.spec.recipe import (
     TWO_PRICES,
     SharingMethod,
     classifier_fault,
+    price_fault,
     stage_faults,
     zoom_fault,
 )
@@ -35,10 +36,13 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
 
 
 def _prices(data: dict[str, object], source: Source) -> list[Problem]:
-    routing = data.get("routing")
-    if isinstance(routing, dict) and routing.get("gamma") is not None and routing.get("max_drop") is not None:
+    routing, stages = data.get("routing"), data.get("stages")
+    if not isinstance(routing, dict) or routing.get("max_drop") is None:
+        return []
+    if routing.get("gamma") is not None:
         return [source.problem(("routing", "max_drop"), TWO_PRICES)]
-    return []
+    found = price_fault(routing["max_drop"], stages if isinstance(stages, list) else [])
+    return [source.problem(_path(found[0]), found[1])] if found else []
 
 
 def _classifier(data: dict[str, object], source: Source) -> list[Problem]:
@@ -68,9 +72,13 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
         return []
     found = []
     for key, message in stage_faults(names, str(method), data.get("routing") is not None):
-        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-        found.append(source.problem(path, message))
+        found.append(source.problem(_path(key), message))
     return found
+
+
+def _path(key: str) -> tuple[int | str, ...]:
+    """`stages.0.name` as a path into the file."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def _weights(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:

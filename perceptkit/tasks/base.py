@@ -137,10 +137,17 @@ class Task(ABC):
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """(B,) quality of each image's prediction in [0, 1], 1 is perfect; NaN where there is no label."""
 
-    def is_right(self, output: Tensor, target: Tensor) -> Tensor | None:
-        """(B,) 1 where the answer is right, 0 where it is not, NaN where there is no label; None for tasks whose
-        answers are better or worse instead."""
-        return None
+    @property
+    def is_yes_or_no(self) -> bool:
+        """Whether an answer is right or wrong by itself (`is_right`), and not better or worse than another."""
+        return False
+
+    def is_right(self, output: Tensor, target: Tensor) -> Tensor:
+        """(B,) 1 where the answer is right, 0 where it is not, NaN where there is no label.
+
+        Raises TypeError for tasks that are not `is_yes_or_no`.
+        """
+        raise TypeError(f"an answer of type {self.type} is better or worse, not right or wrong")
 
     @abstractmethod
     def constant_output(self, targets: Iterable[Tensor], size_HW: tuple[int, int]) -> Tensor:

@@ -183,10 +183,15 @@ class Classification(Task):
             right_B = output.float().softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
         return torch.where(self.is_labelled(target), right_B, torch.nan)
 
-    def is_right(self, output: Tensor, target: Tensor) -> Tensor | None:
+    @property
+    def is_yes_or_no(self) -> bool:
+        """With one label per picture; several are more or less right together."""
+        return not self.spec.multi_label
+
+    def is_right(self, output: Tensor, target: Tensor) -> Tensor:
         """Whether the most probable class is the label's."""
-        if self.spec.multi_label:
-            return None
+        if not self.is_yes_or_no:
+            return super().is_right(output, target)
         right_B = (output.argmax(1) == target).float()
         return torch.where(self.is_labelled(target), right_B, torch.nan)
 

@@ -29,7 +29,7 @@ from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_su
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.routing import begin_route, finetune_step, open_blocks_of, route_step
-from perceptkit.train.routing_check import full_rightness, validate_routing
+from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_text
 from perceptkit.train.training import Training
 
@@ -99,8 +99,7 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
     if isinstance(stage, RouteStage):
         begin_route(training, stage)
-        assert training.routing is not None
-        training.routing.full_right = full_rightness(training)
+        judge_full(training)
     elif isinstance(stage, FinetuneStage) and stage.gamma is not None:
         assert training.routing is not None
         training.routing.gamma = stage.gamma

@@ -56,15 +56,15 @@ def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:
 
 
 def block_costs(training: Training, spec: RoutingSpec, stage: RouteStage) -> Tensor:
-    """What each routed block costs, as `routing.usage` says: 1, MACs, or seconds on this machine; (R,)."""
+    """What each routed block costs, as `routing.usage` says: 1, MACs, or nanoseconds on this machine; (R,)."""
     supernet, plan = one_network(training), training.plan
     if spec.usage == "blocks":
         return torch.ones(len(plan.routed()))
-    measured = cost.measure(supernet, supernet.size_HW)
     if spec.usage == "latency":
-        measured = cost.measure(
-            supernet, supernet.size_HW, cost.measured_nanoseconds, training.recipe.batch_of(stage)
-        )
+        batch = training.recipe.batch_of(stage)
+        measured = cost.measure(supernet, supernet.size_HW, cost.measured_nanoseconds, batch)
+    else:
+        measured = cost.measure(supernet, supernet.size_HW)
     # a block may seem to take no time beside its projection; a reward must not divide by nothing
     return torch.tensor([max(1.0, float(added)) for added in cost.routed_macs(supernet, plan, measured)[1]])
 
@@ -105,8 +105,7 @@ def rightness(training: Training, batch: Batch, tables: Sequence[Tensor]) -> Ten
     keep_VBR = torch.stack([*tables, everything])[..., len(routing.cost_R) - routing.open_count :]
     picture_M = torch.arange(keep_VBR.shape[1], device=keep_VBR.device).repeat(len(keep_VBR))
     rows_M = torch.cat([picture_M[:, None], keep_VBR.flatten(0, 1).long()], 1)
-    judged_by_quality = any(not is_yes_or_no(task) for task in tasks.values())
-    if not judged_by_quality:  # nobody asks what all blocks give
+    if all(task.is_yes_or_no for task in tasks.values()):  # nobody asks what all blocks give
         rows_M = rows_M[: -keep_VBR.shape[1]]
     rows_N, of_M = torch.unique(rows_M, dim=0, return_inverse=True)
     picture_N = rows_N[:, 0]
@@ -117,19 +116,15 @@ def rightness(training: Training, batch: Batch, tables: Sequence[Tensor]) -> Ten
     right_KVB = []
     for name, task in tasks.items():
         output_N, target_N = outputs[name].float(), batch.targets[name][picture_N]
-        right_N = task.is_right(output_N, target_N)
-        if right_N is not None:
-            right_KVB.append(right_N[of_M].view(-1, keep_VBR.shape[1])[: len(tables)])
+        if task.is_yes_or_no:
+            right_KVB.append(
+                task.is_right(output_N, target_N)[of_M].view(-1, keep_VBR.shape[1])[: len(tables)]
+            )
         else:
             quality_VB = task.quality(output_N, target_N)[of_M].view(-1, keep_VBR.shape[1])
             tolerance = routing_spec(training).tolerance
             right_KVB.append(blockdrop.right_by_quality(quality_VB[:-1], quality_VB[-1], tolerance))
     return torch.stack(right_KVB, -1)
-
-
-def is_yes_or_no(task: Task) -> bool:
-    """Whether the task's answers are right or wrong by themselves."""
-    return type(task).is_right is not Task.is_right and not getattr(task.spec, "multi_label", False)
 
 
 def task_weights(training: Training) -> Tensor:
@@ -227,7 +222,7 @@ def route_step(
         training.fabric.backward(loss)
     refuse_nan({"router": loss}, training.position)
     update(training, optimizer, routing.router.parameters())
-    return mean_losses({"loss": loss, **told})
+    return _noted(routing, mean_losses({"loss": loss, **told}))
 
 
 def gumbel_loss(
@@ -259,8 +254,7 @@ def gumbel_loss(
 
 
 def _quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
-    right_B = task.is_right(output, target)
-    return right_B if right_B is not None else task.quality(output, target)
+    return task.is_right(output, target) if task.is_yes_or_no else task.quality(output, target)
 
 
 def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:
@@ -298,7 +292,13 @@ def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: fl
     training.fabric.backward(total)
     update(training, training.optimizer, supernet.parameters())
     update(training, training.policy_optimizer, routing.router.parameters())
-    return mean_losses({"loss": total, **told})
+    return _noted(routing, mean_losses({"loss": total, **told}))
+
+
+def _noted(routing: Routing, losses: dict[str, float]) -> dict[str, float]:
+    if "advantage" in losses:  # a Gumbel sample has none
+        routing.note_advantage(losses["advantage"])
+    return losses
 
 
 def set_training(network: torch.nn.Module, norms: bool) -> None:

@@ -16,10 +16,18 @@ from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, pol
 from perceptkit.spec.recipe import StageSpec
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import sum_over_ranks
-from perceptkit.train.routing import current, is_yes_or_no, reward_of, routing_spec, task_weights
+from perceptkit.train.routing import current, reward_of, routing_spec, task_weights
 from perceptkit.train.routing_record import record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
+
+
+def judge_full(training: Training) -> None:
+    """Notes how much is right with all blocks, and what a wrong answer costs to begin with."""
+    routing, max_drop = current(training), routing_spec(training).max_drop
+    routing.full_right = full_rightness(training)
+    if max_drop is not None:  # nothing is skipped yet: the usage is 1
+        routing.gamma = blockdrop.gamma_for_max_drop(max_drop, 1.0, routing.full_right, len(routing.cost_R))
 
 
 @torch.no_grad()
@@ -65,7 +73,7 @@ def validate_routing(
 
     def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
         full = outputs
-        if not all(is_yes_or_no(task) for task in training.tasks.values()):
+        if not all(task.is_yes_or_no for task in training.tasks.values()):
             full = training.supernet(batch.image_BCHW, training.plan)
         right_BK = _right(training, batch, outputs, full)
         known_B = blockdrop.has_label(right_BK)
@@ -82,6 +90,7 @@ def validate_routing(
     sum_over_ranks(sums)
     mean_reward, right, used = (sums[:3] / sums[3].clamp(min=1)).tolist()
     keep_NR = torch.cat(tables).cpu()
+    routing.right = right
     routing.unique.append(len(torch.unique(keep_NR, dim=0)))
     training.log.row(
         "routing", stage.name, training.position.epoch, training.position.step,
@@ -106,8 +115,9 @@ def _right(
     columns = []
     for name, task in training.tasks.items():
         output, target = outputs[name].float(), batch.targets[name]
-        right_B = task.is_right(output, target)
-        if right_B is None:
+        if task.is_yes_or_no:
+            right_B = task.is_right(output, target)
+        else:
             best_B = task.quality(full[name].float(), target)
             tolerance = routing_spec(training).tolerance
             right_B = blockdrop.right_by_quality(task.quality(output, target), best_B, tolerance)
@@ -149,7 +159,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     seen = [decisions(training, source) for source in (training.train, training.val)]
     keep_NR, prob_NR = (torch.cat(parts) for parts in zip(*seen, strict=True))
     stats = policy_stats(keep_NR, prob_NR)
-    classes: dict[str, list[Tensor]] = {name: [] for name, t in training.tasks.items() if is_yes_or_no(t)}
+    classes: dict[str, list[Tensor]] = {name: [] for name, t in training.tasks.items() if t.is_yes_or_no}
 
     def observe(batch: Batch) -> None:
         for name, labels in classes.items():
@@ -158,7 +168,10 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     test_keep_NR, _ = decisions(training, test, observe)
     compared = compare_rules(training, test, stats, test_keep_NR)
     class_N = {name: torch.cat(labels) for name, labels in classes.items()}
-    findings = collapse_findings(stats, routing.unique[:-1])
+    drop = {} if spec.max_drop is None else {"max_drop": spec.max_drop}
+    findings = collapse_findings(
+        stats, routing.unique[:-1], routing.mean_abs_advantage, routing.right, routing.full_right, **drop
+    )
     found = {
         "blocks": [plan.blocks[b] for b in plan.routed()],
         "usage": spec.usage,

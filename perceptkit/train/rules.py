@@ -91,7 +91,7 @@ def compare_rules(training: Training, test: Source, stats: PolicyStats, learned_
     }
     costs = _costs(training)
     learned = _tested(training, training.supernet, test, learned_NR)
-    rows = [_row(training, "learned", True, [learned], learned_NR, costs)]
+    rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
     host = copy.deepcopy(one_network(training))
     host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
     untuned: dict[str, list[Evaluation]] = {}

@@ -42,6 +42,10 @@ class Routing:
     """Blocks under the router's control, counted from the last; the others run."""
     full_right: float = 1.0
     """How much of val is right with all blocks, before anything is skipped."""
+    right: float = 1.0
+    """How much of val was right after the last epoch, by the most probable decisions."""
+    mean_abs_advantage: float | None = None
+    """Of the samples that the router learned from, over about the last hundred steps; None before any."""
     unique: list[int] = field(default_factory=list)
     """Different policies on val, by epoch."""
 
@@ -54,6 +58,11 @@ class Routing:
         """The most probable decision, bool (B, R)."""
         return greedy_keep(self.router(image_BCHW), self.open_R)
 
+    def note_advantage(self, mean_abs: float) -> None:
+        """Of one step, into the running mean."""
+        before = self.mean_abs_advantage
+        self.mean_abs_advantage = mean_abs if before is None else 0.99 * before + 0.01 * mean_abs
+
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
@@ -62,6 +71,8 @@ class Routing:
             "gamma": self.gamma,
             "open_count": self.open_count,
             "full_right": self.full_right,
+            "right": self.right,
+            "mean_abs_advantage": self.mean_abs_advantage,
             "unique": self.unique,
         }
 
@@ -69,7 +80,8 @@ class Routing:
         """Continues from what `state` gave."""
         self.router.load_state_dict(state["router"])
         self.gamma, self.open_count = state["gamma"], state["open_count"]
-        self.full_right = state["full_right"]
+        self.full_right, self.right = state["full_right"], state["right"]
+        self.mean_abs_advantage = state["mean_abs_advantage"]
         self.unique = list(state["unique"])
 
 

@@ -12,7 +12,7 @@ from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
-from perceptkit.train.routing_check import fold, full_rightness
+from perceptkit.train.routing_check import fold, full_rightness, judge_full
 
 
 @pytest.fixture
@@ -68,8 +68,9 @@ def test_rightness_is_that_of_one_pass_per_picture_and_table(training, batch, op
             one, full = net(image, plan.resolved(table[i].tolist())), net(image, everything)
             for k, (name, task) in enumerate(training.tasks.items()):
                 target = batch.targets[name][i : i + 1]
-                expected = task.is_right(one[name], target)
-                if expected is None:
+                if task.is_yes_or_no:
+                    expected = task.is_right(one[name], target)
+                else:
                     best, quality = task.quality(full[name], target), task.quality(one[name], target)
                     if abs(quality - 0.5 * best) < 1e-4:
                         continue  # rounding decides
@@ -176,6 +177,23 @@ def test_constant_blocks_are_folded_only_where_enough_pictures_agree(training, b
     assert training.plan.row("seg")[:2] == (True, False)
     torch.testing.assert_close(routing.current(training).router(batch.image_BCHW), logits[:, 2:])
     assert before.keys() == training.forward(batch.image_BCHW).keys()
+
+
+def test_max_drop_solves_for_the_penalty_before_the_first_step(training):
+    change(training, gamma=None, max_drop=0.02)
+    judge_full(training)
+    found = routing.current(training)
+    R, p = len(found.cost_R), found.full_right
+    assert found.gamma == pytest.approx(2 * p / (R * 0.02))  # A4 at usage 1: one block bears it all
+
+
+def test_the_running_advantage_is_in_the_checkpoint(training, batch):
+    found = routing.current(training)
+    assert found.mean_abs_advantage is None
+    for _ in range(2):
+        losses = routing.route_step(training, training.recipe.stages[1], batch, 1e-3, 0.5)
+    assert losses["advantage"] >= 0 and found.mean_abs_advantage is not None
+    assert found.state()["mean_abs_advantage"] == found.mean_abs_advantage
 
 
 @pytest.mark.slow
