@@ -460,12 +460,17 @@ def benchmark(
     Raises:
         SpecError: `path` is neither, a variant is unknown, or `data`, `baselines` or `device` cannot be used.
     """
-    from perceptkit.compact.artifact import read_manifest
+    from torch import cat
+
+    from perceptkit.compact import build
     from perceptkit.compact.device import find_device
+    from perceptkit.compact.routed import RoutedNet
     from perceptkit.report.benchmark_plot import write_benchmark_plot
     from perceptkit.runtime import benchmark as bench
     from perceptkit.runtime.load import artifact_folder
+    from perceptkit.runtime.routed_latency import routed_latency
     from perceptkit.runtime.variants import COMPILED_MASK, EXPORTED, TITLES, open_variants
+    from perceptkit.train.evaluate_model import sample_images
     from perceptkit.train.run_folder import write_json
 
     artifact = artifact_folder(Path(path))
@@ -488,23 +493,38 @@ def benchmark(
             files[name] = export(path, folder / file, data=data, **arguments)
         except PerceptkitError as error:
             left_out[name] = str(error).splitlines()[0]
-    if "compiled" in names and read_manifest(artifact).router is not None:
+    network, m = build.read(artifact)
+    if isinstance(network, RoutedNet):
         left_out["compiled"] = COMPILED_MASK
+        if tasks_file is None:
+            left_out["compact"] = (
+                "what it skips depends on the pictures, and there are none: --data says where"
+            )
+    left_out = {name: why for name, why in left_out.items() if name in names}
     ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
     if not ready:
         raise SpecError(f"nothing to measure: {'; '.join(left_out.values())}")
-    size_HW = read_manifest(artifact).size_HW
-    found = bench.benchmark(ready, artifact, files, size_HW, batches, rounds, device, say=say)
+    pictures = None
+    if tasks_file is not None:
+        pictures = cat(list(sample_images(tasks_file, split, m.size_HW, m.mean, m.std, TIMED_PICTURES)))
+    found = bench.benchmark(
+        ready, artifact, files, m.size_HW, batches, rounds, device, say=say, pictures=pictures
+    )
+    if isinstance(network, RoutedNet) and pictures is not None and "compact" in found["rows"]:
+        found["routing_latency"] = routed_latency(network, pictures, batches, device=device, say=say)
+        found["rows"]["compact"]["macs"] = round(found["routing_latency"]["macs"])
     found["left_out"] = left_out
     found["accuracy"] = of_baselines if split == "test" else {}
     if tasks_file is not None:
-        found["accuracy"] |= accuracies(ready, read_manifest(artifact), tasks_file, split, say)
+        found["accuracy"] |= accuracies(ready, m, tasks_file, split, say)
     found["split"] = split
     write_json(folder / "benchmark.json", found)
     write_benchmark_plot(found, folder / "benchmark.png")
     return found
 
 
+TIMED_PICTURES = 200
+"""Of the split, spread over it, that `benchmark` runs on."""
 BENCHMARK_FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "aoti": ("model.pt2", {"format": "aoti"}),
     "onnx": ("model.onnx", {"format": "onnx"}),

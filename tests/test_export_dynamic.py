@@ -12,6 +12,7 @@ from perceptkit.compact import build
 from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
+from perceptkit.report.routing_file import read_latency
 from perceptkit.spec.recipe import RouterSpec
 from tests.test_export import run, shell  # noqa: F401  # fixtures
 
@@ -103,3 +104,37 @@ def test_a_codebook_needs_pictures(routed_run, tmp_path):
     pk.export(routed_run, tmp_path / "copy", format="artifact")
     with pytest.raises(SpecError, match="belongs to no run folder: say which data with --data TASKS"):
         pk.export(tmp_path / "copy", dynamic_skip="codebook")
+
+
+@pytest.mark.slow
+def test_benchmark_times_it_on_pictures(routed_run, shell):  # noqa: F811
+    code, out, err = shell(
+        "benchmark",
+        routed_run,
+        "--batch",
+        "1",
+        "2",
+        "--rounds",
+        "2",
+        "--variants",
+        "hard_shared",
+        "compact",
+        "compiled",
+    )
+    assert code == 0, err
+    found = json.loads((routed_run / "benchmark/benchmark.json").read_text())
+    latency = found["routing_latency"]
+    assert found["rows"]["compact"]["macs"] == round(latency["macs"]) != found["rows"]["hard_shared"]["macs"]
+    assert "every block and a mask" in found["left_out"]["compiled"]
+    for batch, row in latency["batch"].items():
+        for name in ("full", "routed", "worst"):
+            assert 0 < row[name]["p50"] <= row[name]["p95"] <= row[name]["p99"]
+        assert sum(row["executors"].values()) == latency["calls"] + 3 and row["executors"].keys() != {"mask"}
+        assert f"\n| {batch} | " in out
+    assert read_latency(routed_run)[1]["worst"]["p99"] == latency["batch"]["1"]["worst"]["p99"]
+
+
+def test_without_pictures_a_router_is_not_timed(routed_run, tmp_path):
+    pk.export(routed_run, tmp_path / "copy", format="artifact")
+    found = pk.benchmark(tmp_path / "copy", [1], 1, ["hard_shared", "compact"], tmp_path / "out")
+    assert found["rows"].keys() == {"hard_shared"} and "--data" in found["left_out"]["compact"]

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from perceptkit.runtime import routed_latency
 from perceptkit.runtime.peak_memory import peak_memory
 from perceptkit.runtime.timing import interleave, speedup, spread
 from perceptkit.runtime.variants import TITLES, Variant
@@ -28,10 +30,9 @@ WARMUP = 3
 
 @torch.inference_mode()
 def latencies(
-    variants: Sequence[Variant], size_HW: tuple[int, int], batch: int, rounds: int, device: str
+    variants: Sequence[Variant], image_BCHW: Tensor, rounds: int, device: str
 ) -> dict[str, dict[str, Any]]:
-    """By variant: `ms` of one batch and `speedup` over the reference, both as quartiles."""
-    image_BCHW = torch.randn(batch, 3, *size_HW, generator=torch.Generator().manual_seed(0))
+    """By variant: `ms` of this batch and `speedup` over the reference, both as quartiles."""
     calls = {variant.name: partial(variant.forward, image_BCHW) for variant in variants}
     seconds = interleave(calls, rounds, WARMUP, device)
     reference = seconds[variants[0].name]
@@ -54,6 +55,7 @@ def benchmark(
     device: str = "cpu",
     memory: bool = True,
     say: Callable[[str], None] = lambda line: None,
+    pictures: Tensor | None = None,
 ) -> dict[str, Any]:
     """Times every variant at every batch size, and measures its memory in a process of its own.
 
@@ -66,11 +68,16 @@ def benchmark(
         device: where torch runs.
         memory: whether to measure the memory, some seconds per variant.
         say: is told what comes next.
+        pictures: normalised ones (N, 3, H, W) to run on, noise by default: all the same for models that run every
+            block for every picture.
     """
+    if pictures is None:
+        pictures = torch.randn(max(batches), 3, *size_HW, generator=torch.Generator().manual_seed(0))
     timed = {}
     for batch in batches:
         say(f"timing batch {batch}: {len(variants)} variants, {rounds} rounds")
-        timed[batch] = latencies(variants, size_HW, batch, rounds, device)
+        image_BCHW = pictures[torch.arange(batch) % len(pictures)]
+        timed[batch] = latencies(variants, image_BCHW, rounds, device)
     rows = {}
     for variant in variants:
         if memory:
@@ -128,6 +135,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         cells += [f"{row['batches'][batch]['speedup']['median']:.2f}" for batch in batches]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *_accuracies(found)]
+    if latency := found.get("routing_latency"):
+        lines += [routed_latency.as_markdown(latency), ""]
     for name, reason in found.get("left_out", {}).items():
         lines.append(f"{TITLES[name]}: left out ({reason})")
     m = found["machine"]

@@ -7,6 +7,7 @@ of labels from files that exist and from rows of CSV and JSON files.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
+from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.load import LoadedTasks
@@ -77,6 +79,7 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
                     "supernet": table["rows"]["compact"],
                     "hard_shared": table["rows"]["hard_shared"],
                     "single_task_nets": table["rows"]["single_task_nets"],
+                    **router_row(recipe, len(blocks), size_HW),
                 },
             },
             "memory": memory.estimate(network, tasks, recipe, size_HW),
@@ -85,6 +88,15 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
                 for split, counts in report.splits.items()
             },
         }
+
+
+def router_row(recipe: Recipe, num_blocks: int, size_HW: tuple[int, int]) -> dict[str, dict[str, int]]:
+    """Parameters and MACs of the router, as a row of the cost table; empty for a recipe without one."""
+    if recipe.routing is None:
+        return {}
+    router = build_router(recipe.routing.router, num_blocks, size_HW, load=False).eval()
+    macs = cost.measured_macs(partial(router, torch.zeros(1, 3, *size_HW)))
+    return {"router": {"params": num_params(router), "macs": macs}}
 
 
 def build_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
@@ -137,6 +149,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         "supernet": "supernet, all blocks kept",
         "hard_shared": "hard-shared",
         "single_task_nets": f"{len(tasks)} single-task nets",
+        "router": "router, in front of it",
     }
     costs = [[names[key], f"{row['params']:,}", f"{row['macs']:,}"] for key, row in rows.items()]
     parts = list(next(iter(stages.values())))

@@ -98,6 +98,23 @@ def test_tasks(found):
     assert all(task["primary"] in task["metrics"] for task in found.values())
 
 
+def test_a_router_has_its_own_row(folder):
+    (folder / "routed.yaml").write_text(
+        RECIPE.replace(
+            "heads:", "sharing: {method: hard}\nrouting: {router: {name: resnet8, downscale: 2}}\nheads:"
+        ).replace(
+            "{name: search, epochs: 4, speed: 1}, {name: retrain, epochs: 1}", "{name: route, epochs: 1}"
+        )
+    )
+    found = described(recipe="routed.yaml")
+    row = found["cost"]["rows"]["router"]
+    # 16, 32, 64 channels at 16x32, 8x16, 4x8 pixels, two 3x3 convolutions per stage; then 64 -> 8 blocks
+    convs = 9 * 16 * 16 * 512 * 2 + 9 * (16 * 32 + 32 * 32) * 128 + 9 * (32 * 64 + 64 * 64) * 32
+    assert row["macs"] == pytest.approx(9 * 3 * 16 * 512 + convs + 64 * 8, rel=0.05)
+    assert "router, in front of it" in as_text(found)
+    assert "router" not in described()["cost"]["rows"]
+
+
 def test_every_loss_has_words():
     specs = {
         "depth": [{}, {"log": True}],
