@@ -87,7 +87,8 @@ class RouterSpec(Strict):
     """The small net that decides, from the picture alone, which blocks run."""
 
     name: str = "resnet8"
-    """`resnet8` or `resnet10` (BlockDrop's own), or any name that `timm.create_model` knows."""
+    """`resnet8` or `resnet10` (BlockDrop's own), `conv3` (three convolutions, for small hosts at batch 1), or any
+    name that `timm.create_model` knows."""
     weights: str = "none"
     """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys."""
     args: dict[str, Any] = {}

@@ -1,14 +1,16 @@
 import pytest
 import torch
 
+from perceptkit.compact.fold import fold_batchnorm
 from perceptkit.errors import SpecError
+from perceptkit.model.cost import measured_macs
 from perceptkit.model.router import build_router
 from perceptkit.spec.recipe import RouterSpec
 
 SIZE = (64, 96)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet10", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet10", "conv3", "mobilenetv3_small_050"])
 def test_one_logit_per_block_at_the_bias_before_training(name):
     router = build_router(RouterSpec(name=name, downscale=2, keep=0.9), 7, SIZE).eval()
     logits_BR = router(torch.randn(3, 3, *SIZE))
@@ -29,3 +31,14 @@ def test_an_impossible_router_is_refused():
         build_router(RouterSpec(name="resnet8x"), 2, SIZE)
     with pytest.raises(SpecError, match=r"routing.router 'resnet10' does not take pictures of 0x0"):
         build_router(RouterSpec(name="resnet10", downscale=100), 2, SIZE)
+    with pytest.raises(SpecError, match="has neither weights nor args"):
+        build_router(RouterSpec(name="conv3", args={"depth": 3}), 2, SIZE)
+
+
+def test_three_convolutions():
+    router = build_router(RouterSpec(name="conv3", downscale=1), 5, (32, 32)).eval()
+    # at 16x16, 8x8 and 4x4 places
+    expected = 9 * (256 * 3 * 16 + 64 * 16 * 32 + 16 * 32 * 64) + 64 * 5
+    assert measured_macs(lambda: router(torch.zeros(1, 3, 32, 32))) == expected
+    convs = fold_batchnorm(router, torch.randn(2, 3, 32, 32))
+    assert convs == 3
