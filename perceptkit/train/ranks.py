@@ -5,6 +5,7 @@ gradients are averaged explicitly after the backward pass instead of by a DDP wr
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,6 +52,19 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(values)
     return values
+
+
+def rows_of_all_ranks(table_NR: Tensor) -> Tensor:
+    """The rows of every rank's table, one rank's after another's; the table itself where there is one process.
+
+    Args:
+        table_NR: on the CPU; N may differ.
+    """
+    if not is_distributed():
+        return table_NR
+    tables: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(tables, table_NR)
+    return torch.cat(tables)
 
 
 def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, float]:

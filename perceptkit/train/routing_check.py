@@ -15,7 +15,7 @@ from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats
 from perceptkit.spec.recipe import StageSpec
 from perceptkit.train.evaluate import Evaluation, evaluate
-from perceptkit.train.ranks import sum_over_ranks
+from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
 from perceptkit.train.routing import current, reward_of, routing_spec, task_weights
 from perceptkit.train.routing_record import record_test
 from perceptkit.train.rules import compare_rules
@@ -89,7 +89,7 @@ def validate_routing(
     evaluation = evaluate(forward, batches, training.tasks, training.fabric.device, observe)
     sum_over_ranks(sums)
     mean_reward, right, used = (sums[:3] / sums[3].clamp(min=1)).tolist()
-    keep_NR = torch.cat(tables).cpu()
+    keep_NR = rows_of_all_ranks(torch.cat(tables).cpu())
     routing.right = right
     routing.unique.append(len(torch.unique(keep_NR, dim=0)))
     training.log.row(

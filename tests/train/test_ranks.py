@@ -11,7 +11,7 @@ import torch
 
 from perceptkit.model.plan import Plan
 
-DRIVER = """
+IN_DOUBLE = """
 import json, os, sys
 import torch
 
@@ -20,6 +20,10 @@ torch.set_default_dtype(torch.float64)
 torch.Tensor.float = torch.Tensor.double
 
 from perceptkit import api
+"""
+DRIVER = (
+    IN_DOUBLE
+    + """
 from perceptkit.policies.adashare import AdaSharePolicy
 
 tasks, recipe, out, samples, batch = sys.argv[1:]
@@ -37,6 +41,14 @@ api.train(tasks, recipe, out, overrides=changes, quiet=True)
 with open(f"{samples}.{os.environ.get('RANK', 'alone')}", "w") as file:
     json.dump(drawn, file)
 """
+)
+ROUTED_DRIVER = (
+    IN_DOUBLE
+    + """
+tasks, recipe, out, *changes = sys.argv[1:]
+api.train(tasks, recipe, out, overrides=changes, quiet=True)
+"""
+)
 STAGES = ("warmup", "search", "retrain")
 CLOSE = 1e-6
 """Of losses, scores and samples, in double precision: the ranks take sums in another order."""
@@ -96,3 +108,30 @@ def test_the_documented_command_in_single_precision(small_run, tmp_path):
     assert len(names) == 7 and ours["stage"] == "warmup"
     assert [theirs[name] for name in names] == pytest.approx([ours[name] for name in names], rel=1e-3)
     assert (two / "artifact/manifest.json").is_file() and (two / "results.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+def test_a_router_learns_on_two_ranks_what_it_learns_on_one(routed_run, tmp_path, estimator):
+    driver = tmp_path / "driver.py"
+    driver.write_text(ROUTED_DRIVER, encoding="utf-8")
+    one, two = tmp_path / "one", tmp_path / "two"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    changes = [f"routing.estimator={estimator}", "routing.compare_epochs=1", "stages.warmup.epochs=1"]
+    for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
+        arguments = [str(driver), *map(str, routed_run), str(run), *changes, f"loader.batch={batch}"]
+        subprocess.run([sys.executable, *launch, *arguments], check=True, timeout=300)
+    logged = [[*rows(run, "train"), *rows(run, "routing")] for run in (one, two)]
+    assert len(logged[0]) == len(logged[1]) > 4
+    for ours, theirs in zip(*logged, strict=True):
+        for name in set(ours) & {"loss", "reward", "right", "usage", "unique", "keep_rate"}:
+            assert theirs[name] == pytest.approx(ours[name], rel=CLOSE, abs=CLOSE), (ours, name)
+    tables = [json.loads((run / "routing.json").read_text())["rows"] for run in (one, two)]
+    for ours, theirs in zip(*tables, strict=True):
+        assert (ours["rule"], ours["tuned"]) == (theirs["rule"], theirs["tuned"])
+        assert theirs["macs"] == pytest.approx(ours["macs"], rel=CLOSE)
+        for task, metrics in ours["metrics"].items():
+            assert theirs["metrics"][task] == pytest.approx(metrics, rel=1e-4, abs=1e-4, nan_ok=True), (
+                ours["rule"],
+                task,
+            )
