@@ -76,11 +76,13 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
 
 
 def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
-    """The same recipe with an absolute path of the weights."""
-    weights = weights_file(spec.backbone.weights, source, folder)
-    if weights is None:
-        return spec
-    return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"weights": str(weights)})})
+    """The same recipe with absolute paths of the weights and of the run it starts from."""
+    changed: dict[str, Any] = {}
+    if (weights := weights_file(spec.backbone.weights, source, folder)) is not None:
+        changed["backbone"] = spec.backbone.model_copy(update={"weights": str(weights)})
+    if spec.start_from is not None:
+        changed["start_from"] = str(absolute(source, ("start_from",), spec.start_from, folder))
+    return spec.model_copy(update=changed)
 
 
 def weights_file(weights: str, source: Source, folder: Path) -> Path | None:

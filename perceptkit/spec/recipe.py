@@ -191,7 +191,8 @@ class RetrainStage(StageBase):
 
     name: Literal["retrain"]
     start: Literal["scratch", "search"] = "scratch"
-    """`scratch`: from the initial weights, as in the paper; `search`: from those the search ended with."""
+    """`scratch`: from the initial weights, as in the paper; `search`: from those the search ended with,
+    or those of `start_from`."""
 
 
 class RouteStage(StageBase):
@@ -311,6 +312,9 @@ class Recipe(Strict):
     """The neck and the heads."""
     sharing: SharingSpec = SharingSpec()
     """Which blocks the tasks share."""
+    start_from: str | None = None
+    """A finished run of the same backbone, heads, tasks and sharing.method, without a router: the first stage begins
+    with its weights and its plan."""
     routing: RoutingSpec | None = None
     """Which blocks each picture skips; with the stages `route` and `finetune`."""
     stages: Annotated[list[StageSpec], Field(min_length=1)]
@@ -332,9 +336,8 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> "Recipe":
-        for key, message in stage_faults(
-            [stage.name for stage in self.stages], self.sharing.method, self.routing is not None
-        ):
+        names, started = [stage.name for stage in self.stages], self.start_from is not None
+        for key, message in stage_faults(names, self.sharing.method, self.routing is not None, started):
             raise fault(key, message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
@@ -363,8 +366,17 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
     return None
 
 
-def stage_faults(names: Sequence[str], method: str, routed: bool) -> list[tuple[str, str]]:
-    """What is wrong with the order of the stages, each as (key, message)."""
+def stage_faults(
+    names: Sequence[str], method: str, routed: bool, started: bool = False
+) -> list[tuple[str, str]]:
+    """What is wrong with the order of the stages, each as (key, message).
+
+    Args:
+        names: of the stages.
+        method: sharing.method.
+        routed: whether there is a section `routing`.
+        started: whether there is a `start_from`.
+    """
     faults = []
     for i, name in enumerate(names):
         before = [other for other in names[:i] if STAGE_ORDER.index(other) >= STAGE_ORDER.index(name)]
@@ -373,7 +385,11 @@ def stage_faults(names: Sequence[str], method: str, routed: bool) -> list[tuple[
         elif before:
             order = ", ".join(STAGE_ORDER)
             faults.append((f"stages.{i}.name", f"'{name}' cannot follow '{before[0]}'; the order is {order}"))
-    if method == "adashare" and "search" not in names:
+    for name in ("warmup", "search") if started else ():
+        if name in names:
+            message = "start_from brings the weights and the plan that this stage would learn; drop the stage"
+            faults.append((f"stages.{names.index(name)}.name", message))
+    if method == "adashare" and "search" not in names and not started:
         faults.append(
             ("stages", "there is no stage 'search', in which sharing.method adashare learns its plan")
         )

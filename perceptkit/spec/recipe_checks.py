@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
-from perceptkit.spec.draft import weights_file
+from perceptkit.spec.draft import absolute, weights_file
 from perceptkit.spec.problems import Problem, closest
 from perceptkit.spec.recipe import (
     STAGE_ORDER,
@@ -32,6 +32,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_prices(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
+        *_start(data, source, folder),
     ]
 
 
@@ -71,7 +72,8 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     if not set(names) <= set(STAGE_ORDER):
         return []
     found = []
-    for key, message in stage_faults(names, str(method), data.get("routing") is not None):
+    routed, started = data.get("routing") is not None, data.get("start_from") is not None
+    for key, message in stage_faults(names, str(method), routed, started):
         found.append(source.problem(_path(key), message))
     return found
 
@@ -79,6 +81,17 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
 def _path(key: str) -> tuple[int | str, ...]:
     """`stages.0.name` as a path into the file."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _start(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:
+    written = data.get("start_from")
+    if not isinstance(written, str):
+        return []
+    path = absolute(source, ("start_from",), written, folder)
+    if (path / "results.json").is_file():
+        return []
+    message = f"{shown(path)} is no finished run: it has no results.json"
+    return [source.problem(("start_from",), message)]
 
 
 def _weights(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:

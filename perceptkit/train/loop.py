@@ -95,7 +95,8 @@ def run_stages(training: Training) -> None:
 
 def begin_stage(training: Training, stage: StageSpec) -> None:
     """Weights, optimisers and the best score of a stage that starts now."""
-    if stage.name == "retrain" and stage.start == "scratch" and training.position.stage > 0:
+    is_first = training.position.stage == 0 and training.recipe.start_from is None
+    if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
     if isinstance(stage, RouteStage):
         begin_route(training, stage)

@@ -37,6 +37,7 @@ from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
+from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
 
 TRAIN_SPLITS: tuple[Split, Split] = ("train", "val")
@@ -157,6 +158,9 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batchnorm(supernet, fabric.device)
     blocks = [block.name for block in supernet.blocks]
+    plan = Plan.all_keep(list(tasks), blocks)
+    if recipe.start_from is not None:
+        plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
@@ -184,7 +188,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         log=RunLog(run, position.step if resume else None, enabled=first),
         progress=Progress(total, position.step, quiet or not first),
         policy=policy,
-        plan=Plan.all_keep(list(tasks), blocks),
+        plan=plan,
     )
     training.generator.manual_seed(recipe.seed)
     if state:
