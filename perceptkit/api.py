@@ -617,6 +617,21 @@ def summary(paths: Sequence[str | Path]) -> str:
     return summary_table([Path(p) for p in paths])
 
 
+def decathlon_score(accuracy: Mapping[str, float], baseline: Mapping[str, float] | None = None) -> float:
+    """The Visual Decathlon score, 250 per domain for what is as good as full fine-tuning and 1000 at most.
+
+    Args:
+        accuracy: by domain, on the test split, in [0, 1].
+        baseline: of full fine-tuning by domain, for domains of one's own; the challenge's by default.
+
+    Raises:
+        SpecError: a domain has no baseline, or a perfect one; an accuracy is not in [0, 1].
+    """
+    from perceptkit.report.decathlon import decathlon_score as score
+
+    return score(accuracy, baseline)
+
+
 def describe(
     tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Mapping[str, Any]:
@@ -633,6 +648,7 @@ __all__ = [
     "benchmark",
     "build",
     "check",
+    "decathlon_score",
     "describe",
     "evaluate",
     "export",

@@ -19,6 +19,7 @@ def test_all_names():
         "benchmark",
         "build",
         "check",
+        "decathlon_score",
         "describe",
         "evaluate",
         "export",
