@@ -208,7 +208,7 @@ class RouteStage(StageBase):
 
 
 class FinetuneStage(StageBase):
-    """Router and weights are trained together."""
+    """Router and weights are trained together; with `estimator: gumbel` it may come without `route`."""
 
     name: Literal["finetune"]
     gamma: PositiveFloat | None = None
@@ -336,8 +336,9 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> "Recipe":
+        estimator = self.routing.estimator if self.routing is not None else None
         names, started = [stage.name for stage in self.stages], self.start_from is not None
-        for key, message in stage_faults(names, self.sharing.method, self.routing is not None, started):
+        for key, message in stage_faults(names, self.sharing.method, estimator, started):
             raise fault(key, message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
@@ -367,14 +368,14 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
 
 
 def stage_faults(
-    names: Sequence[str], method: str, routed: bool, started: bool = False
+    names: Sequence[str], method: str, estimator: str | None, started: bool = False
 ) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message).
 
     Args:
         names: of the stages.
         method: sharing.method.
-        routed: whether there is a section `routing`.
+        estimator: routing.estimator; None where there is no section `routing`.
         started: whether there is a `start_from`.
     """
     faults = []
@@ -396,12 +397,16 @@ def stage_faults(
     if method != "adashare" and "search" in names:
         message = f"sharing.method {method} has nothing to search; drop this stage"
         faults.append((f"stages.{names.index('search')}.name", message))
+    routed = estimator is not None
     for name in ("route", "finetune") if not routed else ():
         if name in names:
             message = "there is no section `routing`, which says what is learned here; `routing: {}` will do"
             faults.append((f"stages.{names.index(name)}.name", message))
-    if routed and "route" not in names:
+    if routed and not {"route", "finetune"} & set(names):
         faults.append(("stages", "there is no stage 'route', in which routing learns what to skip"))
+    elif estimator == "reinforce" and "route" not in names:
+        message = "there is no stage 'route', without which estimator reinforce learns nothing; gumbel can do"
+        faults.append(("stages", message))
     if routed and method == "single":
         faults.append(("routing", "sharing.method single has a net per task; routing wants one for all"))
     return faults

@@ -72,8 +72,10 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     if not set(names) <= set(STAGE_ORDER):
         return []
     found = []
-    routed, started = data.get("routing") is not None, data.get("start_from") is not None
-    for key, message in stage_faults(names, str(method), routed, started):
+    routing, started = data.get("routing"), data.get("start_from") is not None
+    written = routing.get("estimator", "reinforce") if isinstance(routing, dict) else routing
+    estimator = None if routing is None else str(written)
+    for key, message in stage_faults(names, str(method), estimator, started):
         found.append(source.problem(_path(key), message))
     return found
 

@@ -28,7 +28,7 @@ from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.ranks import average_gradients, mean_losses
-from perceptkit.train.routing import begin_route, finetune_step, open_blocks_of, route_step
+from perceptkit.train.routing import begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_text
 from perceptkit.train.training import Training
@@ -98,10 +98,10 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     is_first = training.position.stage == 0 and training.recipe.start_from is None
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
-    if isinstance(stage, RouteStage):
-        begin_route(training, stage)
+    if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:
+        begin_routing(training, stage)
         judge_full(training)
-    elif isinstance(stage, FinetuneStage) and stage.gamma is not None:
+    if isinstance(stage, FinetuneStage) and stage.gamma is not None:
         assert training.routing is not None
         training.routing.gamma = stage.gamma
     training.best_score = float("-inf")

@@ -25,7 +25,7 @@ from perceptkit.model.supernet import Supernet
 from perceptkit.policies import blockdrop
 from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
-from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
+from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, StageBase
 from perceptkit.tasks.base import Task, masked_mean
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
@@ -38,11 +38,15 @@ GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
 
-def begin_route(training: Training, stage: RouteStage) -> None:
-    """From now on every block that some task keeps is the router's to decide on."""
+def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None:
+    """From now on every block that some task keeps is the router's to decide on.
+
+    `finetune` has no curriculum: where it is the first stage, all of them are open at once.
+    """
     spec, plan = routing_spec(training), training.plan
     training.plan = plan.with_routed([b for b, kept in enumerate(plan.kept_by_any()) if kept])
     training.begin_routing(block_costs(training, spec, stage), spec.gamma or GAMMA)
+    current(training).open_count = len(training.plan.routed())
     if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
         checkpoint.save(training.run / HOST, {"supernet": training.supernet.state_dict()}, training.position)
 
@@ -55,7 +59,7 @@ def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:
     routing.open_count = blockdrop.open_routed(epoch, stage.speed, num_routed) if first else num_routed
 
 
-def block_costs(training: Training, spec: RoutingSpec, stage: RouteStage) -> Tensor:
+def block_costs(training: Training, spec: RoutingSpec, stage: StageBase) -> Tensor:
     """What each routed block costs, as `routing.usage` says: 1, MACs, or nanoseconds on this machine; (R,)."""
     supernet, plan = one_network(training), training.plan
     if spec.usage == "blocks":

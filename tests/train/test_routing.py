@@ -196,6 +196,24 @@ def test_the_running_advantage_is_in_the_checkpoint(training, batch):
     assert found.state()["mean_abs_advantage"] == found.mean_abs_advantage
 
 
+def test_finetune_alone_opens_all_blocks_at_once(routed_run, tmp_path):
+    tasks, recipe = routed_run
+    text = recipe.read_text().replace("  - {name: route, epochs: 2, speed: 0.3}\n", "")
+    recipe.write_text(text.replace("routing: {", "routing: {estimator: gumbel, "))
+    loaded, how = load_tasks(tasks), load_recipe(recipe)
+    training = session.prepare(
+        session.Specs(loaded.spec, how.spec, "", ""), tmp_path / "run", resume=False, quiet=True
+    )
+    stage = training.recipe.stages[1]
+    begin_stage(training, stage)
+    found = routing.current(training)
+    assert found.open_count == len(found.cost_R) == len(training.plan.blocks) and found.open_R.all()
+    before = [parameter.clone() for parameter in found.router.parameters()]
+    batch = next(iter(training.loader(training.train, range(4), train=False)))
+    routing.finetune_step(training, stage, batch, 1e-2)
+    assert any(not torch.equal(a, b) for a, b in zip(before, found.router.parameters(), strict=True))
+
+
 @pytest.mark.slow
 def test_a_whole_run(routed_run, tmp_path):
     run = pk.train(*routed_run, tmp_path / "run", quiet=True)
