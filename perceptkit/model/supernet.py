@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
 from perceptkit.model.families import covered_size
-from perceptkit.model.gates import Keep, gather, mix
+from perceptkit.model.gates import Keep, gather, mix, norms_learn
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
 from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to_map
@@ -211,7 +211,8 @@ class Supernet(nn.Module):
         parts = [(y_kept, kept), (y_skipped, skipped)]
         parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
         run = partial(run_part, self.backbone, step.name, shared=shared)
-        parts += [(gather(run, branch.x, y_skipped, keep), tasks) for keep, tasks in routed]
+        learn = bool(routed) and norms_learn(self.backbone.get_submodule(step.name))
+        parts += [(gather(run, branch.x, y_skipped, keep, learn), tasks) for keep, tasks in routed]
         return [_Branch(x, tasks, branch.features, branch.is_spread) for x, tasks in parts if tasks]
 
     def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
