@@ -177,7 +177,7 @@ def describe(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     from perceptkit import api
-    from perceptkit.train.loop import Interrupted
+    from perceptkit.train.training import Interrupted
 
     first = int(os.environ.get("RANK", "0")) == 0
     if options.tasks is not None and first:

@@ -19,7 +19,7 @@ what no dynamic file can beat. All variants are interleaved in one process; rand
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -206,13 +206,13 @@ def main() -> int:
     o = parser.parse_args()
     if unknown := [name for name in o.models if name not in SUBJECTS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(SUBJECTS)}")
-    batches: Mapping[int, tuple[str, ...]] = {
-        1: tuple(way for way in o.ways if way == "branch"),
-        o.batch: tuple(way for way in o.ways if way != "branch"),
-    }
+    batches = (
+        (1, tuple(way for way in o.ways if way == "branch")),
+        (o.batch, tuple(way for way in o.ways if way != "branch")),
+    )
     rows = []
     for name in o.models:
-        for batch, ways in batches.items():
+        for batch, ways in batches:
             if ways:
                 rows += measure(name, batch, ways, o.rounds, o.clock, o.threads)
     if o.out is not None:

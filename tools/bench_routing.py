@@ -222,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--channels-last", action="store_true", help="pictures come so")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON")
     options = parser.parse_args(arguments)
+    if not options.networks and options.artifact is None:
+        parser.error(f"nothing to measure: name some of {', '.join(NETWORKS)}, or an --artifact")
     torch.set_num_threads(options.threads)
     models: dict[str, Callable[[], tuple[RoutedNet, tuple[int, int]]]] = {
         name: partial(build, NETWORKS[name]) for name in options.networks

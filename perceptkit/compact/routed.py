@@ -45,7 +45,7 @@ class RoutedNet(nn.Module):
             kept = run_node(self.network, node, x, shared)
             if node.route is None:
                 return kept
-            keep_B = keep_BR[:, node.route].view(-1, *[1] * (kept.ndim - 1))
+            keep_B = keep_BR[:, node.route].view(len(keep_BR), *[1] * (kept.ndim - 1))
             return kept.where(keep_B, run_otherwise(self.network, node, x, shared))
 
         return self.network.walk(image_BCHW, visit)

@@ -108,11 +108,10 @@ def build_router(spec: RouterSpec, num_routed: int, size_HW: tuple[int, int], lo
 def _timm_trunk(spec: RouterSpec, size_HW: tuple[int, int], load: bool) -> nn.Module:
     preset = PRESETS.get(spec.name)
     if preset is None:
-        return create_backbone(
-            BackboneSpec(name=spec.name, weights=spec.weights, args=spec.args), size_HW, load
-        )
-    made = preset.model_copy(update={"weights": spec.weights, "args": preset.args | spec.args})
-    return create_backbone(made, size_HW, load)
+        made = BackboneSpec(name=spec.name, weights=spec.weights, args=spec.args)
+    else:
+        made = preset.model_copy(update={"weights": spec.weights, "args": preset.args | spec.args})
+    return create_backbone(made, size_HW, load, key="routing.router", presets=[*PRESETS, CONV3])
 
 
 def _conv3(spec: RouterSpec) -> nn.Module:

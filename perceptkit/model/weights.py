@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ def own_size(name: str) -> tuple[int, int]:
 
 
 def create_backbone(
-    spec: BackboneSpec, size_HW: tuple[int, int], load: bool = True, num_classes: int = 0
+    spec: BackboneSpec,
+    size_HW: tuple[int, int],
+    load: bool = True,
+    num_classes: int = 0,
+    key: str = "backbone",
+    presets: Sequence[str] = (),
 ) -> nn.Module:
     """A timm model, as a rule without classifier.
 
@@ -46,41 +51,43 @@ def create_backbone(
         size_HW: network input in pixels; models of a fixed input size are made for it.
         load: False leaves the weights random, whatever the spec says (an artifact brings its own).
         num_classes: of its own classifier, whose weights then must fit too; 0 leaves it out.
+        key: of the recipe, where the spec comes from; errors name it.
+        presets: names that are no timm models and could be meant there.
 
     Raises:
         SpecError: unknown name or arguments, weights that cannot be had or do not fit.
     """
     cifar_resnet.register()
     if not timm.is_model(spec.name.split(".")[0]) and not spec.name.startswith("hf-hub:"):
-        near = difflib.get_close_matches(spec.name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(spec.name, [*presets, *timm.list_models()], n=3)
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        raise SpecError(
-            f"backbone.name {spec.name!r} is not a timm model{hint} (`perceptkit list backbones`)"
-        )
+        raise SpecError(f"{key}.name {spec.name!r} is not a timm model{hint} (`perceptkit list backbones`)")
     arguments = dict(spec.args)
     config = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name.split(".")[0]) else None
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size_HW)
     from_hub = load and spec.weights == "pretrained"
-    model = _create(spec, from_hub, num_classes, arguments)
+    model = _create(spec, from_hub, num_classes, arguments, key)
     patch = patch_size(model)
     covered_HW = covered_size(model, size_HW)
     if patch is not None and covered_HW != size_HW and "img_size" in arguments:
         # timm pads the picture to whole patches, but only in this mode
         padded = {"img_size": covered_HW, "dynamic_img_size": True, "dynamic_img_pad": True}
         try:
-            model = _create(spec, from_hub, num_classes, arguments | padded)
+            model = _create(spec, from_hub, num_classes, arguments | padded, key)
         except SpecError as error:
             raise SpecError(
                 f"{spec.name} wants a data.size in whole patches of {patch[0]}x{patch[1]} pixels, as "
                 f"[{covered_HW[0]}, {covered_HW[1]}]"
             ) from error
     if load and spec.weights not in ("pretrained", "none"):
-        load_backbone(model, Path(spec.weights))
+        load_backbone(model, Path(spec.weights), key)
     return model
 
 
-def _create(spec: BackboneSpec, from_hub: bool, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _create(
+    spec: BackboneSpec, from_hub: bool, num_classes: int, arguments: Mapping[str, Any], key: str
+) -> nn.Module:
     """The timm model; any failure is a SpecError."""
     name = spec.name
     try:
@@ -91,12 +98,12 @@ def _create(spec: BackboneSpec, from_hub: bool, num_classes: int, arguments: Map
         if from_hub and not isinstance(error, TypeError):
             raise SpecError(
                 f"the pretrained weights of {name} cannot be had ({_first_line(error)}); download them once "
-                "where there is a network, or set backbone.weights to a safetensors file or to none"
+                f"where there is a network, or set {key}.weights to a safetensors file or to none"
             ) from error
         if spec.args:  # of a recipe whose backbone.name was changed alone, most of the time
             raise SpecError(
-                f"{name} does not take the recipe's backbone.args {spec.args} ({_first_line(error)}); if they are "
-                f"for another backbone, set backbone.args={{}}, or to arguments of {name}"
+                f"{name} does not take the recipe's {key}.args {spec.args} ({_first_line(error)}); if they are "
+                f"for another model, set {key}.args={{}}, or to arguments of {name}"
             ) from error
         raise SpecError(f"{name} cannot be made: {_first_line(error)}") from error
 
@@ -116,17 +123,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_backbone(model: nn.Module, path: Path) -> None:
+def load_backbone(model: nn.Module, path: Path, key: str = "backbone") -> None:
     """Loads a safetensors file with timm's keys; a classifier that only the file has is ignored, all else
     must fit."""
     if not path.is_file():
-        raise SpecError(f"backbone.weights: {path} does not exist (pretrained, none, or a safetensors file)")
+        raise SpecError(f"{key}.weights: {path} does not exist (pretrained, none, or a safetensors file)")
     try:
         loaded = load_file(path)
     except Exception as error:  # safetensors raises its own type, not exported
-        raise SpecError(
-            f"backbone.weights: {path} is not a safetensors file ({_first_line(error)})"
-        ) from error
+        raise SpecError(f"{key}.weights: {path} is not a safetensors file ({_first_line(error)})") from error
     own = model.state_dict()
     missing = [key for key in own if key not in loaded and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in loaded and own[key].shape != loaded[key].shape]
@@ -138,5 +143,5 @@ def load_backbone(model: nn.Module, path: Path) -> None:
         if keys
     ]
     if told:
-        raise SpecError(f"backbone.weights: {path} does not fit {type(model).__name__} ({'; '.join(told)})")
+        raise SpecError(f"{key}.weights: {path} does not fit {type(model).__name__} ({'; '.join(told)})")
     model.load_state_dict({key: loaded[key] for key in own if key in loaded}, strict=False)

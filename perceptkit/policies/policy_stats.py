@@ -179,11 +179,21 @@ def collapse_findings(
             Finding(
                 "static",
                 f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same "
-                f"{sum(stats.most_frequent)} of {stats.num_blocks} blocks: the policy is static. Export the static "
-                f"model, it needs no router. (Of images not seen here up to {stats.rate_bound:.2%} may differ.)",
+                f"{sum(stats.most_frequent)} of {stats.num_blocks} blocks: the policy is static. The row "
+                f"most_frequent is a network without a router. (Of images not seen here up to {stats.rate_bound:.2%} "
+                f"may differ.)",
             )
         )
     return tuple(found)
+
+
+def unopened(closed: int, num_blocks: int) -> Finding:
+    """The stage `route` was over before the curriculum had reached all blocks."""
+    return Finding(
+        "unopened",
+        f"{closed} of {num_blocks} blocks, those next to the image, were never the router's to decide on: route "
+        f"ended first. Give it more epochs, or a smaller speed.",
+    )
 
 
 def _indices(mask_R: Tensor) -> tuple[int, ...]:

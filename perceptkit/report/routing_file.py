@@ -91,7 +91,8 @@ class RoutingFile:
     """routing.json."""
 
     blocks: tuple[str, ...]
-    gamma: float
+    gamma: str
+    """The penalty, as `5`, or as `1.5, then 5` where the stage `finetune` has its own."""
     is_static: bool
     seen: Mapping[str, Any]
     """Statistics of the decisions on the splits that were learned from."""
@@ -138,7 +139,7 @@ def read_routing(file: Path) -> RoutingFile:
     rows = sorted((_rule(row) for row in loaded["rows"]), key=lambda row: (row.tuned, _place(row.rule)))
     return RoutingFile(
         blocks=blocks,
-        gamma=float(loaded["gamma"]),
+        gamma=_gamma(loaded.get("route_gamma"), float(loaded["gamma"])),
         is_static=bool(loaded["is_static"]),
         seen=seen,
         findings=tuple(str(found["message"]) for found in loaded["findings"]),
@@ -183,6 +184,10 @@ def _cluster(row: Mapping[str, Any]) -> Cluster:
         float(row["macs"]),
         tuple(map(int, row["examples"])),
     )
+
+
+def _gamma(first: float | None, last: float) -> str:
+    return f"{last:.3g}" if first is None or first == last else f"{first:.3g}, then {last:.3g}"
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -202,7 +202,7 @@ def _learned(
     for x, y, gamma in points:
         if math.isfinite(y):
             ax.annotate(
-                f"{GAMMA} {gamma:.3g}", (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
+                f"{GAMMA} {gamma}", (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
                 fontsize=8, color=theme.text,
             )  # fmt: skip
 

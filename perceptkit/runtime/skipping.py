@@ -94,6 +94,8 @@ class SkippingForward:
     @torch.no_grad()
     def __call__(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         image_BCHW = self.placed.take(image_BCHW)
+        if not len(image_BCHW):
+            return self.placed.network.network(image_BCHW)  # nothing to decide
         table = self.decide(image_BCHW)
         with self.placed.mixed():
             return self.run(image_BCHW, table)

@@ -147,6 +147,15 @@ class RoutingSpec(Strict):
     `finetune` by default, 0 leaves them untuned."""
 
     @model_validator(mode="after")
+    def _is_read(self) -> "RoutingSpec":
+        for key in (
+            ("max_drop", "alpha", "entropy", "tolerance", "parity") if self.estimator == "gumbel" else ()
+        ):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise fault(key, "is for estimator reinforce; gumbel reads gamma alone")
+        return self
+
+    @model_validator(mode="after")
     def _one_price(self) -> "RoutingSpec":
         if self.gamma is not None and self.max_drop is not None:
             raise fault("max_drop", TWO_PRICES)

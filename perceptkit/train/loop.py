@@ -13,7 +13,6 @@ run that was killed and resumed ends with the same bits as one that was not.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,20 +30,12 @@ from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.routing import begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_text
-from perceptkit.train.training import Training
+from perceptkit.train.training import Interrupted, Training
 
 LOG_EVERY = 10
 """Steps between two train rows of the log."""
 SAVE_SECONDS = 120.0
 """A checkpoint is written at the end of every epoch, and within one that takes longer than this."""
-
-
-class Interrupted(Exception):
-    """The user asked to stop; the state is saved in `run`."""
-
-    def __init__(self, run: Path) -> None:
-        super().__init__(f"interrupted; {run} can be resumed")
-        self.run = run
 
 
 @dataclass

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptkit.data.batch import Batch
+from perceptkit.errors import SpecError
 from perceptkit.model import cost
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
@@ -44,7 +45,10 @@ def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None
     `finetune` has no curriculum: where it is the first stage, all of them are open at once.
     """
     spec, plan = routing_spec(training), training.plan
-    training.plan = plan.with_routed([b for b, kept in enumerate(plan.kept_by_any()) if kept])
+    kept = [b for b, is_kept in enumerate(plan.kept_by_any()) if is_kept]
+    if not kept:
+        raise SpecError("all tasks skip all blocks: there is nothing left for a router to decide on")
+    training.plan = plan.with_routed(kept)
     training.begin_routing(block_costs(training, spec, stage), spec.gamma or GAMMA)
     current(training).open_count = len(training.plan.routed())
     if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
@@ -67,6 +71,7 @@ def block_costs(training: Training, spec: RoutingSpec, stage: StageBase) -> Tens
     if spec.usage == "latency":
         batch = training.recipe.batch_of(stage)
         measured = cost.measure(supernet, supernet.size_HW, cost.measured_nanoseconds, batch)
+        measured = training.fabric.broadcast(measured)  # each rank's clock says something else
     else:
         measured = cost.measure(supernet, supernet.size_HW)
     # a block may seem to take no time beside its projection; a reward must not divide by nothing
@@ -171,15 +176,17 @@ def policy_loss(
         logits_BR, sampled_BR, advantage_B, routing.open_R, spec.alpha, beta, spec.parity
     )
     labelled_B = blockdrop.has_label(right_VBK[0])
+    num_labelled = labelled_B.sum().clamp(min=1)
     if joint and spec.parity:
-        loss = blockdrop.policy_loss(loss_B, labelled_B, joint, spec.parity)
+        # a sum over the pictures of all ranks: gradients are averaged over the ranks afterwards
+        loss = training.fabric.world_size * blockdrop.policy_loss(loss_B, labelled_B, joint, spec.parity)
     else:
         loss = masked_mean(loss_B, labelled_B)  # counts the pictures of all ranks
     told = {
-        "reward": greedy_B.mean(),
+        "reward": greedy_B[labelled_B].sum() / num_labelled,
         "usage": blockdrop.usage(greedy_BR, routing.cost_R).mean(),
-        "right": right_VBK[1].nanmean(),
-        "advantage": advantage_B.abs().mean(),
+        "right": right_VBK[1].nansum() / right_VBK[1].isfinite().sum().clamp(min=1),
+        "advantage": advantage_B[labelled_B].abs().sum() / num_labelled,
     }
     return loss, told
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from perceptkit.data.batch import Batch
 from perceptkit.data.sources import Source
 from perceptkit.policies import blockdrop
-from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats
+from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats, unopened
 from perceptkit.spec.recipe import StageSpec
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
@@ -33,13 +33,13 @@ def judge_full(training: Training) -> None:
 @torch.no_grad()
 def full_rightness(training: Training) -> float:
     """How much of val is right with all blocks, in [0, 1]; 1 for tasks that are judged by what all blocks give."""
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64, device=training.fabric.device)
 
     def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
         right_BK = _right(training, batch, outputs, outputs)
         known_B = blockdrop.has_label(right_BK)
-        total[0] += blockdrop.task_mean(right_BK, task_weights(training))[known_B].sum().cpu()
-        total[1] += known_B.sum().cpu()
+        total[0] += blockdrop.task_mean(right_BK, task_weights(training))[known_B].sum()
+        total[1] += known_B.sum()
 
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
@@ -63,8 +63,9 @@ def validate_routing(
     routing, spec = current(training), routing_spec(training)
     num_routed = len(routing.cost_R)
     routing.router.eval()
-    tables: list[Tensor] = []
-    sums = torch.zeros(4, dtype=torch.float64)  # reward, right, usage, pictures
+    device = training.fabric.device
+    tables = [torch.empty(0, num_routed, dtype=torch.bool, device=device)]  # a rank may have no picture
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # reward, right, usage, pictures
 
     def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
         tables.append(routing.keep(image_BCHW))
@@ -84,7 +85,7 @@ def validate_routing(
             torch.ones_like(known_B, dtype=torch.float32),
         )
         for i, value_B in enumerate(values):
-            sums[i] += value_B[known_B].double().sum().cpu()
+            sums[i] += value_B[known_B].double().sum()
 
     evaluation = evaluate(forward, batches, training.tasks, training.fabric.device, observe)
     sum_over_ranks(sums)
@@ -101,7 +102,9 @@ def validate_routing(
     if spec.max_drop is not None:
         drop = routing.full_right - right
         score = 1 - used**2 if drop <= spec.max_drop else -drop
-        routing.gamma = blockdrop.gamma_for_max_drop(spec.max_drop, used, routing.full_right, num_routed)
+        solved = blockdrop.gamma_for_max_drop(spec.max_drop, used, routing.full_right, num_routed)
+        # the less is used, the less one more block saves: too large a loss must not become cheaper for that
+        routing.gamma = max(solved, routing.gamma) if drop > spec.max_drop else solved
     words = (
         f"  usage {used:.2f}  right {right:.3f} of {routing.full_right:.3f}  policies {routing.unique[-1]}"
     )
@@ -169,14 +172,19 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     compared = compare_rules(training, test, stats, test_keep_NR)
     class_N = {name: torch.cat(labels) for name, labels in classes.items()}
     drop = {} if spec.max_drop is None else {"max_drop": spec.max_drop}
+    is_open = routing.open_R.cpu()
+    of_open = policy_stats(keep_NR[:, is_open], prob_NR[:, is_open])
     findings = collapse_findings(
-        stats, routing.unique[:-1], routing.mean_abs_advantage, routing.right, routing.full_right, **drop
+        of_open, routing.unique[:-1], routing.mean_abs_advantage, routing.right, routing.full_right, **drop
     )
+    if (closed := int((~is_open).sum())) > 0:
+        findings = (*findings, unopened(closed, len(is_open)))
     found = {
         "blocks": [plan.blocks[b] for b in plan.routed()],
         "usage": spec.usage,
         "cost": routing.cost_R.tolist(),
         "gamma": routing.gamma,
+        "route_gamma": spec.gamma,
         "seen": stats.to_dict(),
         "findings": [{"code": finding.code, "message": finding.message} for finding in findings],
         "rows": compared.rows,

@@ -33,7 +33,7 @@ from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.routing import HOST, current, one_network, routing_spec, set_training
 from perceptkit.train.run_folder import write_json
-from perceptkit.train.training import Training
+from perceptkit.train.training import Interrupted, Training
 
 DRAWS = 5
 """Of which blocks a random deletion takes; untuned, the table has their mean."""
@@ -221,3 +221,5 @@ def tune(training: Training, network: Any, rule: Rule, epochs: int) -> None:
             fabric.backward(weighted_sum(losses, training.tasks))
             update(training, optimizer, network.parameters())
             done += 1
+            if training.stop_requested:  # what is whole is kept; this rule begins anew
+                raise Interrupted(training.run)

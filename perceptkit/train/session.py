@@ -23,6 +23,7 @@ from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
 from perceptkit.model.classifier import classification_task, start_as_classifier
 from perceptkit.model.plan import Plan
+from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe
@@ -66,6 +67,9 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     images = math.ceil(batches * largest / smallest) + 1
     stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
+    routing = recipe.routing
+    if routing is not None and routing.compare_epochs:
+        routing = routing.model_copy(update={"compare_epochs": 1})
     if tasks.data.source == "scenes":
         count = SceneCounts(train=images, val=recipe.loader.batch, test=recipe.loader.batch)
         update: dict[str, Any] = {"count": count}
@@ -74,7 +78,7 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     data = tasks.data.model_copy(update=update)
     return Specs(
         tasks.model_copy(update={"data": data}),
-        recipe.model_copy(update={"stages": stages}),
+        recipe.model_copy(update={"stages": stages, "routing": routing}),
         specs.tasks_text,
         specs.recipe_text,
     )
@@ -158,6 +162,11 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batchnorm(supernet, fabric.device)
     blocks = [block.name for block in supernet.blocks]
+    if recipe.routing is not None:
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # one that cannot be made is refused now, not after the retraining
+            build_router(recipe.routing.router, len(blocks), specs.tasks.data.size)
     plan = Plan.all_keep(list(tasks), blocks)
     if recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)

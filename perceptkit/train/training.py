@@ -85,6 +85,14 @@ class Routing:
         self.unique = list(state["unique"])
 
 
+class Interrupted(Exception):
+    """The user asked to stop; the state is saved in `run`."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(f"interrupted; {run} can be resumed")
+        self.run = run
+
+
 @dataclass
 class Training:
     """Everything that takes part in a run."""

@@ -26,7 +26,7 @@ def change(path, edit):
 def test_a_whole_file(path):
     run = read_run(path)
     found = run.routing
-    assert run.missing == () and found.blocks == BLOCKS and found.gamma == 8.0 and not found.is_static
+    assert run.missing == () and found.blocks == BLOCKS and found.gamma == "8" and not found.is_static
     assert [row.rule for row in found.rows if row.tuned] == list(RULES)
     assert [row.rule for row in found.rows if not row.tuned] == list(RULES)[1:]
     assert found.row("learned", False) is None and found.row("all", True).usage == 1.0
@@ -97,3 +97,11 @@ def test_no_latency(path, text):
 def test_latency_beside_the_run(path):
     (path / "benchmark/benchmark.json").rename(path / "benchmark.json")
     assert list(read_latency(path)) == list(map(int, sorted(LATENCY["batch"])))
+
+
+def test_both_penalties_are_told_where_finetune_has_its_own(path):
+    file = path / "routing.json"
+    loaded = json.loads(file.read_text())
+    for first, expected in ((None, "8"), (8.0, "8"), (1.5, "1.5, then 8")):
+        file.write_text(json.dumps(loaded | {"route_gamma": first}))
+        assert read_run(path).routing.gamma == expected

@@ -135,3 +135,12 @@ def test_a_loaded_artifact_skips(routed_artifact):
     one = load(routed_artifact, "cpu").predict(pixels[0])
     assert one["room"].probabilities == pytest.approx(expected[0]["room"].probabilities, abs=1e-4)
     assert isinstance(loaded.optimized("size").forward, SkippingForward)
+
+
+@pytest.mark.parametrize("executor", ["auto", *EXECUTORS])
+def test_no_picture_has_no_answer(executor, model):
+    outputs = SkippingForward(model, executor=executor)(torch.zeros(0, 3, 32, 32))
+    assert (
+        all(len(value) == 0 for value in outputs.values())
+        and outputs.keys() == model(torch.zeros(1, 3, 32, 32)).keys()
+    )

@@ -6,13 +6,16 @@ import pytest
 import torch
 
 import perceptkit as pk
+from perceptkit.errors import SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
-from perceptkit.train.routing_check import fold, full_rightness, judge_full
+from perceptkit.train.routing_check import fold, full_rightness, judge_full, validate_routing
+from perceptkit.train.rules import tune
+from perceptkit.train.training import Interrupted
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ def test_the_running_advantage_is_in_the_checkpoint(training, batch):
 def test_finetune_alone_opens_all_blocks_at_once(routed_run, tmp_path):
     tasks, recipe = routed_run
     text = recipe.read_text().replace("  - {name: route, epochs: 2, speed: 0.3}\n", "")
-    recipe.write_text(text.replace("routing: {", "routing: {estimator: gumbel, "))
+    recipe.write_text(text.replace("tolerance: 0.5", "estimator: gumbel"))
     loaded, how = load_tasks(tasks), load_recipe(recipe)
     training = session.prepare(
         session.Specs(loaded.spec, how.spec, "", ""), tmp_path / "run", resume=False, quiet=True
@@ -212,6 +215,66 @@ def test_finetune_alone_opens_all_blocks_at_once(routed_run, tmp_path):
     batch = next(iter(training.loader(training.train, range(4), train=False)))
     routing.finetune_step(training, stage, batch, 1e-2)
     assert any(not torch.equal(a, b) for a, b in zip(before, found.router.parameters(), strict=True))
+
+
+def test_a_router_that_cannot_be_made_is_refused_before_anything_is_trained(routed_run, tmp_path):
+    tasks, recipe = routed_run
+    text = recipe.read_text()
+    for old, new, message in (
+        (
+            "name: resnet8",
+            "name: resnt8",
+            "routing.router.name 'resnt8' is not a timm model; did you mean 'resnet8'",
+        ),
+        ("name: resnet8", "name: resnet8, args: {colour: 3}", "routing.router.args"),
+        ("downscale: 2", "downscale: 64", "does not take pictures of 0x0 pixels"),
+    ):
+        recipe.write_text(text.replace(old, new))
+        with pytest.raises(SpecError, match=message):
+            pk.train(tasks, recipe, tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_that_skips_everything_leaves_nothing_to_route(training):
+    rows = [["skip"] * len(training.plan.blocks) for _ in training.tasks]
+    training.plan = Plan(training.plan.tasks, training.plan.blocks, tuple(map(tuple, rows)))
+    training.routing = None
+    with pytest.raises(SpecError, match="nothing left for a router"):
+        begin_stage(training, training.recipe.stages[1])
+
+
+def test_a_batch_without_labels_is_logged_as_numbers(training, batch):
+    for name, task in training.tasks.items():
+        nothing = torch.from_numpy(task.missing((32, 32)))
+        batch.targets[name] = nothing.expand(len(batch.ids), *nothing.shape).clone()
+    losses = routing.route_step(training, training.recipe.stages[1], batch, 1e-3, 0.5)
+    assert all(value == value for value in losses.values()) and losses["advantage"] == 0
+
+
+def test_too_large_a_loss_does_not_become_cheaper_where_less_is_used(training):
+    change(training, gamma=None, max_drop=0.01)
+    found = routing.current(training)
+    found.full_right, found.gamma = 1.0, 40.0
+    with torch.no_grad():
+        found.router.decide.bias.fill_(-30)  # skips all: usage 0, for which A4 gives a gamma of 0
+        for parameter in training.supernet.heads.parameters():
+            parameter.add_(1.0)
+    batches = training.loader(training.val, range(len(training.val)), train=False)
+    validate_routing(training, batches, training.recipe.stages[1])
+    assert found.right < 0.99 and found.gamma == 40.0
+
+
+def test_a_rehearsal_compares_for_one_epoch(routed_run):
+    loaded, how = load_tasks(routed_run[0]), load_recipe(routed_run[1], ["routing.compare_epochs=20"])
+    assert session.shrink(session.Specs(loaded.spec, how.spec, "", "")).recipe.routing.compare_epochs == 1
+
+
+@pytest.mark.slow
+def test_tuning_a_rule_stops_when_asked_to(training):
+    training.stop_requested = True
+    host = routing.one_network(training)
+    with pytest.raises(Interrupted):
+        tune(training, host, lambda num, _: torch.ones(num, len(training.plan.blocks), dtype=torch.bool), 1)
 
 
 @pytest.mark.slow

@@ -60,7 +60,9 @@ def dist_k(num_images: int, keep_rate_R: Tensor, generator: torch.Generator) -> 
     the mean usage is the router's, for any cost of the blocks.
     """
     order_NR = torch.rand(num_images, len(keep_rate_R), generator=generator).argsort(0)
-    return order_NR < (keep_rate_R.double() * num_images).round()
+    # what is left of a picture is a matter of chance: in small batches, rounding would never keep what is rare
+    chance_R = torch.rand(len(keep_rate_R), generator=generator, dtype=torch.float64)
+    return order_NR < (keep_rate_R.double() * num_images + chance_R).floor()
 
 
 def most_frequent(num_images: int, policy_R: Tensor) -> Tensor:

@@ -79,3 +79,10 @@ def test_same_seed_same_choices():
 def test_usage_is_a_fraction(rule):
     with pytest.raises(ValueError, match=r"in \[0, 1\], not 65"):
         rule(5, EQUAL, 65, seeded())
+
+
+def test_dist_k_in_small_batches_keeps_what_is_rare():
+    generator = seeded()
+    kept = torch.stack([dist_k(16, torch.tensor([0.02, 0.5, 1.0]), generator).sum(0) for _ in range(2000)])
+    assert (kept[:, 1] == 8).all() and (kept[:, 2] == 16).all()
+    assert kept[:, 0].double().mean() / 16 == pytest.approx(0.02, abs=0.004) and kept[:, 0].max() == 1
