@@ -152,7 +152,7 @@ def _figures(run: Run, runs: Sequence[Run]) -> list[Figure]:
 def _routed_macs(run: Run) -> list[Figure]:
     """What a picture costs on average, in place of what all blocks cost."""
     found = run.routing
-    learned, full = (found.row("learned", True), found.row("all", False)) if found else (None, None)
+    learned, full = (found.learned, found.row("all", False)) if found else (None, None)
     if found is None or learned is None or found.is_static:
         return []
     scale, unit, decimals = tables.scaled([learned.macs])

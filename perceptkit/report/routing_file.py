@@ -114,6 +114,11 @@ class RoutingFile:
         return next((row for row in self.rows if (row.rule, row.tuned) == (rule, tuned)), None)
 
     @property
+    def learned(self) -> RuleRow | None:
+        """The router: fine-tuned, or as it is where nothing was."""
+        return self.row("learned", True) or self.row("learned", False)
+
+    @property
     def keep_rate(self) -> list[float]:
         """By block: the part of the test pictures that keep it."""
         total = sum(self.counts)

@@ -195,8 +195,7 @@ def _learned(
     points = sorted(
         (row.macs / scale, _metric(row, task, metric), found.gamma)
         for found in routed
-        for row in found.rows
-        if row.rule == "learned"
+        if (row := found.learned) is not None
     )
     ax.plot([x for x, _, _ in points], [y for _, y, _ in points], color=theme.route, zorder=2)
     for x, y, gamma in points:

@@ -126,7 +126,7 @@ def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
 
 def _loss_words(found: RoutingFile) -> list[str]:
     """A router that does not pay for itself."""
-    learned, full = found.row("learned", True), found.row("all", False)
+    learned, full = found.learned, found.row("all", False)
     if learned is None or full is None or learned.macs < full.macs or found.is_static:
         return []
     scale, unit, decimals = scaled([learned.macs, full.macs])
@@ -160,7 +160,7 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
             for name, task in tasks.items():
                 text = number(_value(row, name, task), _decimals(task))
                 cells.append(Cell(text, "best" if row in bold[name] else ""))
-            stressed = row.rule == "learned" or row is rival
+            stressed = row is found.learned or row is rival
             note = "honest rival" if row is rival else ""
             rows.append(Row(row.title, tuple(cells), note, "primary" if stressed else ""))
     columns = (
@@ -205,7 +205,8 @@ def _decimals(task: TaskResult) -> int:
 
 def verdict(run: Run, found: RoutingFile) -> str:
     """The router against the honest rival, in a sentence; empty where one of them is not there."""
-    learned, rival = found.row("learned", True), found.row(RIVAL, True)
+    learned = found.learned
+    rival = found.row(RIVAL, learned.tuned) if learned is not None else None
     if learned is None or rival is None or run.results is None or not rival.macs:
         return ""
     wins, ties, compared = 0, 0, 0

@@ -343,6 +343,10 @@ class Recipe(Strict):
         """Pictures per step and process in a stage."""
         return stage.batch or self.loader.batch
 
+    def has_stage(self, name: str) -> bool:
+        """Whether there is a train stage of this name."""
+        return any(stage.name == name for stage in self.stages)
+
     @model_validator(mode="after")
     def _stages_fit_method(self) -> "Recipe":
         estimator = self.routing.estimator if self.routing is not None else None

@@ -27,7 +27,7 @@ from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.ranks import average_gradients, mean_losses
-from perceptkit.train.routing import begin_routing, finetune_step, open_blocks_of, route_step
+from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_text
 from perceptkit.train.training import Interrupted, Training
@@ -92,9 +92,8 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:
         begin_routing(training, stage)
         judge_full(training)
-    if isinstance(stage, FinetuneStage) and stage.gamma is not None:
-        assert training.routing is not None
-        training.routing.gamma = stage.gamma
+    if isinstance(stage, FinetuneStage):
+        begin_finetune(training, stage)
     training.best_score = float("-inf")
     training.begin_stage_optimizers(stage)
 

@@ -35,6 +35,8 @@ from perceptkit.train.training import Routing, Training
 
 HOST = "checkpoints/host.pt"
 """In the run folder: the network before anything was skipped."""
+ROUTED = "checkpoints/routed.pt"
+"""The router when it alone had been learned."""
 GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
@@ -53,6 +55,15 @@ def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None
     current(training).open_count = len(training.plan.routed())
     if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
         checkpoint.save(training.run / HOST, {"supernet": training.supernet.state_dict()}, training.position)
+
+
+def begin_finetune(training: Training, stage: FinetuneStage) -> None:
+    """Keeps the router as it is, for the row of the table that is not fine-tuned."""
+    routing = current(training)
+    if stage.gamma is not None:
+        routing.gamma = stage.gamma
+    if training.fabric.global_rank == 0 and training.recipe.has_stage("route"):
+        checkpoint.save(training.run / ROUTED, {"routing": routing.state()}, training.position)
 
 
 def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:

@@ -3,6 +3,7 @@
 Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ from perceptkit.data.sources import Source
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats, unopened
 from perceptkit.spec.recipe import StageSpec
+from perceptkit.train import checkpoint
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
-from perceptkit.train.routing import current, reward_of, routing_spec, task_weights
+from perceptkit.train.routing import ROUTED, current, reward_of, routing_spec, task_weights
 from perceptkit.train.routing_record import record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
@@ -169,7 +171,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
             labels.append(batch.targets[name])
 
     test_keep_NR, _ = decisions(training, test, observe)
-    compared = compare_rules(training, test, stats, test_keep_NR)
+    compared = compare_rules(training, test, stats, test_keep_NR, _routed_alone(training, test))
     class_N = {name: torch.cat(labels) for name, labels in classes.items()}
     drop = {} if spec.max_drop is None else {"max_drop": spec.max_drop}
     is_open = routing.open_R.cpu()
@@ -193,6 +195,19 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     fold(training, stats)
     found["is_static"] = training.routing is None
     return found
+
+
+def _routed_alone(training: Training, test: Source) -> Tensor | None:
+    """(N, R) decisions of the router as the stage `route` left it; None where `finetune` did not follow."""
+    routing, saved = current(training), training.run / ROUTED
+    training.fabric.barrier()
+    if not saved.is_file():
+        return None
+    now = copy.deepcopy(routing.state())
+    routing.load(checkpoint.load(saved)[0]["routing"])
+    keep_NR, _ = decisions(training, test)
+    routing.load(now)
+    return keep_NR
 
 
 def fold(training: Training, stats: PolicyStats) -> None:

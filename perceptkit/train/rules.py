@@ -1,7 +1,7 @@
 """The router beside rules that look at no picture, at the same mean cost, each as it is and fine-tuned.
 
     all             every block                     what is gained or lost by tuning alone
-    learned         the router                      tuned by the stage `finetune`
+    learned         the router                      as `route` left it, and tuned by the stage `finetune`
     most_frequent   the router's favourite policy   the honest rival: a static network
     first_k random_k dist_k                         BlockDrop's heuristics
     random_drop     Veit et al.: the same random blocks deleted for all pictures
@@ -68,7 +68,13 @@ class Comparison:
     costs: Costs
 
 
-def compare_rules(training: Training, test: Source, stats: PolicyStats, learned_NR: Tensor) -> Comparison:
+def compare_rules(
+    training: Training,
+    test: Source,
+    stats: PolicyStats,
+    learned_NR: Tensor,
+    routed_NR: Tensor | None = None,
+) -> Comparison:
     """Test metrics and MACs of all rows; what was tuned is kept in RUN/rules/ and not tuned again by a resumed run.
 
     Args:
@@ -76,6 +82,7 @@ def compare_rules(training: Training, test: Source, stats: PolicyStats, learned_
         test: the test split.
         stats: of the router's decisions on the splits that it was learned from.
         learned_NR: its decisions on `test`.
+        routed_NR: those of the router before it was fine-tuned with the network.
     """
     routing = current(training)
     cost_R = routing.cost_R.cpu()
@@ -94,6 +101,9 @@ def compare_rules(training: Training, test: Source, stats: PolicyStats, learned_
     rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
     host = copy.deepcopy(one_network(training))
     host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
+    if routed_NR is not None:
+        alone = _tested(training, host, test, routed_NR)
+        rows.append(_row(training, "learned", False, [alone], routed_NR, costs))
     untuned: dict[str, list[Evaluation]] = {}
     for name, rule in rules.items():
         draws = DRAWS if name == "random_drop" else 1
