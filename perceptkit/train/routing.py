@@ -4,15 +4,16 @@
                 and the difference of their rewards is what the router learns from
     finetune    the same, and the sampled pass trains the weights too
 
-Nothing is computed twice that need not be: what comes before the first block that is open to the router runs once per
-picture, equal decisions for a picture run once, and a block runs for those pictures only that keep it.
+What is sampled and what is most probable are judged in one pass: what comes before the first block that is open to the
+router runs once per picture, equal decisions for a picture run once, and a block runs for those pictures only that keep
+it. Where gates are differentiable (Gumbel), and with `parity`, every block runs for all pictures.
 
 The mathematics are in policies/blockdrop.py.
 
 Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -115,35 +116,53 @@ def current(training: Training) -> Routing:
 
 
 @torch.no_grad()
-def rightness(training: Training, batch: Batch, tables: Sequence[Tensor]) -> Tensor:
-    """(V, B, K) 1 where a task's answer is right, 0 where not, NaN without a label; one row per table (B, R).
+def rightness(
+    training: Training,
+    batch: Batch,
+    tables: Sequence[Tensor],
+    answers: Sequence[Mapping[str, Tensor]] = (),
+) -> Tensor:
+    """(V, B, K) 1 where a task's answer is right, 0 where not, NaN without a label.
 
     A task whose answers are better or worse is right where its quality is nearly that of all blocks.
+
+    Args:
+        training: the network and the tasks.
+        batch: the pictures.
+        tables: decisions (B, R) to run; the first rows of the result.
+        answers: outputs that are there already; the rows after those.
     """
     routing, tasks = current(training), training.tasks
-    everything = torch.ones_like(tables[0])
+    everything = torch.ones(
+        len(batch.ids), len(routing.cost_R), dtype=torch.bool, device=routing.cost_R.device
+    )
     keep_VBR = torch.stack([*tables, everything])[..., len(routing.cost_R) - routing.open_count :]
     picture_M = torch.arange(keep_VBR.shape[1], device=keep_VBR.device).repeat(len(keep_VBR))
     rows_M = torch.cat([picture_M[:, None], keep_VBR.flatten(0, 1).long()], 1)
     if all(task.is_yes_or_no for task in tasks.values()):  # nobody asks what all blocks give
         rows_M = rows_M[: -keep_VBR.shape[1]]
-    rows_N, of_M = torch.unique(rows_M, dim=0, return_inverse=True)
-    picture_N = rows_N[:, 0]
-    with training.fabric.autocast():
-        outputs = training.supernet(
-            batch.image_BCHW, open_plan(training), keep_BR=rows_N[:, 1:].bool(), picture_B=picture_N
-        )
+    outputs: Mapping[str, Tensor] = {}
+    if len(rows_M):
+        rows_N, of_M = torch.unique(rows_M, dim=0, return_inverse=True)
+        picture_N = rows_N[:, 0]
+        with training.fabric.autocast():
+            outputs = training.supernet(
+                batch.image_BCHW, open_plan(training), keep_BR=rows_N[:, 1:].bool(), picture_B=picture_N
+            )
     right_KVB = []
     for name, task in tasks.items():
-        output_N, target_N = outputs[name].float(), batch.targets[name][picture_N]
-        if task.is_yes_or_no:
-            right_KVB.append(
-                task.is_right(output_N, target_N)[of_M].view(-1, keep_VBR.shape[1])[: len(tables)]
-            )
-        else:
-            quality_VB = task.quality(output_N, target_N)[of_M].view(-1, keep_VBR.shape[1])
+        measure = task.is_right if task.is_yes_or_no else task.quality
+        target_B = batch.targets[name]
+        found = [measure(answer[name].detach().float(), target_B)[None] for answer in answers]
+        if outputs:
+            measured_N = measure(outputs[name].float(), target_B[picture_N])
+            of_tables_VB = measured_N[of_M].view(-1, len(target_B))
+            found = [of_tables_VB[: len(tables)], *found]
+        measured_VB = torch.cat(found)
+        if not task.is_yes_or_no:
             tolerance = routing_spec(training).tolerance
-            right_KVB.append(blockdrop.right_by_quality(quality_VB[:-1], quality_VB[-1], tolerance))
+            measured_VB = blockdrop.right_by_quality(measured_VB, of_tables_VB[-1], tolerance)
+        right_KVB.append(measured_VB)
     return torch.stack(right_KVB, -1)
 
 
@@ -295,15 +314,29 @@ def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: fl
     else:
         sampled_BR = sample(training, logits_BR)
         greedy_BR = blockdrop.greedy_keep(logits_BR, routing.open_R)
-        # the released code leaves the network in train mode here: its norms move twice per step
-        supernet.train(spec.parity)
-        right_VBK = rightness(training, batch, [sampled_BR, greedy_BR])
-        set_training(supernet, spec.parity or stage.batchnorm == "train")
         closed = len(routing.cost_R) - routing.open_count
-        # as there, every block sees every picture if its norm is to learn from them
-        keep_BR = sampled_BR.float() if spec.parity else sampled_BR
-        with training.fabric.autocast():
-            outputs = supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
+
+        def answer(keep_BR: Tensor) -> dict[str, Tensor]:
+            with training.fabric.autocast():
+                outputs: dict[str, Tensor] = supernet(
+                    batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:]
+                )
+            return outputs
+
+        if spec.parity:
+            # as in the released code: two passes in train mode, so that norms move twice, and every block sees every
+            # picture; the sampled answers are those that the loss is of
+            supernet.train()
+            with torch.no_grad():
+                greedy = answer(greedy_BR.float())
+            outputs = answer(sampled_BR.float())
+            supernet.eval()
+            right_VBK = rightness(training, batch, [], [outputs, greedy])
+        else:
+            supernet.eval()
+            right_VBK = rightness(training, batch, [sampled_BR, greedy_BR])
+            set_training(supernet, stage.batchnorm == "train")
+            outputs = answer(sampled_BR)
         losses = task_losses(outputs, batch, training.tasks)
         refuse_nan(losses, training.position)
         router_loss, told = policy_loss(training, logits_BR, sampled_BR, greedy_BR, right_VBK, joint=True)

@@ -151,10 +151,28 @@ def test_parity_moves_the_norms_in_the_greedy_pass_too(training, batch):
     change(training, parity=True)
     stage = training.recipe.stages[2]
     training.begin_stage_optimizers(stage)
-    norm = next(m for m in training.supernet.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    before = norm.num_batches_tracked.clone()
+    named = training.supernet.backbone.named_modules()
+    norms = [m for n, m in named if isinstance(m, torch.nn.BatchNorm2d) and "downsample" not in n]
+    before = [norm.num_batches_tracked.clone() for norm in norms]
+    pictures = []
+    handles = [norm.register_forward_hook(lambda *a: pictures.append(len(a[1][0]))) for norm in norms]
     routing.finetune_step(training, stage, batch, 1e-3)
-    assert norm.num_batches_tracked - before == 2
+    for handle in handles:
+        handle.remove()
+    assert all(norm.num_batches_tracked - b == 2 for norm, b in zip(norms, before, strict=True))
+    # every block sees every picture, but for the pass that says what all blocks give
+    assert pictures.count(len(batch.ids)) >= 2 * len(norms)
+
+
+def test_answers_that_are_there_are_judged_as_those_of_their_decisions(training, batch):
+    training.supernet.eval()
+    given = tables(training, batch)
+    expected = routing.rightness(training, batch, given)
+    with torch.no_grad():
+        there = [training.supernet(batch.image_BCHW, training.plan, keep_BR=table) for table in given]
+    assert torch.equal(routing.rightness(training, batch, [], there).nan_to_num(2), expected.nan_to_num(2))
+    mixed = routing.rightness(training, batch, given[:1], there[1:])
+    assert torch.equal(mixed.nan_to_num(2), expected.nan_to_num(2))
 
 
 def test_a_static_router_is_dropped(training):
