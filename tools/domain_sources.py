@@ -146,26 +146,18 @@ MAX_ASPECT = 3  # what is longer than this is a divider or a border
 def read_clipart(archives: list[Path], size_px: int, seed: int) -> Iterator[Picture]:
     """Labels are folders; the short side becomes `size_px`. Links, which are second names, are left out."""
     root = "usr/share/openclipart/png/"
-
-    def load(content: bytes) -> Callable[[], Image.Image | None]:
-        def shrink() -> Image.Image | None:
-            if (picture := on_white(content)) is None:
-                return None
-            picture = without_margin(picture)  # many are small on a page
-            if max(picture.size) > MAX_ASPECT * min(picture.size):
-                return None
-            scale = size_px / min(picture.size)
-            width, height = (round(side * scale) for side in picture.size)
-            return picture.resize((width, height), Image.Resampling.LANCZOS)
-
-        return shrink
-
     for path, content in files_of(archives[0], root + "*.png"):
         place = path.removeprefix(root).removesuffix(".png")
         for folder in CLIPART_FOLDERS:
-            if place.startswith(folder + "/"):
+            if not place.startswith(folder + "/") or (picture := on_white(content)) is None:
+                continue
+            picture = without_margin(picture)  # many are small on a page
+            if max(picture.size) <= MAX_ASPECT * min(picture.size):
+                scale = size_px / min(picture.size)
+                width, height = (round(side * scale) for side in picture.size)
+                picture = picture.resize((width, height), Image.Resampling.LANCZOS)
                 name = place.removeprefix(folder + "/")
-                yield Picture(folder.replace("/", "-"), name, clipart_series(name), load(content))
+                yield Picture(folder.replace("/", "-"), name, clipart_series(name), picture.copy)
 
 
 def clipart_series(name: str) -> str:
