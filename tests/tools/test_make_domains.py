@@ -12,7 +12,7 @@ import sys
 import tarfile
 import types
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -310,6 +310,28 @@ def test_mean_and_std_by_hand(tmp_path):
     assert summary["counts"] == {"train": 2, "val": 1, "test": 1}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "held_out"),
+    [
+        ([1] * 20, (3, 3)),
+        ([1] * 3, (1, 1)),
+        ([14, 1, 1, 1, 1, 1, 1], (3, 3)),  # 3 of 20, and never the large one
+        ([16, 16, 16], (16, 16)),
+        ([100, 1, 1], (1, 1)),
+    ],
+)
+def test_large_series_are_for_train(sizes, held_out):
+    pictures = [
+        Picture("a", f"{series}-{i}", f"s{series}", lambda: None)
+        for series, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    for seed in range(5):
+        split_of = make_domains.split_series(pictures, seed)
+        counts = Counter(split_of[picture.series] for picture in pictures)
+        assert (counts["val"], counts["test"]) == held_out
+
+
 def test_most_limits_each_class(packages, tmp_path):
     assert make(tmp_path / "out", packages, "--domains", "digits", "mnist", "--most", "4") == 0
     for folder in (tmp_path / "out").glob("*/*/*"):
@@ -356,6 +378,8 @@ def test_clip_art(everything):
     banana = Image.open(next((everything / "clipart").rglob("banana*.png")))
     assert banana.size == (16, 21)  # 7 x 9 without its margin
     assert clipart_series("a_bw_ganson") == clipart_series("a_ganson") == clipart_series("a_ganson_01r")
+    assert clipart_series("simple/simple_c_4") == clipart_series("white/white_c_10") == "c"
+    assert clipart_series("europe/wales") == clipart_series("wales_02")
     assert clipart_series("101") == "101"
 
 
