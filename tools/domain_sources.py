@@ -136,7 +136,7 @@ CLIPART_FOLDERS = """
     people/bodypart people/clothing people/smilies plants recreation/games/cards recreation/music recreation/sports
     recreation/toys shapes/arrows shapes/callouts signs_and_symbols/clocks signs_and_symbols/flags
     signs_and_symbols/led signs_and_symbols/map_symbols signs_and_symbols/weather special/patterns tools
-    transportation/boating transportation/roadsigns transportation/vehicles
+    transportation/boating transportation/roadsigns
 """.split()
 """Those that show one thing and have enough of it, each with its subfolders; not icons of user interfaces, nor the
 1,378 stars that a program drew."""
