@@ -216,7 +216,7 @@ def test_it_is_json(found):
         (
             ["backbone.name=convnext_atto"],
             SpecError,
-            r"'channels'\); if they are for another backbone, set backbone\.args={}, or to arguments of convnext_atto",
+            r"'channels'\); if they are for another model, set backbone\.args={}, or to arguments of convnext_atto",
         ),
         (["tasks.seg.classes=none.txt"], SpecError, "none.txt"),
         (["tasks.seg.target={split}/sag/{id}.png"], DataError, "no picture of train has a label"),
