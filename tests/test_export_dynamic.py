@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import perceptkit as pk
 from perceptkit.compact import build
+from perceptkit.compact.route_cost import route_cost
 from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
@@ -138,3 +141,25 @@ def test_without_pictures_a_router_is_not_timed(routed_run, tmp_path):
     pk.export(routed_run, tmp_path / "copy", format="artifact")
     found = pk.benchmark(tmp_path / "copy", [1], 1, ["hard_shared", "compact"], tmp_path / "out")
     assert found["rows"].keys() == {"hard_shared"} and "--data" in found["left_out"]["compact"]
+
+
+@pytest.mark.slow
+def test_a_routed_model_is_timed_beside_its_host(run, routed_run, tmp_path, monkeypatch, capsys):  # noqa: F811
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # scripts, not a package
+    import bench_routing
+
+    monkeypatch.setattr(bench_routing, "HOST_CALLS", 3)
+    out, threads = tmp_path / "found.json", torch.get_num_threads()
+    arguments = ["--artifact", str(routed_run), "--host", str(run), "--batch", "1", "2", "--out", str(out)]
+    code = bench_routing.main(arguments)
+    torch.set_num_threads(threads)
+    rows = json.loads(out.read_text())["results"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    full, m = pk.load(run).manifest.size["macs"], pk.load(routed_run)
+    cost = route_cost(m.exportable(), m.manifest.size_HW)
+    least, most = (1 - (cost.router + macs) / full for macs in (cost.full, cost.always))
+    assert all(least <= row["predicted_saving"] <= most for row in rows)
+    assert (
+        code == int(rows[0]["achieved"] < bench_routing.REQUIRED)
+        and "beside its host" in capsys.readouterr().out
+    )

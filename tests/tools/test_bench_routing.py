@@ -11,7 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a p
 
 import bench_routing
 
+from perceptkit.compact.build import write_artifact
 from perceptkit.errors import SpecError
+from tests.compact.conftest import manifest_of, network, plan_of
 
 
 def test_decisions_have_the_rate_and_the_number_of_policies():
@@ -62,5 +64,14 @@ def test_a_tiny_run(tmp_path, capsys):
 
 
 def test_an_artifact_without_a_router_is_refused(tmp_path):
-    with pytest.raises(SpecError):
-        bench_routing.open_artifact(tmp_path)
+    net = network()
+    write_artifact(tmp_path / "artifact", net, manifest_of(net, plan_of(net, "all")))
+    with pytest.raises(SpecError, match="has no router"):
+        bench_routing.open_artifact(tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--host", "x"]])
+def test_nothing_to_measure(arguments, capsys):
+    with pytest.raises(SystemExit):
+        bench_routing.main(arguments)
+    assert "rtifact" in capsys.readouterr().err
