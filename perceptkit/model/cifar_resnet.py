@@ -14,7 +14,7 @@ Shapes: B batch, C channels, H W pixels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import timm
 import torch
@@ -58,10 +58,14 @@ def convolved_shortcuts(network: nn.Module) -> None:
                 setattr(module, name, child.as_convolution())
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, and a relu after the sum; the first block of a stage halves height and width."""
+Shortcut: TypeAlias = Callable[[int, int], nn.Module]
+"""Makes the shortcut of a block that grows, from its input channels and the number of new ones."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, and a relu after the sum; one that adds channels halves height and width."""
+
+    def __init__(self, in_channels: int, channels: int, shortcut: Shortcut = OptionA) -> None:
         super().__init__()
         grows = channels != in_channels
         stride = 2 if grows else 1
@@ -69,7 +73,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = OptionA(in_channels, channels - in_channels) if grows else None
+        self.downsample = shortcut(in_channels, channels - in_channels) if grows else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -84,22 +88,35 @@ class CifarResNet(nn.Module):
         depth: 6n + 2.
         num_classes: 0 for no classifier.
         in_chans: of the image.
+        stem: channels of the first convolution.
+        widths: channels of the stages; one that begins with more than it is given halves height and width.
+        shortcut: of the blocks that do.
     """
 
-    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        stem: int = WIDTHS[0],
+        widths: tuple[int, int, int] = WIDTHS,
+        shortcut: Shortcut = OptionA,
+    ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth {depth} is not 6n + 2")
-        self.num_classes, self.num_features = num_classes, WIDTHS[-1]
-        self.conv1 = nn.Conv2d(in_chans, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.act1 = nn.ReLU()
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
+        self.num_classes, self.num_features = num_classes, widths[-1]
+        self.conv1 = nn.Conv2d(in_chans, stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.act1: nn.Module = nn.ReLU()
+        self.layer1 = _stage(stem, widths[0], blocks, shortcut)
+        self.layer2 = _stage(widths[0], widths[1], blocks, shortcut)
+        self.layer3 = _stage(widths[1], widths[2], blocks, shortcut)
+        first = 2 if widths[0] != stem else 1
         self.feature_info = [
-            {"num_chs": width, "reduction": 2**i, "module": f"layer{i + 1}"} for i, width in enumerate(WIDTHS)
+            {"num_chs": width, "reduction": first * 2**i, "module": f"layer{i + 1}"}
+            for i, width in enumerate(widths)
         ]
         self.linear: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
@@ -117,7 +134,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 64, H / 4, W / 4)."""
+        """(B, 64, H / 4, W / 4), as the default widths have it."""
         x = self.act1(self.bn1(self.conv1(image_BCHW)))
         return self.layer3(self.layer2(self.layer1(x)))
 
@@ -152,9 +169,10 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(image_BCHW))
 
 
-def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
+def _stage(in_channels: int, channels: int, blocks: int, shortcut: Shortcut) -> nn.Sequential:
     return nn.Sequential(
-        BasicBlock(in_channels, channels), *(BasicBlock(channels, channels) for _ in range(blocks - 1))
+        BasicBlock(in_channels, channels, shortcut),
+        *(BasicBlock(channels, channels) for _ in range(blocks - 1)),
     )
 
 

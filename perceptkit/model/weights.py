@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from perceptkit.errors import SpecError
-from perceptkit.model import cifar_resnet
+from perceptkit.model import cifar_resnet, decathlon_resnet
 from perceptkit.model.families import covered_size, patch_size
 from perceptkit.spec.recipe import BackboneSpec
 
@@ -20,18 +20,24 @@ CLASSIFIERS = ("fc", "classifier", "head", "linear")
 """First parts of the keys of timm's classifiers."""
 
 
+def register_own() -> None:
+    """Makes perceptkit's own models known to timm, once."""
+    cifar_resnet.register()
+    decathlon_resnet.register()
+
+
 def backbone_names(pattern: str = "*") -> list[str]:
     """All names that match: timm's models, and those that perceptkit registers with timm.
 
     A pattern with a dot is one of names with their weights, as `resnet18.a1_in1k`; without it a name has no tag.
     """
-    cifar_resnet.register()
+    register_own()
     return fnmatch.filter(timm.list_models(include_tags="." in pattern), pattern)
 
 
 def own_size(name: str) -> tuple[int, int]:
     """Height and width in pixels that the model was made for."""
-    cifar_resnet.register()
+    register_own()
     config = timm.get_pretrained_cfg(name)
     return config.input_size[1:] if config is not None else (224, 224)
 
@@ -57,7 +63,7 @@ def create_backbone(
     Raises:
         SpecError: unknown name or arguments, weights that cannot be had or do not fit.
     """
-    cifar_resnet.register()
+    register_own()
     if not timm.is_model(spec.name.split(".")[0]) and not spec.name.startswith("hf-hub:"):
         near = difflib.get_close_matches(spec.name, [*presets, *timm.list_models()], n=3)
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
