@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceptkit.errors import PerceptkitError, SpecError
-from perceptkit.spec.check_files import CheckReport, check_files
+from perceptkit.spec.check_files import check_files
+from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_tasks
 from perceptkit.spec.overrides import split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
@@ -204,7 +205,8 @@ def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequen
     from perceptkit.train.session import make_supernet
 
     loaded, how = load_specs(tasks, recipe, overrides)
-    network = make_supernet(how.spec, build_tasks(loaded.spec), loaded.spec.data.size)
+    data = loaded.spec.data
+    network = make_supernet(how.spec, build_tasks(loaded.spec), data.size, data.mean, data.std)
     plan = Plan.all_keep(list(loaded.spec.tasks), [block.name for block in network.blocks])
     return compact(network, plan)
 

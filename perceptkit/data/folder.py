@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.resize import resize_target
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
@@ -17,12 +18,8 @@ from perceptkit.spec.templates import fill, image_ids
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.edges import Edges
 
-CACHED_BYTES = 512 * 2**20
-"""Decoded samples are kept in memory up to this size per process: decoding costs more than training a
-small network does, and most sets of small pictures fit."""
 
-
-class FolderSource:
+class FolderSource(DecodedSource):
     """One split of `source: folder`.
 
     Args:
@@ -34,28 +31,14 @@ class FolderSource:
     def __init__(self, data: FolderData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.folder = data.splits.get(split, split)
-        self.ids = image_ids(Path(data.root), data.image, self.folder)[: data.limit]
+        super().__init__(image_ids(Path(data.root), data.image, self.folder)[: data.limit])
         if not self.ids:
             pattern = Path(data.root) / fill(data.image, self.folder, "*")
             raise DataError(f"no pictures for {split}: nothing matches {pattern}")
-        self._cache: dict[int, Sample] = {}
-        self._cached_bytes = 0
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def load(self, index: int) -> Sample:
+    def decode(self, index: int) -> Sample:
         """Decodes the picture and every label, at the network's size."""
-        cached = self._cache.get(index)
-        if cached is None:
-            cached = self._decode(self.ids[index])
-            size = cached.image.nbytes + sum(target.nbytes for target in cached.targets.values())
-            if self._cached_bytes + size <= CACHED_BYTES:
-                self._cache[index] = cached
-                self._cached_bytes += size
-        return Sample(cached.id, cached.image, dict(cached.targets))
-
-    def _decode(self, image_id: str) -> Sample:
+        image_id = self.ids[index]
         path = Path(self.data.root) / fill(self.data.image, self.folder, image_id)
         image = read_rgb(path)
         image_HW = (image.shape[0], image.shape[1])

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from perceptkit.data.folder import FolderSource
+from perceptkit.data.listed import ListedSource
 from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.source import SceneSource
-from perceptkit.spec.tasks_file import FolderData, Split, TasksFile
+from perceptkit.spec.tasks_file import FolderData, ScenesData, Split, TasksFile
 from perceptkit.tasks.base import Task
 
 
@@ -33,4 +34,34 @@ def open_split(
     """
     if isinstance(tasks_file.data, FolderData):
         return FolderSource(tasks_file.data, split, tasks)
-    return SceneSource(tasks_file.data, split, tasks, cache_dir)
+    if isinstance(tasks_file.data, ScenesData):
+        return SceneSource(tasks_file.data, split, tasks, cache_dir)
+    return ListedSource(tasks_file.data, split, tasks)
+
+
+def open_train(tasks_file: TasksFile, tasks: Mapping[str, Task]) -> Source:
+    """What is trained on: the splits of `data.train_on`, one after the other.
+
+    Raises DataError where one of them holds no picture.
+    """
+    first, *more = (open_split(tasks_file, tasks, split) for split in tasks_file.data.train_on)
+    return Joined([first, *more]) if more else first
+
+
+class Joined:
+    """Sources one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+        self.ids: Sequence[str] = [name for source in sources for name in source.ids]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: int) -> Sample:
+        """One sample of the source that holds it."""
+        for source in self.sources:
+            if index < len(source):
+                return source.load(index)
+            index -= len(source)
+        raise IndexError(index)

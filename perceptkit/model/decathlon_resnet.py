@@ -51,12 +51,10 @@ class DecathlonResNet(CifarResNet):
         """(B, 256, H / 8, W / 8)."""
         return self.act(self.norm(super().forward_features(image_BCHW)))
 
-    def forward_intermediates(
-        self, x: Tensor, *args: Any, intermediates_only: bool = False, **kwargs: Any
-    ) -> Any:
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What each stage gives, before the last norm; arguments as for CifarResNet."""
-        last, maps = super().forward_intermediates(x, *args, intermediates_only=False, **kwargs)
-        return maps if intermediates_only else (self.act(self.norm(last)), maps)
+        found = super().forward_intermediates(x, *args, **kwargs)
+        return (self.act(self.norm(found[0])), found[1]) if isinstance(found, tuple) else found
 
 
 default_cfgs = generate_default_cfgs(

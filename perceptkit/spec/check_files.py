@@ -3,9 +3,7 @@
 Counts every picture and label, opens a sample of them, or all. Needs numpy and Pillow, never torch.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from perceptkit.errors import DataError, PerceptkitError
 from perceptkit.spec import templates
@@ -15,10 +13,13 @@ from perceptkit.spec.check_labels import (
     check_dense,
     check_points,
     read_array,
-    read_json,
 )
+from perceptkit.spec.check_listed import check_listed
+from perceptkit.spec.check_report import CheckReport, SplitCounts
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import read_label_csv
+from perceptkit.spec.listed import spread
 from perceptkit.spec.load import LoadedTasks
 from perceptkit.spec.tasks_file import (
     SPLITS,
@@ -26,72 +27,14 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     FolderData,
     KeypointsSpec,
+    ListedData,
+    ScenesData,
     SegmentationSpec,
     TaskBase,
     TasksFile,
 )
 
 SAMPLE = 200
-SHOWN_GROUPS = 20
-SHOWN_ALIKE = 3
-
-
-@dataclass
-class SplitCounts:
-    """What one split holds."""
-
-    images: int
-    labels: dict[str, int]
-    """Pictures with a label, by task."""
-    opened: int = 0
-    """Pictures that were opened, with all their labels."""
-
-
-@dataclass
-class CheckReport:
-    """What was found; `str` is what the command prints."""
-
-    name: str
-    place: str
-    """The data root, or `scenes`."""
-    splits: dict[str, SplitCounts] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    """Each names a file and the offending values; training would fail or learn something wrong."""
-    warnings: list[str] = field(default_factory=list)
-    said: set[str] = field(default_factory=set)
-    """All of both: a file that serves several splits is complained of once."""
-
-    def raise_problems(self) -> None:
-        """Raises DataError where there are problems."""
-        if self.problems:
-            raise DataError("\n".join(_listed("problem", self.problems)))
-
-    def __str__(self) -> str:
-        tasks = list(dict.fromkeys(task for counts in self.splits.values() for task in counts.labels))
-        rows = [["split", "images", *tasks]]
-        for split, counts in self.splits.items():
-            rows.append([split, str(counts.images), *(str(counts.labels[task]) for task in tasks)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"{self.name}: {self.place}; pictures, and how many have a label of each task"]
-        for row in rows:
-            cells = (
-                f"{c:>{w}}" if i else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            )
-            lines.append("  " + "  ".join(cells))
-        for split, counts in self.splits.items():
-            if 0 < counts.opened < counts.images:
-                lines.append(
-                    f"opened {counts.opened} of {counts.images} pictures of {split}; --everything opens all"
-                )
-        lines += [*_listed("warning", self.warnings), *_listed("problem", self.problems)]
-        return "\n".join([*lines, "Nothing was started." if self.problems else "ok"])
-
-    def add(self, where: str, findings: Iterator[Finding] | Sequence[Finding]) -> None:
-        """Files findings under `where`, a file or an entry of one."""
-        for finding in findings:
-            if (message := f"{where} {finding.message}") not in self.said:
-                self.said.add(message)
-                (self.problems if finding.is_problem else self.warnings).append(message)
 
 
 def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAMPLE) -> CheckReport:
@@ -103,7 +46,11 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
         sample: how many pictures of each split to open otherwise, evenly spread.
     """
     spec = loaded.spec
-    if not isinstance(spec.data, FolderData):
+    if isinstance(spec.data, ListedData):
+        report = CheckReport(spec.name, str(spec.data.root))
+        check_listed(spec, spec.data, report, None if everything else sample)
+        return report
+    if isinstance(spec.data, ScenesData):
         report = CheckReport(spec.name, "scenes, rendered with all labels")
         for split in SPLITS:
             images = getattr(spec.data.count, split)
@@ -139,7 +86,7 @@ class _Split:
                 place = f" ({self._path(spec.target, '*')})" if spec.target else ""
                 message = f"no picture of {self.split} has a label{place}"
                 self.report.add(f"{task}:", [Finding(message, is_problem=self.split == "train")])
-        chosen = self.ids if sample is None else _spread(self.ids, sample)
+        chosen = self.ids if sample is None else spread(self.ids, sample)
         counts.opened = len(chosen)
         num_classes = {task: self._num_classes(spec) for task, spec in self.tasks.items()}
         for image_id in chosen:
@@ -214,25 +161,3 @@ class _Split:
     def _path(self, template: str, image_id: str = "") -> str:
         """A path in a message: below the data root."""
         return templates.fill(template, self.folder, image_id)
-
-
-def _spread(ids: Sequence[str], sample: int) -> list[str]:
-    """At most `sample` ids, evenly spread."""
-    if len(ids) <= sample:
-        return list(ids)
-    return [ids[i * len(ids) // sample] for i in range(sample)]
-
-
-def _listed(noun: str, messages: Sequence[str]) -> list[str]:
-    """`2 problems:` and the messages below; of many that differ in numbers alone, the first few."""
-    if not messages:
-        return []
-    alike: dict[str, list[str]] = {}
-    for message in messages:
-        alike.setdefault(re.sub(r"[0-9]+", "", message), []).append(message)
-    lines = [f"{len(messages)} {noun}{'s' if len(messages) > 1 else ''}:"]
-    for group in list(alike.values())[:SHOWN_GROUPS]:
-        lines += [f"  {message}" for message in group[:SHOWN_ALIKE]]
-        lines += [f"  and {len(group) - SHOWN_ALIKE} more like this"] if len(group) > SHOWN_ALIKE else []
-    rest = sum(len(group) for group in list(alike.values())[SHOWN_GROUPS:])
-    return [*lines, f"  and {rest} others"] if rest else lines

@@ -127,14 +127,6 @@ def _normals(spec: NormalsSpec, values: np.ndarray) -> Iterator[Finding]:
         yield Finding(f"{share}; is 'frame: {spec.frame}' right?", is_problem=False)
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file. Raises DataError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON: {error}") from error
-
-
 def check_points(spec: KeypointsSpec, points: Any, size_HW: tuple[int, int] | None) -> Iterator[Finding]:
     """Checks one picture's points, `{name: [x, y, v]}` or `[[x, y, kind], ...]`.
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perceptkit.spec.decathlon import mean_std
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
-from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, FolderData, ScenesData, TaskBase, TasksFile
+from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, DataBase, DecathlonData, TaskBase, TasksFile
 from perceptkit.spec.yaml_source import KeyPath, Source
 
 
@@ -24,7 +25,7 @@ class Draft:
     source: Source
     folder: Path
     """Where the tasks file lies; its relative paths start here."""
-    data: FolderData | ScenesData | None
+    data: DataBase | None
     tasks: dict[str, TaskBase]
     """Those whose type is known."""
 
@@ -49,9 +50,8 @@ class Draft:
 
     def root(self) -> Path | None:
         """The data root, absolute; None for scenes and where it is not a path."""
-        if isinstance(self.data, FolderData) and self.data.root is not None:
-            return absolute(self.source, ("data", "root"), str(self.data.root), self.folder)
-        return None
+        root = getattr(self.data, "root", None)
+        return None if root is None else absolute(self.source, ("data", "root"), str(root), self.folder)
 
     def class_file(self, name: str, classes: str) -> Path:
         """The file of class names: below the data root, or else beside the tasks file."""
@@ -62,11 +62,14 @@ class Draft:
 
 
 def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
-    """The same tasks file with absolute paths."""
+    """The same tasks file with absolute paths, and with the mean and std that its data source knows."""
     draft = Draft(source, folder, spec.data, dict(spec.tasks))
     changed: dict[str, Any] = {}
-    if isinstance(spec.data, FolderData):
-        changed["data"] = spec.data.model_copy(update={"root": draft.root()})
+    if (root := draft.root()) is not None:
+        changed["data"] = spec.data.model_copy(update={"root": root})
+        if isinstance(spec.data, DecathlonData) and spec.data.mean is None:
+            if (known := mean_std(root, spec.data.domain)) is not None:
+                changed["data"] = changed["data"].model_copy(update={"mean": known[0], "std": known[1]})
     tasks = dict(spec.tasks)
     for name, task in spec.tasks.items():
         classes = getattr(task, "classes", None)

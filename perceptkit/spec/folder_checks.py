@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from perceptkit.spec import templates
 from perceptkit.spec.draft import Draft
+from perceptkit.spec.folder_files import PICTURES
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.tasks_file import (
     SPLITS,
@@ -17,7 +18,6 @@ from perceptkit.spec.tasks_file import (
 )
 from perceptkit.spec.templates import shown
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 _LABEL_FILES = {"keypoints": (".json",), "classification": (".csv",)}
 _DENSE_LABEL_FILES = (".png", ".npy")
 
@@ -26,20 +26,21 @@ def check_folder(draft: Draft) -> Iterator[Problem]:
     """Problems of `data` and of the templates of all tasks."""
     data = draft.data
     assert isinstance(data, FolderData)
-    splits = _splits_as_written(draft)
-    yield from _splits(draft, splits)
+    splits = splits_as_written(draft)
+    yield from split_problems(draft, splits)
     image_problems = list(_image_template(draft, data))
-    root_problems = list(_root(draft))
+    of_root = list(root_problems(draft))
     yield from image_problems
-    yield from root_problems
-    if not image_problems and not root_problems:
+    yield from of_root
+    if not image_problems and not of_root:
         yield from _pictures(draft, data, {split: splits[split] for split in SPLITS if split in splits})
     for task, spec in draft.tasks.items():
         yield from _label_template(draft, task, spec)
         yield from _needed_names(draft, task, spec)
 
 
-def _root(draft: Draft) -> Iterator[Problem]:
+def root_problems(draft: Draft) -> Iterator[Problem]:
+    """The data root is a folder."""
     root = draft.root()
     if root is None or root.is_dir():
         return
@@ -53,7 +54,7 @@ def _root(draft: Draft) -> Iterator[Problem]:
     yield draft.source.problem(("data", "root"), f"no such folder: {shown(root)}{hint}")
 
 
-def _splits_as_written(draft: Draft) -> dict[str, str]:
+def splits_as_written(draft: Draft) -> dict[str, str]:
     """The folder of each split, as far as it is valid."""
     written = draft.written(("data", "splits"))
     if not isinstance(written, dict):
@@ -61,7 +62,8 @@ def _splits_as_written(draft: Draft) -> dict[str, str]:
     return {key: folder for key, folder in written.items() if isinstance(folder, str)}
 
 
-def _splits(draft: Draft, splits: dict[str, str]) -> Iterator[Problem]:
+def split_problems(draft: Draft, splits: dict[str, str]) -> Iterator[Problem]:
+    """Every split has a folder; only val and test may share one."""
     misspelt = set(splits) - set(SPLITS)
     for split in SPLITS:
         path = ("data", "splits", split)
@@ -72,6 +74,9 @@ def _splits(draft: Draft, splits: dict[str, str]) -> Iterator[Problem]:
         elif split != "train" and split in splits and splits[split] == splits.get("train"):
             message = "the same folder as train; results on pictures that were trained on say nothing"
             yield draft.source.problem(path, message)
+    if splits.get("val") == splits.get("test") and "val" in (draft.data and draft.data.train_on or ()):
+        message = "val is the folder of test too; results on pictures that were trained on say nothing"
+        yield draft.source.problem(("data", "train_on"), message)
 
 
 def _image_template(draft: Draft, data: FolderData) -> Iterator[Problem]:
@@ -85,8 +90,8 @@ def _image_template(draft: Draft, data: FolderData) -> Iterator[Problem]:
     elif "{split}" not in data.image:
         message = "must hold {split}; without it train, val and test are the same pictures"
         yield draft.source.problem(path, message)
-    elif (suffix := PurePosixPath(data.image).suffix.lower()) not in _PICTURES:
-        yield draft.source.problem(path, f"'{suffix}' is not a picture; expected {', '.join(_PICTURES)}")
+    elif (suffix := PurePosixPath(data.image).suffix.lower()) not in PICTURES:
+        yield draft.source.problem(path, f"'{suffix}' is not a picture; expected {', '.join(PICTURES)}")
 
 
 def _pictures(draft: Draft, data: FolderData, splits: dict[str, str]) -> Iterator[Problem]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from perceptkit.errors import PerceptkitError
-from perceptkit.spec.check_labels import read_array, read_json
+from perceptkit.spec.check_labels import read_array
 from perceptkit.spec.folder_files import FileSet
+from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import LabelTable, read_label_csv
 
 MOST_CLASSES = 64

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from perceptkit.errors import DataError, PerceptkitError, SpecError
-from perceptkit.spec.check_labels import read_array, read_json
+from perceptkit.spec.check_labels import read_array
 from perceptkit.spec.folder_files import PICTURES, FileSet, find_sets, split_of, walk
+from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_guess import LOOKED_AT, Guess, Names, NotGuessed, called, guess, spread, words_of
 from perceptkit.spec.tasks_file import SPLITS
 from perceptkit.spec.yaml_source import plain_value

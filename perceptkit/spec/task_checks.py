@@ -8,6 +8,7 @@ from perceptkit.errors import PerceptkitError
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder
+from perceptkit.spec.listed_checks import check_listed
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
 from perceptkit.spec.tasks_file import (
@@ -15,8 +16,11 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     FolderData,
     KeypointsSpec,
+    ListedData,
     ScenesData,
     SegmentationSpec,
+    normalisation_fault,
+    train_on_fault,
 )
 from perceptkit.spec.yaml_source import Source
 
@@ -34,11 +38,27 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
     """
     draft = Draft.of(source, folder)
     found = [*_names(draft), *_keypoints(draft), *_edges(draft)]
+    found += _data_keys(draft)
     if isinstance(draft.data, FolderData):
         found += check_folder(draft)
     if isinstance(draft.data, ScenesData):
         found += check_scenes(draft)
+    if isinstance(draft.data, ListedData):
+        return [*found, *check_listed(draft)]
     return [*found, *_classes(draft)]
+
+
+def _data_keys(draft: Draft) -> Iterator[Problem]:
+    """What every data source has; also where another key keeps the model itself from being checked."""
+    if draft.data is None:
+        return
+    if draft.data.train_on and (message := train_on_fault(draft.data.train_on)):
+        yield draft.source.problem(("data", "train_on"), message)
+    invalid = [
+        key for key in ("mean", "std") if getattr(draft.data, key) is None and draft.written(("data", key))
+    ]
+    if not invalid and (found := normalisation_fault(draft.data.mean, draft.data.std)):
+        yield draft.source.problem(("data", found[0]), found[1])
 
 
 def _names(draft: Draft) -> Iterator[Problem]:

@@ -3,10 +3,11 @@
 Every field has its documentation under it; `perceptkit schema` prints the same as JSON schema.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from perceptkit.spec.strict import Seed, Strict, fault
 
@@ -36,7 +37,49 @@ def _own_names() -> dict[Split, str]:
     return {split: split for split in SPLITS}
 
 
-class FolderData(Strict):
+RGB: TypeAlias = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
+
+
+class DataBase(Strict):
+    """What every data source has."""
+
+    train_on: Annotated[list[Literal["train", "val"]], Field(min_length=1)] = ["train"]
+    """The splits to train on: [train], or [train, val] to train for good. Val is then no longer held out: its
+    metrics, and the weights that are best by them, say nothing of new pictures."""
+    mean: RGB | None = None
+    """Subtracted from the pictures, red, green and blue in [0, 1]; by default what the backbone's weights expect."""
+    std: RGB | None = None
+    """Then divided by; given together with `mean`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataBase":
+        if message := train_on_fault(self.train_on):
+            raise fault("train_on", message)
+        if found := normalisation_fault(self.mean, self.std):
+            raise fault(*found)
+        return self
+
+
+def train_on_fault(splits: Sequence[object]) -> str:
+    """What is wrong with the splits to train on, each of which is valid."""
+    if "train" not in splits:
+        return "expected [train], or [train, val]"
+    return "a split occurs twice" if len(set(splits)) < len(splits) else ""
+
+
+def normalisation_fault(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[str, str] | None:
+    """What is wrong with a pair of mean and std, as (key, message); None where nothing is."""
+    if (mean is None) != (std is None):
+        return ("std", "missing key beside 'mean'") if std is None else ("mean", "missing key beside 'std'")
+    if mean is not None and max(mean) > 1:
+        return "mean", f"holds {max(mean):g}; pictures are in [0, 1] here, so divide by 255"
+    if std is not None and (min(std) == 0 or max(std) > 1):
+        wrong = max(std) if max(std) > 1 else 0
+        return "std", f"holds {wrong:g}; expected numbers above 0 and up to 1, of pictures in [0, 1]"
+    return None
+
+
+class FolderData(DataBase):
     """Pictures and labels in folders, found by templates with `{split}` and `{id}`."""
 
     source: Literal["folder"]
@@ -63,7 +106,35 @@ class SceneCounts(Strict):
     """Rooms that are only measured, once."""
 
 
-class ScenesData(Strict):
+class ImageFolderData(DataBase):
+    """Pictures in one folder per class, as torchvision's ImageFolder has them: `ROOT/train/CLASS/...`."""
+
+    source: Literal["imagefolder"]
+    root: Path
+    """Folder that holds the folders of the splits, relative to this file."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures are resized to it."""
+    splits: dict[Split, str] = Field(default_factory=_own_names)
+    """The folder name that stands for each split; by default its own name."""
+    limit: PositiveInt | None = None
+    """Use only so many pictures of each split, evenly spread."""
+
+
+class DecathlonData(DataBase):
+    """One domain of the Visual Decathlon: `ROOT/annotations/DOMAIN_train.json` and the like, `ROOT/data/...`."""
+
+    source: Literal["decathlon"]
+    root: Path
+    """The folder `decathlon-1.0`, relative to this file."""
+    domain: str
+    """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`."""
+    size: Size = (72, 72)
+    """Network input as [height, width] in pixels; pictures are resized to it."""
+    limit: PositiveInt | None = None
+    """Use only so many pictures of each split, evenly spread."""
+
+
+class ScenesData(DataBase):
     """The built-in renderer: rooms with solids, and exact labels for every task type."""
 
     source: Literal["scenes"]
@@ -77,15 +148,23 @@ class ScenesData(Strict):
     """How many rooms each split holds."""
 
 
-DATA_SOURCES: dict[str, type[FolderData] | type[ScenesData]] = {"folder": FolderData, "scenes": ScenesData}
-Data: TypeAlias = Annotated[FolderData | ScenesData, Field(discriminator="source")]
+Data: TypeAlias = Annotated[
+    FolderData | ImageFolderData | DecathlonData | ScenesData, Field(discriminator="source")
+]
+DATA_SOURCES: dict[str, type[DataBase]] = {
+    get_args(data.model_fields["source"].annotation)[0]: data for data in get_args(get_args(Data)[0])
+}
+"""The model of each data source."""
+
+ListedData: TypeAlias = ImageFolderData | DecathlonData
+"""Sources that list their pictures with one class each."""
 
 
 class TaskBase(Strict):
     """What every task type has."""
 
     target: str | None = None
-    """Template of the label files (`source: folder`); `source: scenes` renders the label."""
+    """Template of the label files (`source: folder`); all other sources know their labels."""
     weight: PositiveFloat = 1.0
     """Factor of this task's loss in the sum (lambda_k of AdaShare)."""
 
@@ -159,7 +238,8 @@ class ClassificationSpec(TaskBase):
 
     type: Literal["classification"]
     classes: Classes | None = None
-    """As for segmentation; without it the names are the labels that occur in the train CSV, sorted."""
+    """As for segmentation; without it the names are the labels that occur in the train CSV, sorted, or those that the
+    source knows."""
     multi_label: bool = False
     """Any number of classes may be true of one picture."""
 
@@ -183,6 +263,6 @@ class TasksFile(Strict):
     name: str
     """A short name; the run folder gets it."""
     data: Data
-    """Where the pictures come from: `source: folder` or `source: scenes`, and its keys."""
+    """Where the pictures come from: `source: folder`, `imagefolder`, `decathlon` or `scenes`, and its keys."""
     tasks: Annotated[dict[str, TaskSpec], Field(min_length=1)]
     """A name of your own for each task, then its `type` and keys; metrics and outputs get these names."""

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.listed import listed_classes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     FolderData,
     KeypointsSpec,
+    ListedData,
     SegmentationSpec,
     TaskBase,
     TasksFile,
@@ -48,6 +50,8 @@ def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         if isinstance(data, FolderData):
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
+        if isinstance(data, ListedData) and isinstance(spec, ClassificationSpec):
+            return listed_classes(spec, data)
         return class_names(spec, None)
     if isinstance(spec, KeypointsSpec):
         return list(spec.names or spec.kinds or _scene_points())

@@ -209,7 +209,7 @@ def _flow(spec: Mapping[str, Any]) -> list[str]:
         elif key == "stages":
             lines += ["stages:", *(f"  - {entry(stage, 'name')}" for stage in value)]
         else:
-            lines.append(f"{key}: {_inline(value)}")
+            lines.append(f"{key}: {entry(value, 'source') if key == 'data' else _inline(value)}")
     return lines
 
 

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 
 from perceptkit.baselines.sharing.single import Network, build_single
 from perceptkit.data.photometric import Photometric
-from perceptkit.data.sources import Source, open_split
+from perceptkit.data.sources import Source, open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
@@ -27,7 +27,7 @@ from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe
-from perceptkit.spec.tasks_file import SceneCounts, Split, TasksFile
+from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
@@ -40,8 +40,6 @@ from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
-
-TRAIN_SPLITS: tuple[Split, Split] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -102,12 +100,21 @@ def make_fabric(recipe: Recipe) -> Fabric:
     return fabric
 
 
-def make_supernet(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Network:
-    """The network of the recipe with its initial weights: the same for the same seed."""
+def make_supernet(
+    recipe: Recipe,
+    tasks: Mapping[str, Task],
+    size_HW: tuple[int, int],
+    mean: RGB | None = None,
+    std: RGB | None = None,
+) -> Network:
+    """The network of the recipe with its initial weights: the same for the same seed.
+
+    `mean` and `std` are those of the data, where they are not what the backbone's weights expect.
+    """
     build = build_single if recipe.sharing.method == "single" else build_supernet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = build(recipe.backbone, recipe.heads, tasks, size_HW)
+        network = build(recipe.backbone, recipe.heads, tasks, size_HW, mean=mean, std=std)
         if recipe.heads.classifier == "pretrained":
             task = classification_task(tasks)
             net = network if isinstance(network, Supernet) else network.by_task()[task]
@@ -150,14 +157,15 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     tasks = build_tasks(specs.tasks)
     fabric = make_fabric(recipe)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
-        train_source, val_source = (open_split(specs.tasks, tasks, split) for split in TRAIN_SPLITS)
+        train_source, val_source = open_train(specs.tasks, tasks), open_split(specs.tasks, tasks, "val")
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
     if recipe.augment.photometric:
         Photometric(recipe.augment.photometric)  # refuses what is no photometric transform
     torch.manual_seed(recipe.seed)
 
     def fresh() -> Network:
-        return make_supernet(recipe, tasks, specs.tasks.data.size)
+        data = specs.tasks.data
+        return make_supernet(recipe, tasks, data.size, data.mean, data.std)
 
     supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batchnorm(supernet, fabric.device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptkit.data import folder
+from perceptkit.data import decoded
 from perceptkit.data.folder import FolderSource
 from perceptkit.data.sources import open_split
 from perceptkit.errors import DataError
@@ -158,7 +158,7 @@ def test_a_sample_is_decoded_once(root, tasks):
 
 
 def test_the_cache_has_a_limit(root, monkeypatch):
-    monkeypatch.setattr(folder, "CACHED_BYTES", 32 * 40 * 3)  # one picture
+    monkeypatch.setattr(decoded, "CACHED_BYTES", 32 * 40 * 3)  # one picture
     source = FolderSource(data_of(root), "train", {})
     source.load(0), source.load(1)
     for image_id in "ab":

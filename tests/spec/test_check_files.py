@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from perceptkit.errors import DataError
-from perceptkit.spec.check_files import CheckReport, check_files
+from perceptkit.spec.check_files import check_files
+from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import load_tasks
 
 HEAD = """

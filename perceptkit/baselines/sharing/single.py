@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
-from perceptkit.model.supernet import BlockInfo, KeepRows, Supernet, head_key
+from perceptkit.model.supernet import RGB, BlockInfo, KeepRows, Supernet, head_key
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 from perceptkit.tasks.base import Task
 
@@ -49,8 +49,13 @@ def build_single(
     tasks: Mapping[str, Task],
     size_HW: tuple[int, int],
     load: bool = True,
+    mean: RGB | None = None,
+    std: RGB | None = None,
 ) -> SingleTaskNets:
     """One net per task, each with its own initial weights. Arguments as for `build_supernet`."""
     return SingleTaskNets(
-        {name: build_supernet(backbone, heads, {name: task}, size_HW, load) for name, task in tasks.items()}
+        {
+            name: build_supernet(backbone, heads, {name: task}, size_HW, load, mean, std)
+            for name, task in tasks.items()
+        }
     )

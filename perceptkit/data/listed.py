@@ -1,0 +1,54 @@
+"""Pictures with one class each, from class folders or from the Visual Decathlon's annotation files."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perceptkit.data.decoded import DecodedSource
+from perceptkit.data.sample import Sample
+from perceptkit.errors import DataError
+from perceptkit.pixels import read_rgb, resize_rgb
+from perceptkit.spec.listed import listed_pictures
+from perceptkit.spec.tasks_file import ListedData, Split
+from perceptkit.tasks.base import Task
+
+
+class ListedSource(DecodedSource):
+    """One split of `source: imagefolder` or `source: decathlon`.
+
+    Args:
+        data: the declaration, with an absolute root.
+        split: which one.
+        tasks: by name; one classification, or none where only pictures are wanted.
+
+    Raises:
+        DataError: there is no picture, a file of labels cannot be read, or a label is none of the classes.
+    """
+
+    def __init__(self, data: ListedData, split: Split, tasks: Mapping[str, Task]) -> None:
+        self.data, self.tasks = data, dict(tasks)
+        self.pictures = listed_pictures(data, split)
+        if not self.pictures:
+            raise DataError(f"no pictures for {split} in {data.root}")
+        for name, task in self.tasks.items():
+            known = set(task.labels)
+            stranger = next((p for p in self.pictures if p.label is not None and p.label not in known), None)
+            if stranger is not None:
+                raise DataError(
+                    f"{stranger.path} is of the class '{stranger.label}', which {name} does not have"
+                )
+        self._index = {
+            name: {label: i for i, label in enumerate(task.labels)} for name, task in self.tasks.items()
+        }
+        super().__init__([picture.id for picture in self.pictures])
+
+    def decode(self, index: int) -> Sample:
+        """Decodes the picture at the network's size; its target is () int64, the index of the class."""
+        picture, size_HW = self.pictures[index], self.data.size
+        targets = {
+            name: task.missing(size_HW)
+            if picture.label is None
+            else np.array(self._index[name][picture.label], dtype=np.int64)
+            for name, task in self.tasks.items()
+        }
+        return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
