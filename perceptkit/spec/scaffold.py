@@ -3,7 +3,6 @@
 Whatever was guessed says so beside it, and what was not understood is listed at the end of the file.
 """
 
-import json
 import os
 import re
 from collections import Counter
@@ -18,17 +17,13 @@ from perceptkit.errors import DataError, PerceptkitError, SpecError
 from perceptkit.spec.check_labels import read_array
 from perceptkit.spec.folder_files import PICTURES, FileSet, find_sets, split_of, walk
 from perceptkit.spec.json_file import read_json
-from perceptkit.spec.label_guess import LOOKED_AT, Guess, Names, NotGuessed, called, guess, spread, words_of
+from perceptkit.spec.label_guess import Guess, Names, NotGuessed, called, guess, words_of
+from perceptkit.spec.scaffold_listed import scaffold_listed
+from perceptkit.spec.scaffold_text import PICTURE_WORDS, opening, size_line, written
 from perceptkit.spec.tasks_file import SPLITS
-from perceptkit.spec.yaml_source import plain_value
 
-LONGEST_SIDE = 256
-"""Pixels of the proposed network input; larger pictures are shrunk."""
-MULTIPLE = 32
-"""Of which both sides are: the stride of most backbones."""
 LISTED = 20
 """Files that were not understood are listed up to this number of lines."""
-PICTURE_WORDS = ("rgb", "image", "img", "color", "colour", "photo", "picture", "frame")
 CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "names.txt")
 NAME_KEYS = {
     "classes": ("classes", "class_names", "labels", "categories"),
@@ -94,13 +89,16 @@ def scaffold(data_dir: Path | None, out_dir: Path) -> str:
         return TEMPLATE.replace("{file}", "tasks.yaml")
     if not data_dir.is_dir():
         raise SpecError(f"--data: {data_dir} is {'a file' if data_dir.exists() else 'no folder'}")
+    root = os.path.relpath(data_dir, out_dir)
+    if (listed := scaffold_listed(data_dir, root)) is not None:
+        return listed
     sets = find_sets(data_dir, walk(data_dir))
     pictures = find_pictures(sets)
     if pictures is None:
         raise DataError(
             f"{data_dir} holds no pictures: no readable {', '.join(PICTURES)} with three channels"
         )
-    proposal = Proposal(data_dir, os.path.relpath(data_dir, out_dir), pictures)
+    proposal = Proposal(data_dir, root, pictures)
     proposal.add_tasks(sets)
     return proposal.text()
 
@@ -185,17 +183,12 @@ class Proposal:
 
     def text(self) -> str:
         """The file."""
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.folder.resolve().name).lstrip(".-") or "my_tasks"
         lines = [
-            f"# Proposed by `perceptkit init` from the files in {self.root}.",
-            "# Lines with '?' are guesses. Look at them, then: perceptkit check THIS_FILE",
-            "version: 1",
-            f"name: {written(name)}",
-            "data:",
+            *opening(self.folder, self.root),
             "  source: folder",
             f"  root: {written(self.root)}  # relative to this file",
             f"  image: {written(self.pictures.template)}  # ? {self.counts(self.pictures)}",
-            *self.size_lines(),
+            size_line(self.pictures.paths),
             *self.split_lines(),
             "tasks:" if self.tasks else "tasks: {}  # to fill in: no labels were found",
         ]
@@ -223,21 +216,6 @@ class Proposal:
         matching = Counter(split for split, _ in files.matching(self.pictures))
         order = sorted(matching, key=lambda split: SPLITS.index(split_of(split) or "test"))
         return ", ".join(f"{split or 'no split'} {matching[split]}" for split in order)
-
-    def size_lines(self) -> list[str]:
-        """`size`, near the most frequent size of the pictures."""
-        sizes: Counter[tuple[int, int]] = Counter()
-        for path in spread(sorted(self.pictures.paths), LOOKED_AT):
-            try:
-                height, width = read_array(path).shape[:2]
-            except (PerceptkitError, ValueError):
-                continue
-            sizes[height, width] += 1
-        (height, width), _ = sizes.most_common(1)[0]
-        shrink = min(1.0, LONGEST_SIDE / max(height, width))
-        size = [max(MULTIPLE, round(side * shrink / MULTIPLE) * MULTIPLE) for side in (height, width)]
-        others = "" if len(sizes) == 1 else ", others have other sizes"
-        return [f"  size: {written(size)}  # ? [height, width]; pictures are {height}x{width}{others}"]
 
     def split_lines(self) -> list[str]:
         """`splits`, where folders are not called train, val and test."""
@@ -287,15 +265,3 @@ def find_names(folder: Path, others: Iterable[FileSet]) -> Names:
                     found[kind] = names
                     sources.append(files.template)
     return Names(found.get("classes", ()), found.get("kinds", ()), tuple(dict.fromkeys(sources)))
-
-
-def written(value: Any) -> str:
-    """A value in YAML's flow style; text is quoted unless it is one plain word."""
-    if isinstance(value, bool) or value is None or not isinstance(value, str | list | dict):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(written, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {written(part)}' for key, part in value.items())}}}"
-    is_word = re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*", value, flags=re.ASCII)
-    return value if is_word and plain_value(value) == value else json.dumps(value, ensure_ascii=False)

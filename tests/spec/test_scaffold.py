@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 from perceptkit.errors import DataError, SpecError
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.load import load_tasks
-from perceptkit.spec.scaffold import scaffold, written
+from perceptkit.spec.scaffold import scaffold
+from perceptkit.spec.scaffold_text import written
 from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.spec.yaml_source import read_yaml
+from tests.listed_files import write_class_folders, write_decathlon
 
 SPLITS = ("train", "val", "test")
 HW = (40, 70)
@@ -265,3 +268,35 @@ def test_the_template_needs_a_root_only(tmp_path):
 def test_written_values_are_read_back(value):
     read = read_yaml(f"x: [{written(value)}, {{k: {written(value)}}}]", "t.yaml")
     assert read.data == {"x": [value, {"k": value}]} and not read.problems
+
+
+def test_folders_of_classes(tmp_path):
+    root = write_class_folders(tmp_path / "pets")
+    spec, text = proposal(root, tmp_path / "out")
+    assert spec.data.source == "imagefolder" and spec.data.size == (32, 32)
+    assert "# ? 2 folders of classes; labels: train 4, val 4, test 4\n  label: {type: classification}" in text
+
+
+def test_folders_of_classes_with_other_splits(tmp_path):
+    root = write_class_folders(tmp_path / "pets")
+    (root / "val").rename(root / "valid")
+    shutil.rmtree(root / "test")
+    spec, text = proposal(root, tmp_path / "out")
+    assert spec.data.splits == {"train": "train", "val": "valid", "test": "valid"}
+    assert "# ? there is no folder for test; val stands in" in text
+
+
+def test_class_folders_with_pictures_of_equal_names_that_are_no_labels(tmp_path):
+    root = write_class_folders(tmp_path / "x_ray", ["normal", "pneumonia"], each=1)
+    assert "source: folder" in scaffold(root, tmp_path)  # ambiguous: normals of the pictures `pneumonia`?
+    (root / "train/normal/0.png").rename(root / "train/normal/7.png")
+    spec, _ = proposal(root, tmp_path / "out")
+    assert spec.data.source == "imagefolder"
+
+
+def test_the_decathlon(tmp_path):
+    root = write_decathlon(tmp_path / "decathlon-1.0")
+    spec, text = proposal(root, tmp_path / "out")
+    assert (spec.data.source, spec.data.domain, spec.data.size) == ("decathlon", "gtsrb", (72, 72))
+    write_decathlon(root, "aircraft")
+    assert "domain: aircraft  # ? there are aircraft, gtsrb\n" in scaffold(root, tmp_path)
