@@ -1,15 +1,16 @@
-"""Flips, rotation and zoom: one sampled set of parameters moves the picture and every target.
+"""Flips, rotation, zoom and crop: one sampled set of parameters moves the picture and every target.
 
     op      image     class ids, edges      depth             normals                   points
     h-flip  flip      flip                  flip              flip, x = -x              x -> W-1-x, swap pairs
     v-flip  flip      flip                  flip              flip, y = -y              y -> H-1-y
     rotate  bilinear  nearest, fill ignore  nearest, fill 0   rotate (x, y), fill 0     turn; outside: hidden
     zoom s  bilinear  nearest               nearest, / s (*)  n_z * s, renormalise (*)  scale about the centre
+    crop    cut       cut                   cut               cut                       shift; outside: hidden
 
 (*) with `zoom_depth: divide`: the picture then is what a camera nearer by s would see of a distant scene.
 
 Positive angles turn the picture counter-clockwise as seen. Camera axes: x right, y down, z forward.
-Flips are exact; rotation and zoom are one affine map about the centre ((W-1)/2, (H-1)/2).
+Flips and crop are exact; rotation and zoom are one affine map about the centre ((W-1)/2, (H-1)/2). The crop is last.
 """
 
 import math
@@ -37,6 +38,10 @@ class Geometry:
     zoom: float = 1.0
     """Above 1 the picture is enlarged and cropped, below 1 shrunk and padded."""
     divide_depth: bool = False
+    crop_HW: tuple[int, int] | None = None
+    """Size of the window that is cut out; None takes the whole picture."""
+    crop_at: tuple[float, float] = (0.0, 0.0)
+    """Where it lies, down and right, in [0, 1): a part of the room it has."""
 
     @property
     def is_affine(self) -> bool:
@@ -51,10 +56,22 @@ class Geometry:
         a, b = self.zoom * cos, self.zoom * sin
         return np.array([[a, b, cx - a * cx - b * cy], [-b, a, cy + b * cx - a * cy]])
 
+    def window(self, size_HW: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of what is kept of a picture, in pixels."""
+        height, width = self.crop_HW or size_HW
+        top, left = (
+            int(part * (whole - kept + 1))
+            for part, whole, kept in zip(self.crop_at, size_HW, (height, width), strict=True)
+        )
+        return top, left, height, width
+
 
 def sample_geometry(augment: AugmentSpec, rng: np.random.Generator) -> Geometry:
     """Draws one set; always the same number of random values, so that keys do not shift each other's luck."""
     flips, angle, zoom = rng.random(2), rng.uniform(-1, 1), rng.random()
+    crop_at = (0.0, 0.0)
+    if augment.crop is not None:  # from a stream of its own: what is drawn after this must not change
+        crop_at = tuple(rng.spawn(1)[0].random(2).tolist())
     low, high = math.log(augment.zoom[0]), math.log(augment.zoom[1])
     return Geometry(
         hflip=bool(flips[0] < augment.hflip),
@@ -62,6 +79,8 @@ def sample_geometry(augment: AugmentSpec, rng: np.random.Generator) -> Geometry:
         angle_deg=angle * augment.rotate,
         zoom=math.exp(low + zoom * (high - low)),
         divide_depth=augment.zoom_depth == "divide",
+        crop_HW=augment.crop,
+        crop_at=crop_at,
     )
 
 
@@ -71,12 +90,13 @@ def apply_geometry(sample: Sample, geometry: Geometry, tasks: Mapping[str, Task]
     image = _flip(sample.image, geometry, axes=(1, 0))
     if geometry.is_affine:
         image = cv2.warpAffine(image, geometry.matrix(size_HW), size_HW[::-1], flags=cv2.INTER_LINEAR)
+    image = _cut(image, geometry, size_HW, axis=0)
     targets = {name: move_target(t, tasks[name], geometry, size_HW) for name, t in sample.targets.items()}
     return Sample(sample.id, np.ascontiguousarray(image), targets)
 
 
 def move_target(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple[int, int]) -> np.ndarray:
-    """One target, by the table of the module's docstring."""
+    """One target, by the table of the module's docstring; `size_HW` is the picture's before it is moved."""
     if task.geometry == "none":
         return target
     if task.geometry == "points":
@@ -88,6 +108,7 @@ def move_target(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tup
         moved = _turn_normals(moved, geometry)
     if task.geometry == "depth" and geometry.divide_depth:
         moved = moved / np.float32(geometry.zoom)
+    moved = _cut(moved, geometry, size_HW, axis=moved.ndim - 2)
     return np.ascontiguousarray(moved, dtype=target.dtype)
 
 
@@ -97,6 +118,12 @@ def _flip(array: np.ndarray, geometry: Geometry, axes: tuple[int, int]) -> np.nd
     if geometry.vflip:
         array = np.flip(array, axes[1])
     return array
+
+
+def _cut(array: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], axis: int) -> np.ndarray:
+    """The window of an array whose rows are along `axis` and whose columns are along the next."""
+    top, left, height, width = geometry.window(size_HW)
+    return array[(slice(None),) * axis + (slice(top, top + height), slice(left, left + width))]
 
 
 def _warp(target: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], fill: float) -> np.ndarray:
@@ -142,8 +169,9 @@ def _move_points(
     if geometry.is_affine:
         matrix = geometry.matrix(size_HW)
         x, y = (row[0] * x + row[1] * y + row[2] for row in matrix)
-    moved[held, 0], moved[held, 1] = x, y
-    outside = held & ~_inside(moved, size_HW)
+    top, left, *kept_HW = geometry.window(size_HW)
+    moved[held, 0], moved[held, 1] = x - left, y - top
+    outside = held & ~_inside(moved, (kept_HW[0], kept_HW[1]))
     if named:
         moved[outside & (points_N3[:, 2] == 2), 2] = 1  # labelled, no longer visible
         if geometry.hflip:

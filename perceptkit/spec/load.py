@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from perceptkit.errors import SpecError
 from perceptkit.spec.draft import resolve_recipe, resolve_tasks
 from perceptkit.spec.messages import problems_of, validate
 from perceptkit.spec.overrides import apply_overrides, split_overrides
@@ -74,7 +75,10 @@ def load_recipe(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Load
 def load_both(
     tasks: str | Path, recipe: str | Path, overrides: Iterable[str] = ()
 ) -> tuple[LoadedTasks, LoadedRecipe]:
-    """Both files of a run. Raises one SpecProblems with the problems of both."""
+    """Both files of a run.
+
+    Raises SpecProblems: all problems of both. SpecError: they do not go together.
+    """
     for_tasks, for_recipe = split_overrides(overrides)
     try:
         loaded = load_tasks(tasks, for_tasks)
@@ -84,7 +88,13 @@ def load_both(
         except SpecProblems as second:
             raise SpecProblems([*first.problems, *second.problems]) from None
         raise
-    return loaded, load_recipe(recipe, for_recipe)
+    how = load_recipe(recipe, for_recipe)
+    crop, size = how.spec.augment.crop, loaded.spec.data.size
+    if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+        raise SpecError(
+            f"augment.crop {list(crop)} does not fit into data.size {list(size)}, [height, width]"
+        )
+    return loaded, how
 
 
 def _read(kind: Kind, path_or_name: str | Path, overrides: Iterable[str]) -> tuple[Path, str, Source]:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from perceptkit.spec.strict import Seed, Strict, fault
+from perceptkit.spec.strict import Seed, Size, Strict, fault
 
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
@@ -244,12 +244,32 @@ class OptimSpec(Strict):
     """Highest learning rate of each stage."""
     weight_decay: NonNegativeFloat = 1e-4
     """Pull of the weights towards zero."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` brings the learning rate to zero at the end of each stage."""
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """`cosine` brings the learning rate to zero at the end of each stage, `step` to a tenth at each of `milestones`."""
+    milestones: list[PositiveInt] = []
+    """With `schedule: step`, epochs of a stage after which the learning rate falls, for example [40, 60, 80]."""
     backbone_lr_scale: PositiveFloat = 1.0
     """Factor of the learning rate in the backbone (below 1 for pretrained weights)."""
     clip_norm: PositiveFloat | None = None
     """Largest gradient norm."""
+
+    @model_validator(mode="after")
+    def _milestones_fit(self) -> "OptimSpec":
+        if message := milestones_fault(self.schedule, self.milestones):
+            raise fault("milestones", message)
+        return self
+
+
+def milestones_fault(schedule: object, milestones: Sequence[object]) -> str:
+    """What is wrong with the milestones of a schedule; nothing is wrong with anything else here."""
+    if schedule == "step" and not milestones:
+        return "missing key: 'schedule: step' lowers the learning rate after these epochs, as in [40, 60, 80]"
+    if schedule != "step" and milestones:
+        return "is for 'schedule: step'; drop it, or write schedule: step"
+    numbers = [epoch for epoch in milestones if isinstance(epoch, int)]
+    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+        return "expected rising numbers of epochs"
+    return ""
 
 
 class LoaderSpec(Strict):
@@ -281,6 +301,8 @@ class AugmentSpec(Strict):
     """Largest angle in degrees, to either side."""
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of the scale factor; above 1 crops, below 1 pads."""
+    crop: Size | None = None
+    """[height, width] of a window at random, cut out after all else; evaluation sees the whole picture."""
     zoom_depth: Literal["none", "divide"] = "none"
     """`divide`: zooming by s also divides depth by s, as if the camera had moved."""
     photometric: list[PhotometricSpec] = []

@@ -10,6 +10,7 @@ from perceptkit.spec.recipe import (
     TWO_PRICES,
     SharingMethod,
     classifier_fault,
+    milestones_fault,
     price_fault,
     stage_faults,
     zoom_fault,
@@ -29,6 +30,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
     return [
         *_stages(data, source),
         *_zoom(data, source),
+        *_milestones(data, source),
         *_prices(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
@@ -60,6 +62,15 @@ def _zoom(data: dict[str, object], source: Source) -> list[Problem]:
     if isinstance(zoom, list) and (message := zoom_fault(zoom)):
         return [source.problem(("augment", "zoom"), message)]
     return []
+
+
+def _milestones(data: dict[str, object], source: Source) -> list[Problem]:
+    optim = data.get("optim")
+    milestones = optim.get("milestones", []) if isinstance(optim, dict) else None
+    if not isinstance(optim, dict) or not isinstance(milestones, list):
+        return []
+    message = milestones_fault(optim.get("schedule", "cosine"), milestones)
+    return [source.problem(("optim", "milestones"), message)] if message else []
 
 
 def _stages(data: dict[str, object], source: Source) -> list[Problem]:

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
-from perceptkit.spec.strict import Seed, Strict, fault
+from perceptkit.spec.strict import Seed, Size, Strict, fault
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-Size: TypeAlias = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
 Style: TypeAlias = Literal["studio", "dusk", "sketch", "thermal"]
 
 

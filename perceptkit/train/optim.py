@@ -34,13 +34,16 @@ def make_optimizer(model: nn.Module, spec: OptimSpec, stage: StageSpec) -> optim
 
 
 def learning_rate(spec: OptimSpec, stage: StageSpec, stage_step: int, stage_steps: int) -> float:
-    """The rate of step `stage_step` of `stage_steps`: 5 % linear warm-up, then cosine to zero or constant."""
+    """The rate of step `stage_step` of `stage_steps`: 5 % linear warm-up, then by `schedule`."""
     peak = stage.lr or spec.lr
     warmup = max(1, stage_steps // 20)
     if stage_step < warmup:
         return peak * (stage_step + 1) / warmup
     if spec.schedule == "constant":
         return peak
+    if spec.schedule == "step":
+        passed = sum(stage_step >= epoch * stage_steps / stage.epochs for epoch in spec.milestones)
+        return peak / 10**passed
     progress = (stage_step - warmup) / max(1, stage_steps - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 

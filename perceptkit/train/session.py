@@ -139,6 +139,25 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                 )
 
 
+@torch.no_grad()
+def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
+    """Raises SpecError where the network does not take pictures of the size of `augment.crop`."""
+    crop = recipe.augment.crop
+    if crop is None or crop == network.size_HW:
+        return
+    network.eval()
+    try:
+        network(torch.zeros(1, 3, *crop, device=next(network.parameters()).device), plan)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        size = f"[{network.size_HW[0]}, {network.size_HW[1]}]"
+        raise SpecError(
+            f"augment.crop: {recipe.backbone.name} takes pictures of data.size {size} only ({reason}); drop the key"
+        ) from error
+    finally:
+        network.train()
+
+
 def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     """Builds everything; with `resume` continues where the last checkpoint was saved.
 
@@ -178,6 +197,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     plan = Plan.all_keep(list(tasks), blocks)
     if recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
+    refuse_crop(recipe, supernet, plan)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)

@@ -222,6 +222,49 @@ def test_a_label_of_the_whole_picture_does_not_move(tasks):
     assert move_target(np.array(2), tasks["room"], Geometry(True, True, 30, 2), (8, 8)) == 2
 
 
+# crop
+
+WINDOW = Geometry(crop_HW=(2, 3), crop_at=(0.5, 0.4))
+"""Of 4x6 pixels: 3 places down, 4 to the right, of which the second each: top 1, left 1."""
+
+
+def test_crop_of_a_picture_and_of_maps(tasks):
+    rows = np.arange(24).reshape(4, 6) % 9
+    expected = rows[1:3, 1:4]
+    same(grey(apply_geometry(picture(rows), WINDOW, {})), expected)
+    same(move(tasks["seg"], rows, WINDOW), expected)
+    same(move(tasks["edges"], rows[None] / 9, WINDOW), expected[None] / 9)
+    depth = move(tasks["depth"], rows[None].astype(np.float32), WINDOW)
+    same(depth, expected[None])
+    assert depth.flags.c_contiguous
+
+
+def test_crop_of_normals_does_not_turn_them(tasks):
+    normals = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=0)
+    np.testing.assert_allclose(move(tasks["normals"], normals, WINDOW), normals[:, 1:3, 1:4], atol=1e-6)
+
+
+def test_crop_of_points_hides_what_is_outside(tasks):
+    named = move(tasks["points"], points((1, 1, 2), (3, 2, 1), (4, 1, 2)), WINDOW, (4, 6))
+    same(named, points((0, 0, 2), (2, 1, 1), (3, 0, 1)))
+    kinds = move(tasks["kinds"], points((3, 2, 1), (0, 1, 0), (0, 0, -1)), WINDOW, (4, 6))
+    same(kinds, points((2, 1, 1), (0, 0, -1), (0, 0, -1)))
+    assert move_target(np.array(2), tasks["room"], WINDOW, (4, 6)) == 2
+
+
+def test_crop_comes_after_a_flip(tasks):
+    mirrored = Geometry(hflip=True, crop_HW=(2, 3), crop_at=(0.0, 0.0))
+    same(move(tasks["seg"], MAP_HW, mirrored), MIRRORED)
+    narrow = Geometry(hflip=True, crop_HW=(2, 2))
+    same(move(tasks["seg"], MAP_HW, narrow), [[2, 1], [5, 4]])
+    same(move(tasks["points"], points((2, 1, 2), (0, 0, 0), (0, 0, 0)), narrow, (2, 3))[1], (0, 1, 2))
+
+
+def test_a_crop_of_the_whole_picture_changes_nothing(tasks):
+    same(move(tasks["seg"], WIDE, Geometry(crop_HW=(3, 5), crop_at=(0.99, 0.99))), WIDE)
+
+
 # all together
 
 
@@ -262,6 +305,8 @@ def centroid(weight_HW):
         Geometry(zoom=0.7),
         Geometry(True, False, 25, 1.3, True),
         Geometry(False, True, -50, 0.8, True),
+        Geometry(crop_HW=(48, 40), crop_at=(0.6, 0.8)),
+        Geometry(True, False, 25, 1.1, True, (60, 50), (0.5, 0.4)),
     ],
     ids=str,
 )
@@ -341,3 +386,14 @@ def test_keys_do_not_shift_each_others_luck():
         assert both.angle_deg == draw(seed, rotate=30).angle_deg
         assert both.zoom == draw(seed, zoom=(0.5, 2.0)).zoom
         assert both.divide_depth
+
+
+def test_every_place_of_a_crop_is_as_likely_and_shifts_no_luck():
+    drawn = [draw(seed, crop=(32, 33)) for seed in range(400)]
+    places = [g.window((34, 35))[:2] for g in drawn]
+    counts = [places.count((top, left)) for top in range(3) for left in range(3)]
+    assert sum(counts) == 400 and min(counts) > 20  # 44 expected, standard deviation 6.3
+    rng, plain = np.random.default_rng(0), np.random.default_rng(0)
+    sample_geometry(AugmentSpec(crop=(32, 32)), rng)
+    sample_geometry(AugmentSpec(), plain)
+    assert rng.random() == plain.random()  # what follows, the photometric transforms, is drawn alike

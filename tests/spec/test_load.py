@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perceptkit.errors import SpecError
-from perceptkit.spec.load import load_recipe, load_tasks
+from perceptkit.spec.load import load_both, load_recipe, load_tasks
 from perceptkit.spec.shipped import find_spec, list_shipped
 
 REPOSITORY = Path(__file__).parents[2]
@@ -140,3 +140,14 @@ def test_checking_files_does_not_import_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_crop_that_does_not_fit_into_the_picture(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "backbone: {name: resnet18}\nsharing: {method: hard}\naugment: {crop: [64, 96]}\n"
+        "stages: [{name: retrain, epochs: 1}]\n"
+    )
+    with pytest.raises(SpecError, match=r"augment.crop \[64, 96\] does not fit into data.size \[64, 64\]"):
+        load_both("scenes", recipe)
+    assert load_both("scenes", recipe, ["data.size=[64,96]"])[1].spec.augment.crop == (64, 96)

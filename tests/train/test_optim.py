@@ -24,6 +24,25 @@ def test_constant_and_stage_override():
     assert optim.learning_rate(spec, stage, 60, 100) == 0.25
 
 
+def test_steps_fall_at_their_epochs():
+    spec = OptimSpec(lr=0.1, schedule="step", milestones=[40, 60, 80])
+    stage, per_epoch = RetrainStage(name="retrain", epochs=110), 7
+    first = {e: optim.learning_rate(spec, stage, e * per_epoch, 110 * per_epoch) for e in range(110)}
+    last = {e: optim.learning_rate(spec, stage, (e + 1) * per_epoch - 1, 110 * per_epoch) for e in range(110)}
+    assert [first[e] for e in (6, 39, 40, 59, 60, 79, 80, 109)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
+    )
+    assert all(first[e] == last[e] for e in range(6, 110))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"schedule": "step"}, {"milestones": [4]}, {"schedule": "step", "milestones": [4, 4]}]
+)
+def test_milestones_that_fit_nothing(keys):
+    with pytest.raises(ValueError, match="milestones|step|rising"):
+        OptimSpec(**keys)
+
+
 def test_norms_and_biases_have_no_weight_decay():
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     spec = OptimSpec(weight_decay=0.1, backbone_lr_scale=0.5)
