@@ -45,7 +45,7 @@ def write_decathlon(root: Path, domain: str = "gtsrb", each: int = 2) -> Path:
                 place = "test" if split == "test" else f"{split}/{FOLDERS[category]}"
                 file = f"data/{domain}/{place}/{number:06}.jpg"
                 image_id = 50200000 + number
-                save(root / file, category % 10 + 10 * number, (72, 80))
+                save(root / file, category % 10 + 10 * number % 250, (72, 80))
                 images[split].append({"id": image_id, "width": 80, "height": 72, "file_name": file})
                 annotations[split].append(
                     {"id": image_id, "image_id": image_id, "category_id": category, "area": 0, "bbox": [],

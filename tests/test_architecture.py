@@ -13,6 +13,7 @@ from PIL import Image
 
 from perceptkit.cli import make_parser
 from perceptkit.spec.load import load_recipe, load_tasks
+from tests.listed_files import write_class_folders, write_decathlon
 
 REPOSITORY = Path(__file__).parents[1]
 SPECS = ["TASKS", "--recipe", "--set"]
@@ -84,6 +85,8 @@ def test_layers():
         "main(['--help'])",
         "main(['check', 'scenes'])",
         "main(['check', 'folder.yaml', '--everything'])",
+        "main(['check', 'classes.yaml', '--everything'])",
+        "main(['check', 'decathlon', '--set', 'data.root=decathlon', 'data.domain=gtsrb'])",
         "main(['init', '--data', 'data', '-o', 'new.yaml'])",
         "main(['schema', 'recipe']); main(['list', 'recipes'])",
     ],
@@ -92,6 +95,10 @@ def test_light_commands_do_not_load_torch(tmp_path, code):
     tasks = "seg: {type: segmentation, target: '{split}/seg/{id}.png', classes: 2}"
     data = "{source: folder, root: data, image: '{split}/rgb/{id}.png', size: [32, 32]}"
     (tmp_path / "folder.yaml").write_text(f"name: x\ndata: {data}\ntasks:\n  {tasks}\n")
+    write_class_folders(tmp_path / "classes")
+    write_decathlon(tmp_path / "decathlon")
+    data = "{source: imagefolder, root: classes, size: [32, 32]}"
+    (tmp_path / "classes.yaml").write_text(f"name: x\ndata: {data}\ntasks: {{k: {{type: classification}}}}\n")
     for split in ("train", "val", "test"):
         for kind, shape in (("rgb", (32, 32, 3)), ("seg", (32, 32))):
             (tmp_path / "data" / split / kind).mkdir(parents=True)
@@ -148,6 +155,9 @@ def test_tasks_files_load(path, tmp_path):
             picture = tmp_path / data["image"].format(split=split, id="1")
             picture.parent.mkdir(parents=True)
             picture.touch()
+        overrides = [f"data.root={tmp_path}"]
+    if data["source"] == "decathlon":
+        write_decathlon(tmp_path, data["domain"])
         overrides = [f"data.root={tmp_path}"]
     assert load_tasks(path, overrides).spec.tasks
 

@@ -4,6 +4,8 @@
     python tools/make_domains.py data/domains
     python tools/make_domains.py data/two --domains mnist digits
 
+    perceptkit init --data data/domains/mnist -o mnist.yaml
+
     OUT/DOMAIN/{train,val,test}/CLASS/NAME.png    RGB; what is transparent in the source is white
     OUT/domains.json                              {domain: {classes, counts, mean, std, sources}}
 

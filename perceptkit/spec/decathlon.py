@@ -59,8 +59,7 @@ class Annotations:
 def annotation_file(root: Path, domain: str, split: Split) -> Path:
     """The file of one split; of test the one with labels, where it is there."""
     path = root / "annotations" / f"{domain}_{split}.json"
-    stripped = path.with_name(f"{domain}_test_stripped.json")
-    return stripped if split == "test" and not path.is_file() and stripped.is_file() else path
+    return path if split != "test" or path.is_file() else path.with_name(f"{domain}_test_stripped.json")
 
 
 def domains(root: Path) -> list[str]:
