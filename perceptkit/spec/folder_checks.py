@@ -74,7 +74,8 @@ def split_problems(draft: Draft, splits: dict[str, str]) -> Iterator[Problem]:
         elif split != "train" and split in splits and splits[split] == splits.get("train"):
             message = "the same folder as train; results on pictures that were trained on say nothing"
             yield draft.source.problem(path, message)
-    if splits.get("val") == splits.get("test") and "val" in (draft.data and draft.data.train_on or ()):
+    trained_on = draft.data.train_on if draft.data is not None else None
+    if "val" in (trained_on or ()) and "val" in splits and splits["val"] == splits.get("test"):
         message = "val is the folder of test too; results on pictures that were trained on say nothing"
         yield draft.source.problem(("data", "train_on"), message)
 

@@ -34,7 +34,7 @@ def evaluate_forward(
 
     Args:
         forward, tasks, size_HW, mean, std: the model.
-        tasks_file, split: the data; a `data.size` of their own does not count.
+        tasks_file, split: the data; `data.size`, `mean` and `std` of their own do not count.
         batch: pictures per call.
 
     Raises:

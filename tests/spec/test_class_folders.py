@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from perceptkit.errors import DataError
 from perceptkit.spec.class_folders import class_folders, pictures_of_class
 from tests.listed_files import save
 
@@ -30,3 +33,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "class/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "class")
     assert [path.name for path in pictures_of_class(Path(tmp_path / "class"))] == ["a.png"]
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "bird").mkdir()
+    assert class_folders(tmp_path) == ["bird"] and pictures_of_class(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match="gone cannot be read: No such file or directory"):
+        pictures_of_class(tmp_path / "gone")

@@ -132,3 +132,15 @@ def test_a_head_starts_as_the_classifier_of_the_weights(small_run, tmp_path, met
         "task_room.predict.bias",
     }
     assert any(torch.equal(weights["pretrained"][key], whole.fc.weight) for key in changed)
+
+
+@pytest.mark.parametrize("method", ["hard", "single"])
+def test_mean_and_std_of_the_data_win_over_the_backbones(small_run, method):
+    mean, std = [0.25, 0.5, 0.75], [0.1, 0.2, 0.3]
+    changes = [f"data.mean={mean}", f"data.std={std}", f"sharing.method={method}"]
+    loaded, how = load_both(*small_run, [*changes, "stages=[{name: retrain, epochs: 1}]"])
+    data, tasks = loaded.spec.data, build_tasks(loaded.spec)
+    net = make_supernet(how.spec, tasks, data.size, data.mean, data.std)
+    nets = net.by_task().values() if method == "single" else [net]
+    assert all((n.mean, n.std) == (tuple(mean), tuple(std)) for n in [net, *nets])
+    assert make_supernet(how.spec, tasks, data.size).mean != tuple(mean)
