@@ -27,7 +27,6 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     FolderData,
     KeypointsSpec,
-    ListedData,
     ScenesData,
     SegmentationSpec,
     TaskBase,
@@ -45,20 +44,21 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
         everything: open every picture and label.
         sample: how many pictures of each split to open otherwise, evenly spread.
     """
-    spec = loaded.spec
-    if isinstance(spec.data, ListedData):
-        report = CheckReport(spec.name, str(spec.data.root))
-        check_listed(spec, spec.data, report, None if everything else sample)
-        return report
-    if isinstance(spec.data, ScenesData):
-        report = CheckReport(spec.name, "scenes, rendered with all labels")
+    spec, data, opened = loaded.spec, loaded.spec.data, None if everything else sample
+    place = "scenes, rendered with all labels" if isinstance(data, ScenesData) else str(data.root)
+    report = CheckReport(spec.name, place)
+    if isinstance(data, ScenesData):
         for split in SPLITS:
-            images = getattr(spec.data.count, split)
+            images = getattr(data.count, split)
             report.splits[split] = SplitCounts(images, dict.fromkeys(spec.tasks, images))
-        return report
-    report = CheckReport(spec.name, str(spec.data.root))
-    for split in SPLITS:
-        _Split(spec, spec.data, split, report).check(None if everything else sample)
+    elif isinstance(data, FolderData):
+        for split in SPLITS:
+            _Split(spec, data, split, report).check(opened)
+    else:
+        check_listed(spec, data, report, opened)
+    if "val" in data.train_on:
+        message = "is trained on too (data.train_on): its metrics say nothing of new pictures"
+        report.add("val", [Finding(message, is_problem=False)])
     return report
 
 

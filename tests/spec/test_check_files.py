@@ -253,3 +253,12 @@ def test_scenes_have_all_labels(tmp_path):
         "test": 300,
     }
     assert str(report).endswith("ok")
+
+
+def test_val_that_is_trained_on_is_no_measure(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    (root.parent / "t.yaml").write_text(HEAD + SEG)
+    report = check_files(load_tasks(root.parent / "t.yaml", ["data.train_on=[train,val]"]))
+    assert report.warnings == [
+        "val is trained on too (data.train_on): its metrics say nothing of new pictures"
+    ]

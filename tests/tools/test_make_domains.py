@@ -26,6 +26,10 @@ import package_files
 from domain_sources import DOMAINS, Picture, clipart_series, emoji_series, emoji_subgroups, paint_patch
 from PIL import Image
 
+from perceptkit.spec.check_files import check_files
+from perceptkit.spec.load import load_tasks
+from perceptkit.spec.scaffold import scaffold
+
 SPLITS = ("train", "val", "test")
 BANANA = np.random.default_rng(0).integers(0, 255, (9, 7, 3), np.uint8)
 
@@ -267,6 +271,15 @@ def test_layout_and_summary(everything):
         for path in (everything / name).rglob("*.png"):
             assert Image.open(path).mode == "RGB"
             assert re.fullmatch(r"[a-z0-9_-]+\.png", path.name)
+
+
+def test_every_domain_can_be_read_as_it_is(everything, tmp_path):
+    for domain in sorted(path for path in everything.iterdir() if path.is_dir()):
+        (tmp_path / "t.yaml").write_text(scaffold(domain, tmp_path))
+        loaded = load_tasks(tmp_path / "t.yaml")
+        assert loaded.spec.data.source == "imagefolder"
+        report = check_files(loaded, everything=True)
+        assert not report.problems and not report.warnings, f"{domain.name}: {report}"
 
 
 def test_sources_state_version_and_licence(everything):
