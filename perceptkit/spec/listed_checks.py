@@ -21,7 +21,10 @@ from perceptkit.spec.tasks_file import (
 from perceptkit.spec.templates import shown
 
 SHOWN = 5
-KNOWN_BY = {"imagefolder": "the folder that a picture is in", "decathlon": "the annotation files"}
+KNOWN_BY = {
+    "imagefolder": "the folder that a picture is in says the class",
+    "decathlon": "the annotation files say the class",
+}
 
 
 def check_listed(draft: Draft) -> Iterator[Problem]:
@@ -63,10 +66,8 @@ def _tasks(draft: Draft, source: str) -> Iterator[Problem]:
             yield draft.source.problem(path, message, at="key")
             continue
         if spec.target is not None:
-            message = f"contradicts 'source: {source}': {KNOWN_BY[source]} says the class; drop the key"
-            yield draft.source.problem(
-                (*path, "target"), message.replace("files says", "files say"), at="key"
-            )
+            message = f"contradicts 'source: {source}': {KNOWN_BY[source]}; drop the key"
+            yield draft.source.problem((*path, "target"), message, at="key")
         if spec.multi_label:
             message = f"contradicts 'source: {source}': a picture is of one class; drop the key"
             yield draft.source.problem((*path, "multi_label"), message, at="key")

@@ -69,6 +69,7 @@ def test_costs_are_those_of_the_supernet():
         ("test_vit", ("seg", "room")),
         ("test_convnext", ("seg", "room")),
         ("cifar10_resnet20", ("room",)),
+        ("decathlon_resnet26", ("room",)),
     ],
 )
 def test_one_file(tmp_path, how, name, chosen):
