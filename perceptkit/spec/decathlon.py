@@ -98,17 +98,17 @@ def _read(path: Path, mtime_ns: int) -> Annotations:
     if not isinstance(content, dict):
         raise DataError(f"{where} is not a mapping with 'images', 'annotations' and 'categories'")
     files: dict[int, str] = {}
-    for image in _records(where, content, "images", {"id": int, "file_name": str}):
+    for image in _records(where, content, "images", {"id": [int], "file_name": [str]}):
         if image["id"] in files:
             raise DataError(f"{where}: two images have the id {image['id']}")
         files[image["id"]] = image["file_name"]
     categories: dict[int, str] = {}
-    for category in _records(where, content, "categories", {"id": int, "name": str}):
+    for category in _records(where, content, "categories", {"id": [int], "name": [str, int]}):
         if category["id"] in categories:
             raise DataError(f"{where}: two categories have the id {category['id']}")
-        categories[category["id"]] = category["name"]
+        categories[category["id"]] = str(category["name"])
     labels: dict[int, int] = {}
-    for annotation in _records(where, content, "annotations", {"image_id": int, "category_id": int}):
+    for annotation in _records(where, content, "annotations", {"image_id": [int], "category_id": [int]}):
         image_id, category_id = annotation["image_id"], annotation["category_id"]
         if labels.setdefault(image_id, category_id) != category_id:
             raise DataError(
@@ -117,14 +117,14 @@ def _read(path: Path, mtime_ns: int) -> Annotations:
     return Annotations(dict(sorted(files.items())), labels, dict(sorted(categories.items())))
 
 
-def _records(where: str, content: Record, key: str, fields: Mapping[str, type]) -> list[Record]:
+def _records(where: str, content: Record, key: str, fields: Mapping[str, list[type]]) -> list[Record]:
     """The entries under `key`, none where it is absent; each has these fields. Raises DataError."""
     entries = content.get(key) or []
     if not isinstance(entries, list):
         raise DataError(f"{where}: '{key}' is not a list")
     for i, entry in enumerate(entries):
-        for field, kind in fields.items():
-            if not isinstance(entry, dict) or type(entry.get(field)) is not kind:
-                wanted = "a whole number" if kind is int else "text"
+        for field, kinds in fields.items():
+            if not isinstance(entry, dict) or type(entry.get(field)) not in kinds:
+                wanted = "text" if str in kinds else "a whole number"
                 raise DataError(f"{where}: {key}[{i}] has no '{field}' that is {wanted}")
     return entries

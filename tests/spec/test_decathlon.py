@@ -37,6 +37,11 @@ def test_test_labels_where_there_are_some(tmp_path):
     assert domains(tmp_path) == ["gtsrb"]
 
 
+def test_names_that_are_numbers(tmp_path):
+    (tmp_path / "a.json").write_text('{"categories": [{"id": 12, "name": 10}, {"id": 11, "name": "9"}]}')
+    assert read_annotations(tmp_path / "a.json").categories == {11: "9", 12: "10"}
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"images": []}')
