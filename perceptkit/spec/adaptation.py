@@ -96,7 +96,7 @@ class Spottune(Strict):
 
     method: Literal["spottune"]
     tuned: Tuned = "full_copy"
-    """What the tuned side is: a copy of the block, or the fixed block with adapters, low-rank updates or its own norms."""
+    """The tuned side: a copy of the block, or the fixed one with adapters, low-rank updates or its own norms."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"
     """Whether the norms of the fixed side learn too, as in the authors' code."""
     router: RouterSpec = RouterSpec(keep=0.5)

@@ -10,7 +10,6 @@ A strategy decides about the trunk alone: neck and heads are always the domain's
 A norm's running statistics move exactly where its weight learns: where it does not, the norm is in eval mode.
 """
 
-from abc import ABC
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -21,7 +20,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
 
 
-class Strategy(ABC):
+class Strategy:
     """Fine-tuning, unless a subclass says otherwise: every weight learns."""
 
     def begin(self, net: Supernet, plan: Plan) -> None:
