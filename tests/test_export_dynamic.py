@@ -16,7 +16,7 @@ from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
 from perceptkit.report.routing_file import read_latency
-from perceptkit.spec.recipe import RouterSpec
+from perceptkit.spec.router import RouterSpec
 from tests.test_export import run, shell  # noqa: F401  # fixtures
 
 

@@ -44,7 +44,8 @@ from perceptkit.model.router import build_router
 from perceptkit.runtime.benchmark import machine
 from perceptkit.runtime.load import load
 from perceptkit.runtime.timing import CLOCKS, interleave, spread
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, RouterSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.router import RouterSpec
 
 AT_LEAST = 0.85
 KINDS = 4

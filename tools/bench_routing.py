@@ -54,7 +54,8 @@ from perceptkit.runtime.routed_latency import macs_by_picture
 from perceptkit.runtime.skip_table import Policy, Table
 from perceptkit.runtime.skipping import AUTO, EXECUTORS, SkippingForward
 from perceptkit.runtime.timing import CLOCKS, Spread, interleave, spread
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, RouterSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.router import RouterSpec
 from perceptkit.train.evaluate_model import sample_images
 
 REQUIRED = 0.85

@@ -28,7 +28,8 @@ from torch import nn
 from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
 from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, RouterSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.tasks_file import TaskSpec
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import TASKS

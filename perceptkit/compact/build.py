@@ -22,6 +22,7 @@ from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismat
 from perceptkit.errors import ExportError
 from perceptkit.model.blocks import num_params
 from perceptkit.model.build import build_supernet
+from perceptkit.model.copies import add_copies
 from perceptkit.model.cost import measured_macs
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
@@ -45,7 +46,8 @@ def compact_and_fold(
     """
     # one memory format whatever the trained network has: another one rounds differently
     small = compact(network, plan, tasks).to(memory_format=torch.contiguous_format)
-    fold_batchnorm(small, probe_images(size_HW)[1])
+    passes = [small, small.skipping] if isinstance(small, CompactNet) and plan.dual else []
+    fold_batchnorm(small, probe_images(size_HW)[1], passes)
     return optimize_network(small, optimize)
 
 
@@ -64,6 +66,8 @@ def supernet_of(manifest: Manifest, method: str) -> Any:
 def empty_network(manifest: Manifest) -> nn.Module:
     """The compact model a manifest describes, with random weights: what its weight file is loaded into."""
     network = supernet_of(manifest, manifest.method)
+    if manifest.plan.dual:
+        add_copies(network, manifest.plan.dual)
     small = compact_and_fold(network, manifest.plan, manifest.size_HW, manifest.optimize)
     if manifest.router is None:
         return small

@@ -9,6 +9,7 @@ pre-activation block does). Nothing is assumed about names or types.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +36,10 @@ class _Readers(TorchDispatchMode):
 
 
 @torch.no_grad()
-def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str]]:
-    """(convolution, BatchNorm) module names, by one forward pass."""
+def conv_bn_pairs(
+    network: nn.Module, image_BCHW: Tensor, passes: Sequence[Callable[[Tensor], object]] = ()
+) -> list[tuple[str, str]]:
+    """(convolution, BatchNorm) module names, by one forward pass, or by those of `passes`."""
     names = {module: name for name, module in network.named_modules()}
     made_by: dict[tuple[int, int], str] = {}  # by identity and version: activations may work in place
     alive: list[Tensor] = []  # keeps outputs alive, so that an id stays unique
@@ -66,7 +69,8 @@ def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str
     try:
         # tensors have no version in inference mode
         with torch.inference_mode(False), torch.no_grad(), readers:
-            network(image_BCHW.clone())
+            for run in passes or (network,):
+                run(image_BCHW.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -95,12 +99,15 @@ def fold_pair(network: nn.Module, conv_name: str, bn_name: str) -> None:
     setattr(network.get_submodule(parent), child, rest)
 
 
-def fold_batchnorm(network: nn.Module, image_BCHW: Tensor) -> int:
+def fold_batchnorm(
+    network: nn.Module, image_BCHW: Tensor, passes: Sequence[Callable[[Tensor], object]] = ()
+) -> int:
     """Folds every BatchNorm that can be, in place. Returns how many.
 
-    Call it in eval mode. `image_BCHW` is any input of the right shape.
+    Call it in eval mode. `image_BCHW` is any input of the right shape; `passes` run all of the network between them,
+    where its own forward does not.
     """
-    pairs = conv_bn_pairs(network, image_BCHW)
+    pairs = conv_bn_pairs(network, image_BCHW, passes)
     for conv, bn in pairs:
         fold_pair(network, conv, bn)
     return len(pairs)

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perceptkit.baselines.sharing.single import SingleTaskNets
+from perceptkit.model.copies import put
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.model.trunk import Step, run_part, shared_inputs, to_map
@@ -38,7 +39,8 @@ class Node:
     route: int | None = None
     """Column of the keep table that says for which pictures it runs; None: for all."""
     otherwise: str = ""
-    """Of a routed node: the module that runs for the other pictures; empty: none, they pass unchanged."""
+    """Of a routed node: the module that runs for the other pictures, a projection or the block's other copy; empty:
+    none, they pass unchanged."""
 
 
 Visit = Callable[[Node, Tensor, Any, bool], Tensor]
@@ -74,8 +76,9 @@ def compile_plan(steps: Sequence[Step], taps: Sequence[int], plan: Plan) -> tupl
                 kept = tuple(t for t in tasks if plan.row(t)[step.block])
                 skipped = tuple(t for t in tasks if not plan.row(t)[step.block])
                 route = column.get(step.block)
-                otherwise = step.projection or "" if route is not None else ""
-                parts = [(call(step.name, value, route, otherwise), kept)] if kept else []
+                instead = step.base if step.has_copies else step.projection or ""
+                otherwise = instead if route is not None else ""
+                parts = [(call(step.runs, value, route, otherwise), kept)] if kept else []
                 if skipped:
                     parts.append((call(step.projection, value) if step.projection else value, skipped))
             grown += [(at, who, (*features, at) if i in taps else features) for at, who in parts]
@@ -107,7 +110,7 @@ class CompactNet(nn.Module):
         self.net = net
         self.fused = nn.ModuleDict()
         """By leaf: heads that run as one (compact/fuse.py); the others are in `net`."""
-        self.projections = {step.projection: step.name for step in net.steps if step.projection is not None}
+        self.projections = {step.projection: step.base for step in net.steps if step.projection is not None}
         """By module name: the block a projection belongs to; itself where projections have been merged."""
         chosen = list(tasks) if tasks is not None else list(net.tasks)
         nodes, leaves = compile_plan(net.steps, net.taps, plan.only(chosen))
@@ -119,6 +122,15 @@ class CompactNet(nn.Module):
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """All tasks on a batch of normalised images; routed blocks run for all of them."""
         return self.walk(image_BCHW, self._run)
+
+    def skipping(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        """All tasks, with what runs otherwise in the place of every routed block."""
+        return self.walk(image_BCHW, self._run_otherwise)
+
+    def _run_otherwise(self, node: Node, x: Tensor, shared: Any, last: bool) -> Tensor:
+        if node.route is not None:
+            return run_part(self.net.backbone, node.otherwise, x, shared) if node.otherwise else x
+        return self._run(node, x, shared, last)
 
     def _run(self, node: Node, x: Tensor, shared: Any, last: bool) -> Tensor:
         return run_part(self.net.backbone, node.module, x, shared)
@@ -226,13 +238,14 @@ class CompactNet(nn.Module):
         self.answered_after: dict[int, list[int]] = {}
         for i, leaf in enumerate(self.leaves):
             self.answered_after.setdefault(leaf.last - 1, []).append(i)
-        called = {node.module for node in self.nodes}
+        called = {node.module for node in self.nodes} | {node.otherwise for node in self.nodes}
         for step in self.net.steps:
-            if step.block is not None and step.name not in called:
-                _drop_block(self.net.backbone, step, called)
+            for module in {step.runs, step.base} if step.block is not None else ():
+                if module not in called:
+                    _drop_block(self.net.backbone, module, step.projection, called)
         for name, owner in self.projections.items():
             if name == owner and name not in called:  # merged once more, or of another task
-                _put(self.net.backbone, name, nn.Identity())
+                put(self.net.backbone, name, nn.Identity())
 
     def _is_dense(self, tasks: Sequence[str]) -> bool:
         return any(self.net.tasks[task].dense for task in tasks)
@@ -301,17 +314,12 @@ def in_order(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> tuple[list[Node],
     ]
 
 
-def _drop_block(backbone: nn.Module, step: Step, called: Collection[str]) -> None:
+def _drop_block(backbone: nn.Module, module: str, projection: str | None, called: Collection[str]) -> None:
     """Takes out a block that nobody calls, but not a projection of it that somebody does."""
     rest: nn.Module = nn.Identity()
-    if step.projection is not None and step.projection in called:
-        rest = _Projection(step.projection.rpartition(".")[2], backbone.get_submodule(step.projection))
-    _put(backbone, step.name, rest)
-
-
-def _put(backbone: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(backbone.get_submodule(parent), child, module)
+    if projection is not None and projection in called and projection.startswith(f"{module}."):
+        rest = _Projection(projection.rpartition(".")[2], backbone.get_submodule(projection))
+    put(backbone, module, rest)
 
 
 def _last_use(nodes: Sequence[Node], leaves: Sequence[Leaf]) -> dict[int, list[int]]:

@@ -98,8 +98,8 @@ def measure(
     features = []
     for i, step in enumerate(supernet.steps):
         entered = x.clone()  # an activation may work in place
-        executed = meter(partial(run_part, supernet.backbone, step.name, x, shared))
-        x = run_part(supernet.backbone, step.name, entered.clone(), shared)
+        executed = meter(partial(run_part, supernet.backbone, step.runs, x, shared))
+        x = run_part(supernet.backbone, step.runs, entered.clone(), shared)
         if step.block is None:
             plain[passed] += executed
         else:
@@ -148,12 +148,12 @@ def routed_macs(
     """MACs of a plan with routed blocks: of a picture that skips all of them, and what each of them adds.
 
     A picture's own MACs are the first plus the second of the blocks it keeps; the router comes on top. A block that
-    several branches of the trie run adds its MACs several times.
+    several branches of the trie run adds its MACs several times. Of two copies one always runs: nothing is added.
     """
     column = {block: r for r, block in enumerate(plan.routed())}
     added = [0] * len(column)
     for node in trie(plan, tasks):
-        if node.kept and node.block in column:
+        if node.kept and node.block in column and not plan.has_copies(node.block):
             added[column[node.block]] += steps.block[node.block] - steps.projection[node.block]
     total, _ = macs(supernet, plan, steps, tasks)
     return total - sum(added), tuple(added)

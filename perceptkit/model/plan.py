@@ -25,13 +25,17 @@ class Plan:
     A block that is routed is routed for every task that does not skip it: the router decides by picture and block,
     and what tasks share stays shared.
 
-    Raises PlanError when the table's shape or entries do not fit `tasks` and `blocks`, or a block is routed for one
-    task and kept for another.
+    A network that was adapted to a domain may hold two copies of a block, the base's and a tuned one: `dual` names
+    those of which the router decides by picture which copy runs. They are kept, never skipped by picture.
+
+    Raises PlanError when the table's shape or entries do not fit `tasks` and `blocks`, a block is routed for one
+    task and kept for another, or there are two copies of a block that is skipped by picture or kept by no task.
     """
 
     tasks: tuple[str, ...]
     blocks: tuple[str, ...]
     table: tuple[tuple[Choice, ...], ...]
+    dual: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.table) != len(self.tasks):
@@ -45,6 +49,14 @@ class Plan:
         for b, block in enumerate(self.blocks):
             if {"keep", "route"} <= {row[b] for row in self.table}:
                 raise PlanError(f"block {block} is routed for one task and kept for another")
+        for block in self.dual:
+            if block not in self.blocks:
+                raise PlanError(f"there are two copies of {block!r}, which is not a block")
+            if {row[self.blocks.index(block)] for row in self.table} & {"route"} or not self._runs(block):
+                raise PlanError(f"there are two copies of block {block}, which must be kept by some task")
+
+    def _runs(self, block: str) -> bool:
+        return any(row[self.blocks.index(block)] != "skip" for row in self.table)
 
     @classmethod
     def all_keep(cls, tasks: Sequence[str], blocks: Sequence[str]) -> "Plan":
@@ -65,28 +77,40 @@ class Plan:
 
     def routed(self) -> tuple[int, ...]:
         """Indices of the blocks that a router decides on by picture: the columns of its keep table, in this order."""
-        return tuple(b for b in range(len(self.blocks)) if any(row[b] == "route" for row in self.table))
+        return tuple(
+            b
+            for b, block in enumerate(self.blocks)
+            if block in self.dual or any(row[b] == "route" for row in self.table)
+        )
+
+    def has_copies(self, block: int) -> bool:
+        """Whether the router decides which of two copies of this block runs, and not whether it runs."""
+        return self.blocks[block] in self.dual
 
     def with_routed(self, blocks: Collection[int]) -> "Plan":
         """The same plan with exactly these blocks routed, where a task does not skip them."""
 
         def choice(b: int, before: Choice) -> Choice:
-            return "skip" if before == "skip" else "route" if b in blocks else "keep"
+            if before == "skip" or self.has_copies(b):
+                return before
+            return "route" if b in blocks else "keep"
 
         return replace(
             self, table=tuple(tuple(choice(b, c) for b, c in enumerate(row)) for row in self.table)
         )
 
     def resolved(self, keep_R: Sequence[bool]) -> "Plan":
-        """The plan of the pictures for which the router decides so: one entry per routed block, none is routed then."""
+        """The plan of the pictures for which the router decides so: one entry per routed block, none is routed then.
+
+        Which copy of a block runs is not in it.
+        """
         column = dict(zip(self.routed(), keep_R, strict=True))
 
         def choice(b: int, before: Choice) -> Choice:
             return before if before != "route" else "keep" if column[b] else "skip"
 
-        return replace(
-            self, table=tuple(tuple(choice(b, c) for b, c in enumerate(row)) for row in self.table)
-        )
+        table = tuple(tuple(choice(b, c) for b, c in enumerate(row)) for row in self.table)
+        return replace(self, table=table, dual=())
 
     def kept_by_any(self) -> tuple[bool, ...]:
         """For each block, whether any task executes it: the blocks whose parameters are needed."""
@@ -99,13 +123,14 @@ class Plan:
 
     def only(self, tasks: Sequence[str]) -> "Plan":
         """The same choices for some of the tasks."""
-        return Plan(tuple(tasks), self.blocks, tuple(self.table[self.tasks.index(t)] for t in tasks))
+        chosen = Plan(tuple(tasks), self.blocks, tuple(self.table[self.tasks.index(t)] for t in tasks))
+        return replace(chosen, dual=tuple(block for block in self.dual if chosen._runs(block)))
 
     def to_json(self) -> str:
         """One object: tasks, blocks, and the choices by task."""
         choices = {task: list(row) for task, row in zip(self.tasks, self.table, strict=True)}
         table = {"version": 1, "tasks": self.tasks, "blocks": self.blocks, "choices": choices}
-        return json.dumps(table, indent=1)
+        return json.dumps(table | ({"dual": self.dual} if self.dual else {}), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -113,6 +138,7 @@ class Plan:
         try:
             loaded: Mapping = json.loads(text)
             rows = tuple(tuple(loaded["choices"][task]) for task in loaded["tasks"])
-            return cls(tuple(loaded["tasks"]), tuple(loaded["blocks"]), rows)
+            dual = tuple(loaded.get("dual", ()))
+            return cls(tuple(loaded["tasks"]), tuple(loaded["blocks"]), rows, dual)
         except (ValueError, KeyError, TypeError) as error:
             raise PlanError(f"not a plan: {error}") from error

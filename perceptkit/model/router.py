@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from perceptkit.errors import SpecError
 from perceptkit.model.weights import create_backbone
-from perceptkit.spec.recipe import BackboneSpec, RouterSpec
+from perceptkit.spec.recipe import BackboneSpec
+from perceptkit.spec.router import RouterSpec
 
 PRESETS = {
     "resnet8": BackboneSpec(name="cifar10_resnet8", weights="none"),

@@ -127,7 +127,7 @@ class Supernet(nn.Module):
                     f"the plan's {len(keep.blocks)} blocks are not the {len(self.blocks)} of this net"
                 )
             rows: dict[str, Sequence[Keep]] = {task: keep.row(task) for task in names}
-            return rows if keep_BR is None else _routed_rows(rows, keep.routed(), keep_BR)
+            return rows if keep_BR is None else _routed_rows(rows, keep, keep_BR)
         rows = {task: keep[task] for task in names}
         for task, row in rows.items():
             if len(row) != len(self.blocks):
@@ -151,13 +151,14 @@ class Supernet(nn.Module):
             keep: what runs.
             tasks: some of them.
             keep_BR: for a plan with R routed blocks, which of them run for which picture (bool), or by how much (in
-                [0, 1]); all of them by default.
+                [0, 1]); all of them by default. Of a block with two copies: which of them are the tuned one.
             picture_B: which picture each row of `keep_BR` is of, where pictures are tried in several ways: outputs
                 have a row for each, and what comes before the first routed block runs once per picture.
         """
         rows = self.rows(keep, tasks, keep_BR)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
         shared = shared_inputs(self.backbone, size_HW)
+        tuned = _tuned_copies(keep, keep_BR)
         branches = [_Branch(image_BCHW, list(rows), [])]
         for i, step in enumerate(self.steps):
             if step.block is None:
@@ -167,7 +168,7 @@ class Supernet(nn.Module):
                 for branch in branches:
                     self._spread(branch, [rows[task][step.block] for task in branch.tasks], picture_B)
                 branches = [
-                    part for branch in branches for part in self._run_block(step, branch, rows, shared)
+                    part for branch in branches for part in self._run_block(step, branch, rows, shared, tuned)
                 ]
             if i in self.taps:
                 for branch in branches:
@@ -188,7 +189,12 @@ class Supernet(nn.Module):
             branch.is_spread = True
 
     def _run_block(
-        self, step: Step, branch: _Branch, rows: Mapping[str, Sequence[Keep]], shared: Any
+        self,
+        step: Step,
+        branch: _Branch,
+        rows: Mapping[str, Sequence[Keep]],
+        shared: Any,
+        tuned: Mapping[int, Tensor],
     ) -> list[_Branch]:
         """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
         assert step.block is not None
@@ -205,15 +211,22 @@ class Supernet(nn.Module):
         relaxed = [group for group in mixed.values() if group[0].dtype != torch.bool]
         y_kept = y_skipped = branch.x
         if kept or relaxed:
-            y_kept = run_part(self.backbone, step.name, branch.x, shared)
+            y_kept = self._run_kept(step, branch.x, shared, tuned.get(step.block))
         if (skipped or relaxed or routed) and step.projection is not None:
             y_skipped = run_part(self.backbone, step.projection, branch.x, shared)
         parts = [(y_kept, kept), (y_skipped, skipped)]
         parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
-        run = partial(run_part, self.backbone, step.name, shared=shared)
-        learn = bool(routed) and norms_learn(self.backbone.get_submodule(step.name))
+        run = partial(run_part, self.backbone, step.runs, shared=shared)
+        learn = bool(routed) and norms_learn(self.backbone.get_submodule(step.runs))
         parts += [(gather(run, branch.x, y_skipped, keep, learn), tasks) for keep, tasks in routed]
         return [_Branch(x, tasks, branch.features, branch.is_spread) for x, tasks in parts if tasks]
+
+    def _run_kept(self, step: Step, x: Tensor, shared: Any, tuned_B: Tensor | None) -> Tensor:
+        """The block, or what its two copies give, mixed by picture; the tuned one where nobody decides."""
+        if not step.has_copies or tuned_B is None:
+            return run_part(self.backbone, step.runs, x, shared)
+        y_base = run_part(self.backbone, step.base, x.clone(), shared)  # it may work in place
+        return mix(y_base, run_part(self.backbone, step.runs, x, shared), tuned_B)
 
     def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
         """The map at stride 4 that dense heads read, cut to the picture where patches stick out of it."""
@@ -250,16 +263,26 @@ class Supernet(nn.Module):
 
 
 def _routed_rows(
-    rows: Mapping[str, Sequence[Keep]], routed: Sequence[int], keep_BR: Tensor
+    rows: Mapping[str, Sequence[Keep]], plan: Plan, keep_BR: Tensor
 ) -> dict[str, Sequence[Keep]]:
     """The rows with a column of `keep_BR` wherever a task runs a routed block; one tensor for all tasks."""
+    routed = plan.routed()
     if keep_BR.ndim != 2 or keep_BR.shape[1] != len(routed):
         raise ValueError(f"keep_BR has shape {tuple(keep_BR.shape)} for {len(routed)} routed blocks")
     column = dict(zip(routed, keep_BR.unbind(1), strict=True))
+    column = {b: keep_B for b, keep_B in column.items() if not plan.has_copies(b)}
     return {
         task: [column[b] if choice is True and b in column else choice for b, choice in enumerate(row)]
         for task, row in rows.items()
     }
+
+
+def _tuned_copies(keep: Plan | KeepRows, keep_BR: Tensor | None) -> dict[int, Tensor]:
+    """By block with two copies, the column of `keep_BR` that says which pictures the tuned one runs for."""
+    if not isinstance(keep, Plan) or keep_BR is None:
+        return {}
+    columns = zip(keep.routed(), keep_BR.unbind(1), strict=True)
+    return {b: tuned_B for b, tuned_B in columns if keep.has_copies(b)}
 
 
 def head_key(task: str) -> str:

@@ -23,6 +23,8 @@ from perceptkit.model.chain import Call, record, title
 from perceptkit.model.families import OPENING, family
 
 Kind = Literal["plain", "opening", "identity", "shortcut"]
+BASE, TUNED = "base", "tuned"
+"""Children of a module that holds two copies of a block."""
 ALTERNATIVES = "try a resnet, convnext, efficientnet, mobilenet, regnet or vit"
 
 
@@ -39,6 +41,18 @@ class Step:
     """Module name of the projection of a `shortcut` block."""
     channels: int = 0
     stride: int = 0
+    has_copies: bool = False
+    """Whether the module holds two copies of the block (model/copies.py)."""
+
+    @property
+    def runs(self) -> str:
+        """Module name of the block as it runs, the tuned copy where there are two."""
+        return f"{self.name}.{TUNED}" if self.has_copies else self.name
+
+    @property
+    def base(self) -> str:
+        """Module name of the base's copy."""
+        return f"{self.name}.{BASE}" if self.has_copies else self.name
 
 
 @torch.no_grad()

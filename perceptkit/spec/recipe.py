@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.strict import Seed, Size, Strict, fault
 
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
@@ -81,22 +82,6 @@ class SharingSpec(Strict):
     """Weight (lambda_sh) of the sharing loss."""
     formulation: Literal["paper"] = "paper"
     """The regularisers as the paper prints them."""
-
-
-class RouterSpec(Strict):
-    """The small net that decides, from the picture alone, which blocks run."""
-
-    name: str = "resnet8"
-    """`resnet8` or `resnet10` (BlockDrop's own), `conv3` (three convolutions, for small hosts at batch 1), or any
-    name that `timm.create_model` knows."""
-    weights: str = "none"
-    """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys."""
-    args: dict[str, Any] = {}
-    """Passed on to `timm.create_model`."""
-    downscale: PositiveInt = 2
-    """Pixels along one side of the picture that are averaged to one before the router sees them."""
-    keep: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Probability with which every block is kept before training."""
 
 
 def _as_fraction(value: Any) -> Any:

@@ -15,7 +15,7 @@ from perceptkit.compact.network import CompactNet
 from perceptkit.compact.route_cost import route_cost
 from perceptkit.model.blocks import num_params
 from perceptkit.model.router import build_router
-from perceptkit.spec.recipe import RouterSpec
+from perceptkit.spec.router import RouterSpec
 from tests.compact.conftest import SIZE, manifest_of, network, plan_of
 
 ROUTER = RouterSpec(name="resnet8", downscale=4)

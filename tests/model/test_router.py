@@ -5,7 +5,7 @@ from perceptkit.compact.fold import fold_batchnorm
 from perceptkit.errors import SpecError
 from perceptkit.model.cost import measured_macs
 from perceptkit.model.router import build_router
-from perceptkit.spec.recipe import RouterSpec
+from perceptkit.spec.router import RouterSpec
 
 SIZE = (64, 96)
 

@@ -13,7 +13,8 @@ from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
 from perceptkit.runtime import executors
 from perceptkit.runtime.skip_table import merged, sort
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, RouterSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.router import RouterSpec
 from tests.compact.conftest import SIZE, network, plan_of
 from tests.data.conftest import make_tasks
 

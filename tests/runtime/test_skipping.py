@@ -12,7 +12,7 @@ from perceptkit.runtime import executors
 from perceptkit.runtime.load import load
 from perceptkit.runtime.skip_cost import CostModel, Curve, NodeCost
 from perceptkit.runtime.skipping import EXECUTORS, SkippingForward
-from perceptkit.spec.recipe import RouterSpec
+from perceptkit.spec.router import RouterSpec
 from tests.compact.conftest import SIZE, manifest_of, network, plan_of
 from tests.compact.test_routed import some_router
 from tests.runtime.test_executors import picture, routed, same, tables

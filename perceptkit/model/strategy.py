@@ -1,0 +1,105 @@
+"""What a strategy must say: how the base becomes the network of a new domain, what learns, and how it folds.
+
+    begin     in place: what is added to the trunk, and which of its weights learn
+    penalty   what is added to the tasks' losses
+    fold      in place: the trunk has timm's modules and keys again, and computes the same
+    pack      what a domain must store beside the base; unpack puts it back
+
+A strategy decides about the trunk alone: neck and heads are always the domain's own.
+
+A norm's running statistics move exactly where its weight learns: where it does not, the norm is in eval mode.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
+
+
+class Strategy:
+    """Fine-tuning, unless a subclass says otherwise: every weight learns."""
+
+    def begin(self, net: Supernet, plan: Plan) -> None:
+        """Prepares a network with the base's weights, in place.
+
+        Args:
+            net: with the domain's tasks.
+            plan: who keeps which block.
+        """
+
+    def penalty(self, net: Supernet, progress: float) -> Tensor | None:
+        """What is added to the tasks' losses; None for nothing.
+
+        Args:
+            net: after `begin`.
+            progress: of the stage, in [0, 1).
+        """
+        return None
+
+    def fold(self, net: Supernet) -> None:
+        """Makes it a plain network of the base's structure, in place; in eval mode it computes the same as before."""
+
+    def pack(self, net: Supernet) -> dict[str, Tensor]:
+        """What this domain stores beside the base, after `begin` and training, before `fold`."""
+        state = net.state_dict()
+        return {name: state[name].detach().clone() for name in learned_names(net)}
+
+    def unpack(self, net: Supernet, stored: Mapping[str, Tensor]) -> None:
+        """Puts back what `pack` gave, into a network with the base's weights on which `begin` was called."""
+        missing = net.load_state_dict(dict(stored), strict=False)
+        if missing.unexpected_keys:
+            raise ValueError(f"not of this network: {', '.join(missing.unexpected_keys[:3])}")
+
+    def stored_bits(self, net: Supernet) -> int:
+        """Size of what a domain stores of its trunk; neck and heads, which every strategy stores, are not in it."""
+        return sum(
+            8 * value.numel() * value.element_size()
+            for name, value in self.pack(net).items()
+            if name.startswith("backbone.")
+        )
+
+
+def learned_names(net: nn.Module) -> list[str]:
+    """Names in the state dict whose values training may change."""
+    names = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    for prefix, norm in batchnorms(net):
+        if norm_learns(norm):
+            names += [f"{prefix}.{name}" for name, _ in norm.named_buffers(recurse=False)]
+    return names
+
+
+def batchnorms(net: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """All BatchNorms, by name."""
+    for name, module in net.named_modules():
+        if isinstance(module, _BatchNorm):
+            yield name, module
+
+
+def norm_learns(norm: _BatchNorm) -> bool:
+    """Whether its running statistics move: those of norms without weights never do."""
+    return norm.weight is not None and norm.weight.requires_grad
+
+
+def set_train_mode(net: nn.Module) -> None:
+    """Train mode, but for norms whose weights are fixed."""
+    net.train()
+    for _, norm in batchnorms(net):
+        if not norm_learns(norm):
+            norm.eval()
+
+
+def freeze(module: nn.Module) -> None:
+    """None of its weights learns."""
+    module.requires_grad_(False)
+
+
+@torch.no_grad()
+def reset(module: nn.Module) -> None:
+    """Random weights again, as each module initialises itself."""
+    for child in module.modules():
+        if hasattr(child, "reset_parameters"):
+            child.reset_parameters()

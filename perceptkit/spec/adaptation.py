@@ -1,0 +1,167 @@
+"""The recipe's section `adaptation`: how a trained network becomes that of a new domain.
+
+Each method reads its own keys and no others.
+"""
+
+from typing import Annotated, Literal, TypeAlias, get_args
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from perceptkit.spec.router import RouterSpec
+from perceptkit.spec.strict import Strict
+
+Tuned: TypeAlias = Literal["full_copy", "parallel_adapter", "lora", "bn"]
+
+
+class Scratch(Strict):
+    """Random weights, all of them trained: nothing is transferred."""
+
+    method: Literal["scratch"]
+
+
+class FeatureExtractor(Strict):
+    """The trunk is fixed, norms included; neck and heads are trained."""
+
+    method: Literal["feature_extractor"]
+
+
+class Finetune(Strict):
+    """All weights start from the base's and are trained."""
+
+    method: Literal["finetune"]
+
+
+class LastK(Strict):
+    """The last blocks are trained, with all that comes after them; what comes before is fixed."""
+
+    method: Literal["last_k"]
+    k: PositiveInt = 3
+    """How many residual blocks, counted from the last."""
+
+
+class Bn(Strict):
+    """Each domain has its own norms (where there is no BatchNorm: norms and biases); convolutions are fixed."""
+
+    method: Literal["bn"]
+
+
+class Lwf(Strict):
+    """Learning without forgetting: all weights are trained, and the base's heads must go on answering as before."""
+
+    method: Literal["lwf"]
+    weight: NonNegativeFloat = 1.0
+    """Of the old answers beside the new labels (lambda_o)."""
+    temperature: PositiveFloat = 2.0
+    """That softens the class probabilities compared (T)."""
+
+
+class SeriesAdapter(Strict):
+    """A residual 1x1 convolution with a norm after every spatial convolution; those are fixed."""
+
+    method: Literal["series_adapter"]
+
+
+class ParallelAdapter(Strict):
+    """A 1x1 convolution beside every spatial convolution, added to it; those are fixed."""
+
+    method: Literal["parallel_adapter"]
+
+
+class Piggyback(Strict):
+    """A binary mask on every weight; the weights are fixed."""
+
+    method: Literal["piggyback"]
+    threshold: PositiveFloat = 5e-3
+    """A weight is used where its real-valued mask, which starts at 1e-2, is above this."""
+
+
+class Dan(Strict):
+    """New filters that are linear combinations of the fixed ones (controller networks)."""
+
+    method: Literal["dan"]
+
+
+class L2sp(Strict):
+    """Fine-tuning with a pull towards the base's weights instead of towards zero."""
+
+    method: Literal["l2sp"]
+    alpha: NonNegativeFloat = 0.1
+    """Of the pull towards the base's weights."""
+    beta: NonNegativeFloat = 0.01
+    """Of the pull of new weights towards zero."""
+
+
+class Spottune(Strict):
+    """A fixed and a tuned copy of each block; a router says by picture which of them runs."""
+
+    method: Literal["spottune"]
+    tuned: Tuned = "full_copy"
+    """The tuned side: a copy of the block, or the fixed one with adapters, low-rank updates or its own norms."""
+    frozen_bn: Literal["adapt", "freeze"] = "adapt"
+    """Whether the norms of the fixed side learn too, as in the authors' code."""
+    router: RouterSpec = RouterSpec(keep=0.5)
+    """The net that decides; its `keep` is the probability of the tuned side before training."""
+    router_lr: PositiveFloat | None = None
+    """Highest learning rate of the router; a tenth of that of the weights by default, as in the authors' code."""
+    tau: PositiveFloat = 5.0
+    """Temperature of the Gumbel samples."""
+    rank: PositiveInt = 8
+    """Of the updates, for `tuned: lora`."""
+
+
+class SpottuneGlobal(Strict):
+    """SpotTune whose pictures all agree in the end: k tuned blocks, no router at run time."""
+
+    method: Literal["spottune_global"]
+    k: PositiveInt = 3
+    """How many blocks are tuned."""
+    tuned: Tuned = "full_copy"
+    """As for `spottune`."""
+    frozen_bn: Literal["adapt", "freeze"] = "adapt"
+    """As for `spottune`."""
+    router: RouterSpec = RouterSpec(keep=0.5)
+    """As for `spottune`; it is only needed while the k blocks are learned."""
+    router_lr: PositiveFloat | None = None
+    """As for `spottune`."""
+    tau: PositiveFloat = 5.0
+    """As for `spottune`."""
+    rank: PositiveInt = 8
+    """As for `spottune`."""
+    count_weight: NonNegativeFloat = 1.0
+    """Of the squared difference between tuned blocks and k (lambda_1)."""
+    agree_weight: NonNegativeFloat = 0.1
+    """Of the entropy of each block's share of pictures (lambda_2)."""
+
+
+class Taps(Strict):
+    """Which layers are tuned is learned, the same for all pictures."""
+
+    method: Literal["taps"]
+    sparsity: NonNegativeFloat = 1.0
+    """Weight (lambda) of the mean layer score, which makes a layer keep the base's weights."""
+    threshold: PositiveFloat = 0.1
+    """A layer is tuned where its score, which starts at 0.15, is at least this."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.07
+    """Part of the stage before the penalty sets in."""
+
+
+AdaptationSpec: TypeAlias = Annotated[
+    Scratch
+    | FeatureExtractor
+    | Finetune
+    | LastK
+    | Bn
+    | Lwf
+    | SeriesAdapter
+    | ParallelAdapter
+    | Piggyback
+    | Dan
+    | L2sp
+    | Spottune
+    | SpottuneGlobal
+    | Taps,
+    Field(discriminator="method"),
+]
+METHODS: tuple[str, ...] = tuple(
+    get_args(kind.model_fields["method"].annotation)[0] for kind in get_args(get_args(AdaptationSpec)[0])
+)
