@@ -130,12 +130,23 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 # pickle's own reader in Python: the memo of the one in C is an array as long as its largest index, so that six bytes
 # can ask for all memory
-class _Reader(pickle._Unpickler):
+_Unpickler: Any = pickle._Unpickler
+
+
+class _Reader(_Unpickler):  # type: ignore[misc]  # its stack and its table of opcodes are not in typeshed
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in of this file; everything else is refused, never imported."""
         if (module, name) not in _STAND_INS:
             raise _Refused(f"names {module}.{name}; only numbers, text, lists and arrays of floats are read")
         return _STAND_INS[module, name]
+
+    def load_build(self) -> None:
+        """Gives an array or a type its state; anywhere else it would set attributes, of the stand-ins too."""
+        if not isinstance(self.stack[-2], _Array | _Dtype):
+            raise _Refused("sets attributes of what is no array")
+        super().load_build()
+
+    dispatch = {**_Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
 def _plain(value: Any) -> Any:

@@ -74,6 +74,8 @@ def test_code_is_refused_and_does_not_run(tmp_path, protocol):
             "names numpy.core.multiarray._reconstruct.__globals__",
         ),
         (b"\x80\x04\x8c\x05numpy\x8c\x04load\x93.", "names numpy.load"),
+        (b"c_codecs\nencode\n(N(dS'__doc__'\nS'x'\nstb.", "sets attributes of what is no array"),
+        (b"cnumpy\nndarray\n(dS'a'\nI1\nsb.", "sets attributes of what is no array"),
         (b"\x80\x02}q", "is damaged"),
         (b"", "is damaged"),
         (b"\x80\x02Pabc\n.", "is damaged"),
