@@ -2,7 +2,7 @@
 
 Rosenfeld, Tsotsos. *Incremental Learning Through Deep Adaptation.* TPAMI 2018. https://arxiv.org/abs/1705.04228
 
-    F' = D F        F: the C_out filters of a layer, flattened, one per row;  D: C_out x C_out
+    F' = D F        F: the C_out filters of a layer, flattened, one per row;  D = I + control: C_out x C_out
 
 In a grouped convolution the filters of a group are combined among themselves (D is block-diagonal): filters of
 different groups read different channels.
@@ -34,11 +34,12 @@ class Controller(nn.Module):
     def __init__(self, weight: Tensor, groups: int) -> None:
         super().__init__()
         size = len(weight) // groups
-        self.control = nn.Parameter(torch.eye(size).repeat(groups, 1, 1))
+        self.control = nn.Parameter(torch.zeros(groups, size, size))
 
     def forward(self, weight: Tensor) -> Tensor:
         groups, size, _ = self.control.shape
-        return (self.control @ weight.reshape(groups, size, -1)).reshape(weight.shape)
+        combination = torch.eye(size, device=weight.device, dtype=weight.dtype) + self.control
+        return (combination @ weight.reshape(groups, size, -1)).reshape(weight.shape)
 
 
 class Dan(Strategy):

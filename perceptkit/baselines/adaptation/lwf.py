@@ -25,6 +25,7 @@ Shapes: B batch, C classes.
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -101,7 +102,8 @@ class Lwf(Strategy):
     def asked(self, plan: Plan) -> Plan:
         _, old = self._base
         tasks = tuple(OLD + task for task in old.tasks)
-        return Plan(plan.tasks + tasks, plan.blocks, plan.table + old.table)
+        rows = old.with_routed(plan.routed()).table
+        return replace(plan, tasks=plan.tasks + tasks, table=plan.table + rows)
 
     def penalty(
         self, net: Supernet, progress: float, image_BCHW: Tensor, outputs: Mapping[str, Tensor]

@@ -3,6 +3,8 @@
 The layer stays the timm layer it was, and its forward runs one convolution or product, with W' as its weight. While
 it learns, the state dict has `parametrizations.weight.original` (W) and `parametrizations.weight.0.*` (what f
 learns) in place of `weight`; `fold` puts W' there.
+
+What f learns is written so that zeros give W: an optimiser's weight decay then pulls towards the base.
 """
 
 from collections.abc import Iterator

@@ -6,9 +6,9 @@ Mallya, Davis, Lazebnik. *Piggyback: Adapting a Single Network to Multiple Tasks
     W' = W b,   b = 1[m > threshold]        dL/dm = dL/db = W dL/dW'   (straight through the threshold)
 
 Fixed: all of the trunk, norms and biases included. Learned: a real number m per weight of every convolution and linear
-layer, which starts at 1e-2 (at twice the threshold where that is larger: all weights are used at first). The authors
-train m with Adam at 1e-4: with SGD it moves by W dL/dW', a small number. A domain stores b, one bit a weight: 1/32 of
-the trunk. Folds exactly: W' is the weight.
+layer, which starts at 1e-2 (at twice the threshold where that is larger: all weights are used at first) and is held as
+its difference to that. The authors train m with Adam at 1e-4: with SGD it moves by W dL/dW', a small number. A domain
+stores b, one bit a weight: 1/32 of the trunk. Folds exactly: W' is the weight.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Mask(nn.Module):
         super().__init__()
         self.threshold = threshold
         self.start = max(START, 2 * threshold)
-        self.mask = nn.Parameter(torch.full_like(weight, self.start))
+        self.mask = nn.Parameter(torch.zeros_like(weight))
 
     def forward(self, weight: Tensor) -> Tensor:
         # m - m is 0 exactly, with a gradient of 1
@@ -41,7 +41,7 @@ class Mask(nn.Module):
 
     def is_used(self) -> Tensor:
         """b, as bool."""
-        return self.mask.detach() > self.threshold
+        return self.start + self.mask.detach() > self.threshold
 
 
 class Piggyback(Strategy):
@@ -70,7 +70,7 @@ class Piggyback(Strategy):
         real = dict(stored)
         for name, mask in parametrized.learned_through(net, Mask):
             used = unpacked(stored[_key(name)], mask.mask.shape)
-            real[_key(name)] = used * mask.start
+            real[_key(name)] = (used - 1) * mask.start
         super().unpack(net, real)
 
     def stored_bits(self, net: Supernet) -> int:

@@ -15,7 +15,7 @@ def test_combination_by_hand():
     weight = torch.tensor([[1.0, 2.0], [10.0, 20.0]]).view(2, 2, 1, 1)
     controller = Controller(weight, groups=1)
     assert torch.equal(controller(weight), weight)
-    controller.control.data.copy_(torch.tensor([[[0.0, 1.0], [3.0, -1.0]]]))
+    controller.control.data.copy_(torch.tensor([[[-1.0, 1.0], [3.0, -2.0]]]))
     assert controller(weight).flatten().tolist() == [10.0, 20.0, -7.0, -14.0]
 
 
@@ -24,7 +24,7 @@ def test_groups_are_combined_among_themselves():
     controller = Controller(conv.weight, conv.groups)
     assert controller.control.shape == (2, 3, 3)
     nn.init.normal_(controller.control)
-    expected = torch.block_diag(*controller.control) @ conv.weight.flatten(1)
+    expected = torch.block_diag(*(torch.eye(3) + controller.control)) @ conv.weight.flatten(1)
     torch.testing.assert_close(controller(conv.weight).flatten(1), expected)
 
 

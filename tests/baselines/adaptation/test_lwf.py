@@ -83,6 +83,14 @@ def test_the_penalty_teaches_trunk_and_old_heads_and_leaves_the_base_alone():
     assert net.heads["task_new"].predict.weight.grad is None
 
 
+def test_blocks_that_a_router_chose_for_the_base_run_for_all():
+    strategy, _, plan = begun("lwf")
+    routed = strategy.origin.plan.with_routed([0, 3])
+    strategy.origin = Origin(net=strategy.origin.net, plan=routed)
+    assert strategy.asked(plan).row("base/old") == plan.row("new")
+    assert not strategy.asked(plan).routed()
+
+
 def test_a_trunk_is_run_once_for_old_and_new_tasks():
     strategy, net, plan = begun("lwf")
     runs = []
