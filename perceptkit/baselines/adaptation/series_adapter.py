@@ -7,7 +7,7 @@ https://arxiv.org/abs/1705.08045; in the form of *Efficient parametrization of m
     y = u + A BN(u),   u = W * x
 
 Fixed: all convolutions and linear layers. Learned, and stored by a domain: A, which starts at 0, the norm inside the
-adapter, and the trunk's norms: 11 % of a ResNet-26. A has the groups of its convolution.
+adapter, and the trunk's norms: 12 % of a ResNet-26. A has the groups of its convolution.
 
 These adapters must be there while the base is trained: put behind the convolutions of an off-the-shelf network they do
 worse than training from scratch (CIFAR-100 70.7 % to 75.2 %, the authors' figures); `parallel_adapter` does not
@@ -17,17 +17,16 @@ Folds exactly, in eval mode, where BN(u) = s u + t:
 
     W' = (I + A diag(s)) W        b' = (I + A diag(s)) b + A t
 
-b' goes where the base has a place for it: a bias, or the running mean of the BatchNorm that reads y. Where there is
-neither, the convolution gets a bias, the one key that the base does not have.
+b' goes where the base has a place for it: a bias, or the running mean of the BatchNorm that reads y and nothing else.
+Networks with convolutions that have neither (pre-activation ResNets) are refused.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from perceptkit.baselines.adaptation.layers import adapted_convs, learn_norms_only
 from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.errors import SpecError
 from perceptkit.model.conv_bn import NORMS, conv_bn_pairs
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
@@ -72,35 +71,45 @@ class SeriesAdapter(Strategy):
 
     def begin(self, net: Supernet, plan: Plan) -> None:
         convs = adapted_convs(net.backbone, self.method)
+        norms = norms_behind(net)
+        homeless = [name for name, conv in convs.items() if conv.bias is None and name not in norms]
+        if homeless:
+            raise SpecError(
+                f"adaptation.method {self.method} cannot be folded into {type(net.backbone).__name__}: no norm follows "
+                f"on {', '.join(homeless[:3])}{' ...' if len(homeless) > 3 else ''}; use parallel_adapter"
+            )
         learn_norms_only(net.backbone)
         for name, conv in convs.items():
             net.backbone.set_submodule(name, Adapted(conv))
 
     @torch.no_grad()
     def fold(self, net: Supernet) -> None:
-        homeless: list[nn.Module] = []
+        biases: dict[str, Tensor] = {}
         for name, module in list(net.backbone.named_modules()):
             if isinstance(module, Adapted):
-                conv, bias = module.folded()
-                if conv.bias is None:
-                    homeless.append(conv)
-                conv.bias = nn.Parameter(bias)
+                conv, biases[name] = module.folded()
                 net.backbone.set_submodule(name, conv)
-        if homeless:
-            _into_norms(net, homeless)
+        norms = norms_behind(net)
+        for name, bias_C in biases.items():
+            plain = net.backbone.get_submodule(name)
+            assert isinstance(plain, nn.Conv2d)
+            if plain.bias is not None:
+                plain.bias.copy_(bias_C)
+            else:
+                norm = net.backbone.get_submodule(norms[name])
+                assert isinstance(norm, NORMS) and norm.running_mean is not None
+                norm.running_mean -= bias_C
 
 
-def _into_norms(net: Supernet, convs: Sequence[nn.Module]) -> None:
-    """Takes the biases of these convolutions from them, where a BatchNorm reads nothing but their output."""
-    whole = _Whole(net)
+def norms_behind(net: Supernet) -> dict[str, str]:
+    """By the name of a convolution of the trunk, the BatchNorm that reads its output, where nothing else does."""
+    whole, was_training = _Whole(net), net.training
     image_BCHW = torch.zeros(1, 3, *net.size_HW).to(next(net.parameters()))
-    for conv_name, norm_name in conv_bn_pairs(whole, image_BCHW):
-        conv, norm = whole.get_submodule(conv_name), whole.get_submodule(norm_name)
-        if any(conv is other for other in convs):
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-            assert isinstance(norm, NORMS) and norm.running_mean is not None
-            norm.running_mean -= conv.bias
-            conv.bias = None
+    net.eval()
+    pairs = conv_bn_pairs(whole, image_BCHW)
+    net.train(was_training)
+    before = "net.backbone."
+    return {conv[len(before) :]: norm[len(before) :] for conv, norm in pairs if conv.startswith(before)}
 
 
 class _Whole(nn.Module):

@@ -20,6 +20,7 @@ from perceptkit.tasks.classification import Classification
 SIZE = (32, 64)
 ARGS = {
     "resnet18": {"channels": [16, 32, 64, 128]},
+    "resnetv2_18": {"channels": [16, 32, 64, 128]},
     "convnext_atto": {"depths": [1, 1, 1, 1]},
     "vit_tiny_patch16_224": {"depth": 2, "embed_dim": 48},
 }

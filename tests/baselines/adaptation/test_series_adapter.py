@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from perceptkit.baselines.adaptation.layers import spatial_convs
 from perceptkit.baselines.adaptation.series_adapter import Adapted
 from perceptkit.baselines.adaptation.table import build_strategy
-from tests.baselines.adaptation.conftest import adaptation, answer, begun, disturb, domain
-from tests.baselines.adaptation.resnet26 import Trunk, count, learned
+from perceptkit.errors import SpecError
+from tests.baselines.adaptation.conftest import adaptation, all_keep, answer, begun, disturb, domain
+from tests.baselines.adaptation.resnet26 import ResNet26, count
 
 
 def one_pixel(bias=False):
@@ -52,25 +54,21 @@ def test_folding_is_exact(groups):
 
 
 def test_size_of_the_paper():
-    net = Trunk()
-    whole = count(net.backbone.parameters())
-    build_strategy(adaptation("series_adapter")).begin(net, None)
-    assert 0.10 < learned(net) / whole < 0.13
+    """As parallel adapters, and a norm of its own for every convolution."""
+    trunk = ResNet26()
+    whole, spatial = count(trunk.parameters()), spatial_convs(trunk)
+    adapters = sum(conv.out_channels**2 for conv in spatial.values())
+    assert count(Adapted(spatial["conv1"]).adapter.parameters()) == 32**2
+    assert adapters / whole == pytest.approx(0.1185, abs=1e-4)
 
 
-def test_a_convolution_whose_output_no_norm_reads_alone_gets_a_bias():
-    net = domain()
-    net.backbone.layer1[0].bn1 = nn.Identity()
-    strategy = build_strategy(adaptation("series_adapter"))
-    plan = begun("finetune")[2]
-    strategy.begin(net, plan)
-    disturb(net)
-    expected = answer(net.eval(), plan)
-    strategy.fold(net)
-    assert torch.allclose(answer(net, plan), expected, rtol=1e-4, atol=1e-5)
-    assert [key for key in net.backbone.state_dict() if "conv" in key and "bias" in key] == [
-        "layer1.0.conv1.bias"
-    ]
+@pytest.mark.parametrize("name", ["resnetv2_18", "resnet18 without a norm"])
+def test_a_convolution_without_a_place_for_the_shift_is_refused(name):
+    net = domain(name.split()[0])
+    if name.startswith("resnet18"):
+        net.backbone.layer1[0].bn1 = nn.Identity()
+    with pytest.raises(SpecError, match="cannot be folded into .*: no norm .*; use parallel_adapter"):
+        build_strategy(adaptation("series_adapter")).begin(net, all_keep(net))
 
 
 def test_a_network_with_layernorms_keeps_its_keys():
