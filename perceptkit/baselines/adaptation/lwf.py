@@ -17,8 +17,8 @@ Nothing is fixed, everything learns: trunk (theta_s), new heads (theta_n) and th
 the base's. A dense old task reads the domain's neck, which starts from the base's: it counts as shared. A domain
 stores all weights of its own network; the old heads are dropped, as folding does.
 
-Differs from the paper: the base answers for the same augmented picture, in eval mode, at every step, instead of
-once before training; and there is no stage that trains the new heads alone first.
+Differs from the paper: the base answers for the same augmented picture, in eval mode, normalised as it expects, at every
+step, instead of once before training; and there is no stage that trains the new heads alone first.
 
 Shapes: B batch, C classes.
 """
@@ -70,6 +70,17 @@ def distillation(task: Task, output: Tensor, old: Tensor, temperature: float) ->
     return relative_square(output, old)
 
 
+def as_normalised_for(base: Supernet, net: Supernet, image_BCHW: Tensor) -> Tensor:
+    """Pictures normalised for `net`, as `base` expects them: a domain may have a mean and std of its own."""
+    if (base.mean, base.std) == (net.mean, net.std):
+        return image_BCHW
+    old_mean, old_std, mean, std = (
+        torch.tensor(values, device=image_BCHW.device).view(1, 3, 1, 1)
+        for values in (base.mean, base.std, net.mean, net.std)
+    )
+    return (image_BCHW * std + mean - old_mean) / old_std
+
+
 class Lwf(Strategy):
     """See the module's docstring. Needs `Origin.net`, with its heads, and `Origin.plan`."""
 
@@ -111,7 +122,7 @@ class Lwf(Strategy):
         base, plan = self._base
         base.to(image_BCHW.device)
         with torch.no_grad():
-            old = base.eval()(image_BCHW, plan)
+            old = base.eval()(as_normalised_for(base, net, image_BCHW), plan)
         losses = [
             distillation(task, outputs[OLD + name], old[name], self.temperature)
             for name, task in base.tasks.items()

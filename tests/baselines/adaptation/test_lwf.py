@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from perceptkit.baselines.adaptation.lwf import (
+    as_normalised_for,
     distillation,
     relative_square,
     sigmoid_distillation,
@@ -89,6 +90,19 @@ def test_blocks_that_a_router_chose_for_the_base_run_for_all():
     strategy.origin = Origin(net=strategy.origin.net, plan=routed)
     assert strategy.asked(plan).row("base/old") == plan.row("new")
     assert not strategy.asked(plan).routed()
+
+
+def test_the_base_sees_the_picture_as_it_expects_it():
+    base, net, rgb = domain(), domain(), torch.rand(1, 3, 4, 4)
+    net.mean, net.std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+
+    def normalised(for_net):
+        return (rgb - torch.tensor(for_net.mean).view(1, 3, 1, 1)) / torch.tensor(for_net.std).view(
+            1, 3, 1, 1
+        )
+
+    torch.testing.assert_close(as_normalised_for(base, net, normalised(net)), normalised(base))
+    assert as_normalised_for(base, base, rgb) is rgb
 
 
 def test_a_trunk_is_run_once_for_old_and_new_tasks():
