@@ -17,8 +17,8 @@ Nothing is fixed, everything learns: trunk (theta_s), new heads (theta_n) and th
 the base's. A dense old task reads the domain's neck, which starts from the base's: it counts as shared. A domain
 stores all weights of its own network; the old heads are dropped, as folding does.
 
-Differs from the paper: the base answers for the same augmented picture, in eval mode, normalised as it expects, at every
-step, instead of once before training; and there is no stage that trains the new heads alone first.
+Differs from the paper: the base answers for the same augmented picture, in eval mode and normalised as it expects, at
+every step, instead of once before training; and there is no stage that trains the new heads alone first.
 
 Shapes: B batch, C classes.
 """
@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from perceptkit.baselines.adaptation.strategy import Strategy, freeze
 from perceptkit.errors import SpecError
+from perceptkit.model.neck import Neck
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.spec import adaptation as specs
@@ -108,7 +109,7 @@ class Lwf(Strategy):
             if net.neck is None:
                 net.neck = _learning_copy(base.neck)
             else:
-                net.neck.load_state_dict(base.neck.state_dict())
+                _copy_neck(base.neck, net.neck)
 
     def asked(self, plan: Plan) -> Plan:
         _, old = self._base
@@ -142,6 +143,15 @@ class Lwf(Strategy):
         if _neck_is_guest(net):
             guests += ("neck.",)
         return {name: value for name, value in super().pack(net).items() if not name.startswith(guests)}
+
+
+def _copy_neck(base: Neck, neck: Neck) -> None:
+    state = base.state_dict()
+    if any(value.shape != state[name].shape for name, value in neck.state_dict().items()):
+        raise SpecError(
+            "adaptation.method lwf gives old and new tasks one neck: set heads.channels to what the base's recipe has"
+        )
+    neck.load_state_dict(state)
 
 
 def _neck_is_guest(net: Supernet) -> bool:

@@ -130,6 +130,30 @@ def test_dense_old_tasks_bring_their_neck_and_take_it_away_again():
     assert net.neck is None and list(net.heads) == ["task_new"]
 
 
+def test_a_dense_domain_s_neck_starts_as_the_base_s_and_stays():
+    base, net = dense.make_net("resnet10t"), dense.make_net("resnet10t")
+    for parameter in net.neck.parameters():
+        torch.nn.init.zeros_(parameter)
+    strategy = build_strategy(adaptation("lwf"), Origin(net=base, plan=all_keep(base)))
+    strategy.begin(net, all_keep(net))
+    assert all(
+        torch.equal(value, net.neck.state_dict()[key]) for key, value in base.neck.state_dict().items()
+    )
+    assert any(key.startswith("neck") for key in strategy.pack(net))
+    strategy.fold(net)
+    assert net.neck is not None and len(net.heads) == len(net.tasks)
+
+
+def test_necks_of_another_width_are_refused():
+    base = dense.make_net("resnet10t")
+    net = Supernet(
+        dense.make_net("resnet10t").backbone, dense.make_tasks(), 8, dense.SIZE, base.mean, base.std
+    )
+    strategy = build_strategy(adaptation("lwf"), Origin(net=base, plan=all_keep(base)))
+    with pytest.raises(SpecError, match="set heads.channels to what the base's recipe has"):
+        strategy.begin(net, all_keep(net))
+
+
 def test_each_type_is_compared_in_its_own_way():
     edges, points = dense.make_tasks()["a"], dense.make_tasks()["b"]
     output, old = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
