@@ -1,6 +1,7 @@
 """What a strategy must say: how the base becomes the network of a new domain, what learns, and how it folds.
 
     begin     in place: what is added to the trunk, and which of its weights learn
+    asked     whose outputs are computed in training: the domain's tasks, and for some strategies others too
     penalty   what is added to the tasks' losses
     fold      in place: the trunk has timm's modules and keys again, and computes the same
     pack      what a domain must store beside the base; unpack puts it back
@@ -8,20 +9,45 @@
 A strategy decides about the trunk alone: neck and heads are always the domain's own.
 
 A norm's running statistics move exactly where its weight learns: where it does not, the norm is in eval mode.
+
+Shapes: B batch, C = 3 (RGB), H W pixels of the input.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
+from perceptkit.spec.adaptation import AdaptationSpec
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a domain's network comes from; most strategies need nothing but the base's weights in it."""
+
+    fresh: Callable[[], nn.Module] | None = None
+    """Makes the trunk, as timm gives it, with random weights."""
+    net: Supernet | None = None
+    """The base with its own tasks."""
+    plan: Plan | None = None
+    """Of the base's tasks."""
 
 
 class Strategy:
-    """Fine-tuning, unless a subclass says otherwise: every weight learns."""
+    """Fine-tuning, unless a subclass says otherwise: every weight learns.
+
+    Args:
+        spec: the recipe's section `adaptation`.
+    """
+
+    origin: Origin = Origin()
+    """Set by `build_strategy`."""
+
+    def __init__(self, spec: AdaptationSpec) -> None:
+        self.method = spec.method
 
     def begin(self, net: Supernet, plan: Plan) -> None:
         """Prepares a network with the base's weights, in place.
@@ -29,14 +55,25 @@ class Strategy:
         Args:
             net: with the domain's tasks.
             plan: who keeps which block.
+
+        Raises:
+            SpecError: the network has nothing that the strategy could work on.
         """
 
-    def penalty(self, net: Supernet, progress: float) -> Tensor | None:
+    def asked(self, plan: Plan) -> Plan:
+        """The plan to train with: `net(image, asked, asked.tasks)` gives what `penalty` wants to see."""
+        return plan
+
+    def penalty(
+        self, net: Supernet, progress: float, image_BCHW: Tensor, outputs: Mapping[str, Tensor]
+    ) -> Tensor | None:
         """What is added to the tasks' losses; None for nothing.
 
         Args:
             net: after `begin`.
             progress: of the stage, in [0, 1).
+            image_BCHW: the batch, normalised.
+            outputs: of the batch, for all tasks of `asked`.
         """
         return None
 
@@ -95,11 +132,3 @@ def set_train_mode(net: nn.Module) -> None:
 def freeze(module: nn.Module) -> None:
     """None of its weights learns."""
     module.requires_grad_(False)
-
-
-@torch.no_grad()
-def reset(module: nn.Module) -> None:
-    """Random weights again, as each module initialises itself."""
-    for child in module.modules():
-        if hasattr(child, "reset_parameters"):
-            child.reset_parameters()

@@ -86,6 +86,7 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = dict(tasks)
+        self.guests: dict[str, Task] = {}  # see run_heads
         self.mean: RGB = (mean[0], mean[1], mean[2])
         self.std: RGB = (std[0], std[1], std[2])
         self.size_HW = size_HW
@@ -244,14 +245,16 @@ class Supernet(nn.Module):
     ) -> dict[str, Tensor]:
         """Neck (once, if any of `tasks` is dense) and heads on one branch's features.
 
+        Tasks in `guests` have a head, and answer only where they are asked for by name.
         `fused` answers at once for some of the dense tasks, which then have no head of their own.
         """
         outputs: dict[str, Tensor] = {}
-        if any(self.tasks[name].dense for name in tasks):
+        known = {**self.tasks, **self.guests}
+        if any(known[name].dense for name in tasks):
             pyramid = self.run_neck(features, size_HW)
             outputs = fused(pyramid) if fused is not None else {}
         for name in tasks:
-            task = self.tasks[name]
+            task = known[name]
             if name not in outputs:
                 head = self.heads[head_key(name)]
                 outputs[name] = head(pyramid) if task.dense else head(last.mean((2, 3)))

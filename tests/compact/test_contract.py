@@ -19,11 +19,11 @@ from torch import nn
 
 from perceptkit.compact import build
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.compact.fold import conv_bn_pairs
 from perceptkit.compact.network import compact
 from perceptkit.compact.verify import parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError
 from perceptkit.model import cost
+from perceptkit.model.conv_bn import conv_bn_pairs
 from perceptkit.model.plan import Plan
 from tests.compact.conftest import SIZE, block_names, manifest_of, network
 

@@ -1,0 +1,167 @@
+"""Old answers are kept: values by hand, and that the old heads read the network that learns."""
+
+import math
+
+import pytest
+import torch
+
+from perceptkit.baselines.adaptation.lwf import (
+    as_normalised_for,
+    distillation,
+    relative_square,
+    sigmoid_distillation,
+    softmax_distillation,
+)
+from perceptkit.baselines.adaptation.strategy import Origin
+from perceptkit.baselines.adaptation.table import build_strategy
+from perceptkit.errors import SpecError
+from perceptkit.model.supernet import Supernet
+from tests.baselines.adaptation.conftest import adaptation, all_keep, begun, domain, images, train
+from tests.model import conftest as dense
+
+P = torch.tensor([[0.9, 0.1]])
+
+
+def test_softened_cross_entropy_by_hand():
+    # at T = 2 probabilities .9, .1 become 3/4, 1/4: their square roots, normalised
+    uniform = torch.zeros(1, 2)
+    assert softmax_distillation(uniform, P.log(), 2.0).item() == pytest.approx(math.log(2))
+    entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    assert softmax_distillation(P.log(), P.log(), 2.0).item() == pytest.approx(entropy)
+
+
+def test_is_least_where_the_answer_is_the_old_one():
+    output = P.log().clone().requires_grad_(True)
+    softmax_distillation(output, P.log(), 2.0).backward()
+    assert output.grad.abs().max() < 1e-6
+
+
+def test_per_pixel_is_the_mean_over_pixels():
+    output, old = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    pixels = [softmax_distillation(output[b, :, y, x][None], old[b, :, y, x][None], 2.0)
+              for b in range(2) for y in range(4) for x in range(5)]  # fmt: skip
+    torch.testing.assert_close(softmax_distillation(output, old, 2.0), torch.stack(pixels).mean())
+
+
+def test_yes_or_no_is_two_classes():
+    output, old = torch.tensor([[0.7]]), torch.tensor([[-1.3]])
+    two = [torch.cat([torch.zeros(1, 1), z], 1) for z in (output, old)]
+    torch.testing.assert_close(sigmoid_distillation(output, old, 2.0), softmax_distillation(*two, 2.0))
+
+
+def test_relative_square_by_hand():
+    old = torch.tensor([3.0, 4.0])
+    assert relative_square(old * 1.1, old).item() == pytest.approx(0.01)
+    assert relative_square(1000 * old * 1.1, 1000 * old).item() == pytest.approx(0.01)
+
+
+def test_old_heads_answer_as_the_base_at_step_0():
+    strategy, net, plan = begun("lwf")
+    asked = strategy.asked(plan)
+    assert asked.tasks == ("new", "base/old") and list(net.tasks) == ["new"]
+    with torch.no_grad():
+        outputs = net(images(), asked, asked.tasks)
+        old = strategy.origin.net(images(), strategy.origin.plan)["old"]
+        assert torch.equal(outputs["base/old"], old)
+        assert list(net(images(), plan)) == ["new"]  # nobody else is asked
+        probability = (old / 2).softmax(1)
+        entropy = -(probability * probability.log()).sum(1).mean()
+        penalty = strategy.penalty(net, 0.0, images(), outputs)
+        torch.testing.assert_close(penalty, entropy)
+
+
+def test_the_penalty_teaches_trunk_and_old_heads_and_leaves_the_base_alone():
+    strategy, net, plan = begun("lwf", weight=3.0)
+    before = {key: value.clone() for key, value in strategy.origin.net.state_dict().items()}
+    train(strategy, net, plan, lr=0.1)
+    assert all(torch.equal(v, before[k]) for k, v in strategy.origin.net.state_dict().items())
+    asked = strategy.asked(plan)
+    outputs = net(images(), asked, asked.tasks)
+    net.zero_grad()
+    strategy.penalty(net, 0.0, images(), outputs).backward()
+    assert net.backbone.conv1.weight.grad.any()
+    assert net.heads["task_base/old"].predict.weight.grad.any()
+    assert net.heads["task_new"].predict.weight.grad is None
+
+
+def test_blocks_that_a_router_chose_for_the_base_run_for_all():
+    strategy, _, plan = begun("lwf")
+    routed = strategy.origin.plan.with_routed([0, 3])
+    strategy.origin = Origin(net=strategy.origin.net, plan=routed)
+    assert strategy.asked(plan).row("base/old") == plan.row("new")
+    assert not strategy.asked(plan).routed()
+
+
+def test_the_base_sees_the_picture_as_it_expects_it():
+    base, net, rgb = domain(), domain(), torch.rand(1, 3, 4, 4)
+    net.mean, net.std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+
+    def normalised(for_net):
+        return (rgb - torch.tensor(for_net.mean).view(1, 3, 1, 1)) / torch.tensor(for_net.std).view(
+            1, 3, 1, 1
+        )
+
+    torch.testing.assert_close(as_normalised_for(base, net, normalised(net)), normalised(base))
+    assert as_normalised_for(base, base, rgb) is rgb
+
+
+def test_a_trunk_is_run_once_for_old_and_new_tasks():
+    strategy, net, plan = begun("lwf")
+    runs = []
+    net.backbone.conv1.register_forward_hook(lambda *_: runs.append(1))
+    asked = strategy.asked(plan)
+    net(images(), asked, asked.tasks)
+    assert len(runs) == 1
+
+
+def test_dense_old_tasks_bring_their_neck_and_take_it_away_again():
+    base, net = dense.make_net("resnet10t"), domain()
+    net = Supernet(dense.make_net("resnet10t").backbone, net.tasks, 16, dense.SIZE, net.mean, net.std)
+    plan = all_keep(net)
+    strategy = build_strategy(adaptation("lwf"), Origin(net=base, plan=all_keep(base)))
+    strategy.begin(net.eval(), plan)
+    asked, image = strategy.asked(plan), torch.randn(2, 3, *dense.SIZE)
+    outputs = net(image, asked, asked.tasks)
+    old = base(image, strategy.origin.plan)
+    assert all(torch.equal(outputs[f"base/{name}"], old[name]) for name in old)
+    assert strategy.penalty(net, 0.0, image, outputs).item() > 0
+    assert not any(key.startswith("neck") or "base/" in key for key in strategy.pack(net))
+    strategy.fold(net)
+    assert net.neck is None and list(net.heads) == ["task_new"]
+
+
+def test_a_dense_domain_s_neck_starts_as_the_base_s_and_stays():
+    base, net = dense.make_net("resnet10t"), dense.make_net("resnet10t")
+    for parameter in net.neck.parameters():
+        torch.nn.init.zeros_(parameter)
+    strategy = build_strategy(adaptation("lwf"), Origin(net=base, plan=all_keep(base)))
+    strategy.begin(net, all_keep(net))
+    assert all(
+        torch.equal(value, net.neck.state_dict()[key]) for key, value in base.neck.state_dict().items()
+    )
+    assert any(key.startswith("neck") for key in strategy.pack(net))
+    strategy.fold(net)
+    assert net.neck is not None and len(net.heads) == len(net.tasks)
+
+
+def test_necks_of_another_width_are_refused():
+    base = dense.make_net("resnet10t")
+    net = Supernet(
+        dense.make_net("resnet10t").backbone, dense.make_tasks(), 8, dense.SIZE, base.mean, base.std
+    )
+    strategy = build_strategy(adaptation("lwf"), Origin(net=base, plan=all_keep(base)))
+    with pytest.raises(SpecError, match="set heads.channels to what the base's recipe has"):
+        strategy.begin(net, all_keep(net))
+
+
+def test_each_type_is_compared_in_its_own_way():
+    edges, points = dense.make_tasks()["a"], dense.make_tasks()["b"]
+    output, old = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
+    assert distillation(edges, output, old, 2.0) == sigmoid_distillation(output, old, 2.0)
+    assert distillation(points, output, old, 2.0) == relative_square(output, old)
+
+
+def test_a_base_without_heads_is_refused():
+    net = domain()
+    with pytest.raises(SpecError, match="the base has none: start from a run"):
+        build_strategy(adaptation("lwf"), Origin()).begin(net, all_keep(net))
