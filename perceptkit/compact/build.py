@@ -46,7 +46,7 @@ def compact_and_fold(
     """
     # one memory format whatever the trained network has: another one rounds differently
     small = compact(network, plan, tasks).to(memory_format=torch.contiguous_format)
-    passes = [small, small.skipping] if isinstance(small, CompactNet) and plan.dual else []
+    passes = (small, small.skipping) if isinstance(small, CompactNet) and plan.dual else ()
     fold_batchnorm(small, probe_images(size_HW)[1], passes)
     return optimize_network(small, optimize)
 

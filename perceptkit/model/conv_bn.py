@@ -6,6 +6,7 @@ pre-activation block does). Nothing is assumed about names or types.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +31,10 @@ class _Readers(TorchDispatchMode):
 
 
 @torch.no_grad()
-def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str]]:
-    """(convolution, BatchNorm) module names, by one forward pass."""
+def conv_bn_pairs(
+    network: nn.Module, image_BCHW: Tensor, passes: Sequence[Callable[[Tensor], object]] = ()
+) -> list[tuple[str, str]]:
+    """(convolution, BatchNorm) module names, by one forward pass, or by those of `passes`."""
     names = {module: name for name, module in network.named_modules()}
     made_by: dict[tuple[int, int], str] = {}  # by identity and version: activations may work in place
     alive: list[Tensor] = []  # keeps outputs alive, so that an id stays unique
@@ -61,7 +64,8 @@ def conv_bn_pairs(network: nn.Module, image_BCHW: Tensor) -> list[tuple[str, str
     try:
         # tensors have no version in inference mode
         with torch.inference_mode(False), torch.no_grad(), readers:
-            network(image_BCHW.clone())
+            for run in passes or (network,):
+                run(image_BCHW.clone())
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,5 +1,6 @@
 """What a strategy must say: how the base becomes the network of a new domain, what learns, and how it folds.
 
+    plan      who keeps which block, and which blocks have two copies
     begin     in place: what is added to the trunk, and which of its weights learn
     asked     whose outputs are computed in training: the domain's tasks, and for some strategies others too
     penalty   what is added to the tasks' losses
@@ -49,12 +50,16 @@ class Strategy:
     def __init__(self, spec: AdaptationSpec) -> None:
         self.method = spec.method
 
+    def plan(self, net: Supernet, plan: Plan) -> Plan:
+        """The plan of the adapted network, given the base's for the domain's tasks."""
+        return plan
+
     def begin(self, net: Supernet, plan: Plan) -> None:
         """Prepares a network with the base's weights, in place.
 
         Args:
             net: with the domain's tasks.
-            plan: who keeps which block.
+            plan: what `plan` gave.
 
         Raises:
             SpecError: the network has nothing that the strategy could work on.

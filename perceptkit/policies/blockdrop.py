@@ -39,7 +39,7 @@ Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to
 import torch
 from torch import Tensor
 
-from perceptkit.policies.sampling import relaxed_keep
+from perceptkit.policies.sampling import straight_through
 
 ALPHA = 0.8
 """Bounds the keep probabilities to [0.2, 0.8] while the router learns (the authors' code)."""
@@ -248,10 +248,7 @@ def straight_through_keep(
         noise_BR: of `sampling.logistic_noise`.
         tau: temperature of the relaxation, above 0.
     """
-    logits_BR2 = torch.stack([torch.zeros_like(logits_BR), logits_BR], dim=-1)  # (SKIP, KEEP)
-    soft_BR = relaxed_keep(logits_BR2, noise_BR, tau)
-    # 1 - soft is exact for soft in [0.5, 1], so adding soft back gives 1 to the bit
-    keep_BR = ((soft_BR >= 0.5).float() - soft_BR).detach() + soft_BR
+    keep_BR = straight_through(logits_BR, noise_BR, tau)
     return keep_BR if open_R is None else torch.where(open_R.to(keep_BR.device), keep_BR, 1.0)
 
 

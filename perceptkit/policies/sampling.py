@@ -23,6 +23,19 @@ def logistic_noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
     return (u.log() - (1 - u).log()).float()
 
 
+def straight_through(logits: Tensor, noise: Tensor, tau: float) -> Tensor:
+    """A Gumbel sample of yes or no: exactly 0 or 1 as float, with the gradient of the relaxed one.
+
+    Args:
+        logits: log-odds of yes.
+        noise: `logistic_noise` of the same shape.
+        tau: temperature of the relaxation, above 0.
+    """
+    soft = relaxed_keep(torch.stack([torch.zeros_like(logits), logits], dim=-1), noise, tau)
+    # 1 - soft is exact for soft in [0.5, 1], so adding soft back gives 1 to the bit
+    return ((soft >= 0.5).float() - soft).detach() + soft
+
+
 def relaxed_keep(logits_2: Tensor, noise: Tensor, tau: float) -> Tensor:
     """A soft keep in [0, 1] with a gradient to the logits; shape of `logits_2` without its last dimension.
 

@@ -12,9 +12,9 @@ A domain stores the norms: two parameters and two statistics per channel, 0.13 %
 fold: the network has the base's structure.
 """
 
-from perceptkit.baselines.adaptation.layers import learn_norms_only
-from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.model.layers import learn_norms_only
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 
 

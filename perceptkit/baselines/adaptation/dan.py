@@ -16,10 +16,10 @@ is for networks of 3x3 convolutions. Folds exactly: F' is the weight.
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.adaptation import parametrized
-from perceptkit.baselines.adaptation.layers import learn_biases, learn_norms_only, weighted_layers
-from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.model import parametrized
+from perceptkit.model.layers import learn_biases, learn_norms_only, weighted_layers
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 
 

@@ -8,8 +8,8 @@ https://arxiv.org/abs/1310.1531
 A domain stores nothing of the trunk; there is nothing to fold.
 """
 
-from perceptkit.baselines.adaptation.strategy import Strategy, freeze
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet
 
 

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1411.1792
 Nothing is fixed, everything learns; a domain stores all weights; there is nothing to fold.
 """
 
-from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.model.strategy import Strategy
 
 
 class Finetune(Strategy):

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from perceptkit.baselines.adaptation.strategy import Strategy
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 from perceptkit.spec import adaptation as specs
 

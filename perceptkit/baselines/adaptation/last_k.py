@@ -8,8 +8,8 @@ keeps; of a block that no task keeps only the shortcut runs, and only that learn
 learns; there is nothing to fold.
 """
 
-from perceptkit.baselines.adaptation.strategy import Strategy, freeze
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet
 from perceptkit.spec import adaptation as specs
 

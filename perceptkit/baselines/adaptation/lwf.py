@@ -32,10 +32,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptkit.baselines.adaptation.strategy import Strategy, freeze
 from perceptkit.errors import SpecError
 from perceptkit.model.neck import Neck
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.spec import adaptation as specs
 from perceptkit.tasks.base import Task

@@ -16,28 +16,12 @@ the weight. Kernels of 1x1 get no adapter, which would be a weight of the same s
 have no centre tap, and cut patches or halve a map in the networks that have them.
 """
 
-import torch
-from torch import Tensor, nn
-
-from perceptkit.baselines.adaptation import parametrized
-from perceptkit.baselines.adaptation.layers import adapted_convs, learn_norms_only
-from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.model import parametrized
+from perceptkit.model.layers import adapted_convs, learn_norms_only
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
-
-
-class CentreTap(nn.Module):
-    """Adds a 1x1 kernel (out, in / groups) to the centre of a larger one."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.adapter = nn.Parameter(torch.zeros_like(weight[:, :, 0, 0]))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        height, width = weight.shape[2:]
-        beside_H, beside_W = height // 2, width // 2
-        around = (beside_W, beside_W, beside_H, beside_H)
-        return weight + nn.functional.pad(self.adapter[:, :, None, None], around)
+from perceptkit.model.updates import CentreTap
 
 
 class ParallelAdapter(Strategy):

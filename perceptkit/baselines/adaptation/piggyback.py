@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.adaptation import parametrized
-from perceptkit.baselines.adaptation.layers import weighted_layers
-from perceptkit.baselines.adaptation.strategy import Strategy, freeze
+from perceptkit.model import parametrized
+from perceptkit.model.layers import weighted_layers
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet
 from perceptkit.spec import adaptation as specs
 
@@ -69,8 +69,9 @@ class Piggyback(Strategy):
     def unpack(self, net: Supernet, stored: Mapping[str, Tensor]) -> None:
         real = dict(stored)
         for name, mask in parametrized.learned_through(net, Mask):
-            used = unpacked(stored[_key(name)], mask.mask.shape)
-            real[_key(name)] = (used - 1) * mask.start
+            if _key(name) in stored:  # not of a block that no task keeps
+                used = unpacked(stored[_key(name)], mask.mask.shape)
+                real[_key(name)] = (used - 1) * mask.start
         super().unpack(net, real)
 
     def stored_bits(self, net: Supernet) -> int:

@@ -12,8 +12,8 @@ initialises a model from outside, and bare parameters (positions, class token, l
 that could.
 """
 
-from perceptkit.baselines.adaptation.strategy import Strategy
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 
 

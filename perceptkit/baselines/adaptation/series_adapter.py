@@ -24,11 +24,11 @@ Networks with convolutions that have neither (pre-activation ResNets) are refuse
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.adaptation.layers import adapted_convs, learn_norms_only
-from perceptkit.baselines.adaptation.strategy import Strategy
 from perceptkit.errors import SpecError
 from perceptkit.model.conv_bn import NORMS, conv_bn_pairs
+from perceptkit.model.layers import adapted_convs, learn_norms_only
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 
 
@@ -55,13 +55,13 @@ class Adapted(nn.Module):
         scale_C = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         shift_C = norm.bias.double() - norm.running_mean.double() * scale_C
         groups, size = conv.groups, conv.out_channels // conv.groups
-        adapter = self.adapter.weight.double().view(groups, size, size)
+        adapter = self.adapter.weight.double().reshape(groups, size, size)
         identity = torch.eye(size, device=adapter.device, dtype=adapter.dtype)
-        total = identity + adapter * scale_C.view(groups, 1, size)
-        weight = total @ conv.weight.double().view(groups, size, -1)
-        bias_C = (adapter @ shift_C.view(groups, size, 1)).flatten()
+        total = identity + adapter * scale_C.reshape(groups, 1, size)
+        weight = total @ conv.weight.double().reshape(groups, size, -1)
+        bias_C = (adapter @ shift_C.reshape(groups, size, 1)).flatten()
         if conv.bias is not None:
-            bias_C += (total @ conv.bias.double().view(groups, size, 1)).flatten()
+            bias_C += (total @ conv.bias.double().reshape(groups, size, 1)).flatten()
         conv.weight.copy_(weight.view_as(conv.weight))
         return conv, bias_C.to(conv.weight)
 

@@ -11,8 +11,8 @@ from perceptkit.baselines.adaptation.parallel_adapter import ParallelAdapter
 from perceptkit.baselines.adaptation.piggyback import Piggyback
 from perceptkit.baselines.adaptation.scratch import Scratch
 from perceptkit.baselines.adaptation.series_adapter import SeriesAdapter
-from perceptkit.baselines.adaptation.strategy import Origin, Strategy
 from perceptkit.baselines.adaptation.taps import Taps
+from perceptkit.model.strategy import Origin, Strategy
 from perceptkit.spec.adaptation import AdaptationSpec
 
 STRATEGIES: dict[str, type] = {

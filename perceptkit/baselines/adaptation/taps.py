@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.adaptation import parametrized
-from perceptkit.baselines.adaptation.layers import learn_norms_only, weighted_layers
-from perceptkit.baselines.adaptation.strategy import Strategy
+from perceptkit.model import parametrized
+from perceptkit.model.layers import learn_norms_only, weighted_layers
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Strategy
 from perceptkit.model.supernet import Supernet
 from perceptkit.spec import adaptation as specs
 

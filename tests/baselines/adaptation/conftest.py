@@ -7,10 +7,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from perceptkit.baselines.adaptation.strategy import Origin, set_train_mode
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import Origin, set_train_mode
 from perceptkit.model.weights import create_backbone
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec

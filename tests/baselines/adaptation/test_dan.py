@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from perceptkit.baselines.adaptation import parametrized
 from perceptkit.baselines.adaptation.dan import Controller
 from perceptkit.baselines.adaptation.table import build_strategy
+from perceptkit.model import parametrized
 from tests.baselines.adaptation.conftest import adaptation
 from tests.baselines.adaptation.resnet26 import Trunk
 

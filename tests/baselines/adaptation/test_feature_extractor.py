@@ -1,6 +1,6 @@
 """The trunk is as it was, its statistics included."""
 
-from perceptkit.baselines.adaptation.strategy import learned_names
+from perceptkit.model.strategy import learned_names
 from tests.baselines.adaptation.conftest import begun
 
 

@@ -1,6 +1,6 @@
 """Everything learns and is stored."""
 
-from perceptkit.baselines.adaptation.strategy import learned_names
+from perceptkit.model.strategy import learned_names
 from tests.baselines.adaptation.conftest import begun
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from perceptkit.baselines.adaptation.strategy import set_train_mode
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.model.plan import Plan
+from perceptkit.model.strategy import set_train_mode
 from tests.baselines.adaptation.conftest import adaptation, begun, domain
 
 

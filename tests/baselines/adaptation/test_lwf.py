@@ -12,9 +12,9 @@ from perceptkit.baselines.adaptation.lwf import (
     sigmoid_distillation,
     softmax_distillation,
 )
-from perceptkit.baselines.adaptation.strategy import Origin
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.errors import SpecError
+from perceptkit.model.strategy import Origin
 from perceptkit.model.supernet import Supernet
 from tests.baselines.adaptation.conftest import adaptation, all_keep, begun, domain, images, train
 from tests.model import conftest as dense

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from perceptkit.baselines.adaptation import parametrized
-from perceptkit.baselines.adaptation.parallel_adapter import CentreTap
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.errors import SpecError
+from perceptkit.model import parametrized
+from perceptkit.model.updates import CentreTap
 from tests.baselines.adaptation.conftest import adaptation, begun
 from tests.baselines.adaptation.resnet26 import Trunk, count, learned
 

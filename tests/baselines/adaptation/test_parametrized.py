@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from perceptkit.baselines.adaptation import parametrized
 from perceptkit.baselines.adaptation.dan import Controller
-from perceptkit.baselines.adaptation.parallel_adapter import CentreTap
 from perceptkit.baselines.adaptation.piggyback import Mask
 from perceptkit.baselines.adaptation.taps import Delta
+from perceptkit.model import parametrized
+from perceptkit.model.updates import CentreTap
 
 WEIGHT = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
 

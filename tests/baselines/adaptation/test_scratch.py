@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from perceptkit.baselines.adaptation.strategy import Origin, learned_names
 from perceptkit.baselines.adaptation.table import build_strategy
+from perceptkit.model.strategy import Origin, learned_names
 from tests.baselines.adaptation.conftest import adaptation, all_keep, begun, domain, origin
 
 OF_THE_BASE = 7.0

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from perceptkit.baselines.adaptation.layers import spatial_convs
 from perceptkit.baselines.adaptation.series_adapter import Adapted
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.errors import SpecError
+from perceptkit.model.layers import spatial_convs
 from tests.baselines.adaptation.conftest import adaptation, all_keep, answer, begun, disturb, domain
 from tests.baselines.adaptation.resnet26 import ResNet26, count
 

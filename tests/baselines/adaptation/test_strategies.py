@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from perceptkit.baselines.adaptation.strategy import learned_names
 from perceptkit.baselines.adaptation.table import STRATEGIES
+from perceptkit.model.strategy import learned_names
 from tests.baselines.adaptation.conftest import (
     PLAIN_VIT,
     WITH_BATCHNORM,

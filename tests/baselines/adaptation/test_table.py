@@ -1,13 +1,13 @@
 """Every method of the recipe has a strategy of its own."""
 
-from perceptkit.baselines.adaptation.strategy import Strategy
 from perceptkit.baselines.adaptation.table import STRATEGIES, build_strategy
-from perceptkit.spec.adaptation import METHODS
+from perceptkit.model.strategy import Strategy
+from perceptkit.spec.adaptation import ADAPTATIONS
 from tests.baselines.adaptation.conftest import adaptation
 
 
 def test_every_method_is_in_the_table():
-    assert set(STRATEGIES) | {"spottune", "spottune_global"} == set(METHODS)
+    assert set(STRATEGIES) | {"spottune", "spottune_global"} == set(ADAPTATIONS)
     assert len(set(STRATEGIES.values())) == len(STRATEGIES)
 
 

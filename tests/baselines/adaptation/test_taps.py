@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from perceptkit.baselines.adaptation import parametrized
 from perceptkit.baselines.adaptation.taps import Delta, score_penalty
+from perceptkit.model import parametrized
 from tests.baselines.adaptation.conftest import answer, begun, domain, images
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from perceptkit.baselines.adaptation.strategy import batchnorms, freeze
 from perceptkit.errors import SpecError
+from perceptkit.model.strategy import batchnorms, freeze
 
 ANYWHERE = "finetune, l2sp, last_k, bn, piggyback, dan or taps"
 """Methods for networks without spatial convolutions."""
