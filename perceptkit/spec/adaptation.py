@@ -162,6 +162,8 @@ AdaptationSpec: TypeAlias = Annotated[
     | Taps,
     Field(discriminator="method"),
 ]
-METHODS: tuple[str, ...] = tuple(
-    get_args(kind.model_fields["method"].annotation)[0] for kind in get_args(get_args(AdaptationSpec)[0])
-)
+ADAPTATIONS: dict[str, type[Strict]] = {
+    get_args(kind.model_fields["method"].annotation)[0]: kind
+    for kind in get_args(get_args(AdaptationSpec)[0])
+}
+"""By method."""

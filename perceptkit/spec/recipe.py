@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.strict import Seed, Size, Strict, fault
 
@@ -201,6 +202,12 @@ class RouteStage(StageBase):
     """With `estimator: gumbel`, the temperature at the start and its floor; it falls geometrically in between."""
 
 
+class AdaptStage(StageBase):
+    """The base is adapted to the domain of the tasks file, as `adaptation` says."""
+
+    name: Literal["adapt"]
+
+
 class FinetuneStage(StageBase):
     """Router and weights are trained together; with `estimator: gumbel` it may come without `route`."""
 
@@ -216,7 +223,8 @@ class FinetuneStage(StageBase):
 
 
 StageSpec: TypeAlias = Annotated[
-    WarmupStage | SearchStage | RetrainStage | RouteStage | FinetuneStage, Field(discriminator="name")
+    WarmupStage | SearchStage | RetrainStage | AdaptStage | RouteStage | FinetuneStage,
+    Field(discriminator="name"),
 ]
 
 
@@ -311,6 +319,7 @@ STAGES: dict[str, type[StageBase]] = {
     "warmup": WarmupStage,
     "search": SearchStage,
     "retrain": RetrainStage,
+    "adapt": AdaptStage,
     "route": RouteStage,
     "finetune": FinetuneStage,
 }
@@ -330,11 +339,14 @@ class Recipe(Strict):
     """Which blocks the tasks share."""
     start_from: str | None = None
     """A finished run of the same backbone, heads, tasks and sharing.method, without a router: the first stage begins
-    with its weights and its plan."""
+    with its weights and its plan. With `adaptation` its tasks may be others: it is the base."""
+    adaptation: AdaptationSpec | None = None
+    """How the base, which is `start_from` or else `backbone.weights`, becomes the network of a new domain; with the
+    stage `adapt`."""
     routing: RoutingSpec | None = None
     """Which blocks each picture skips; with the stages `route` and `finetune`."""
     stages: Annotated[list[StageSpec], Field(min_length=1)]
-    """The train stages, in order: some of warmup, search, retrain, route, finetune."""
+    """The train stages, in order: some of warmup, search, retrain, route, finetune; or adapt alone."""
     optim: OptimSpec = OptimSpec()
     """The optimiser of the weights."""
     loader: LoaderSpec = LoaderSpec()
@@ -345,6 +357,12 @@ class Recipe(Strict):
     """`auto`: bf16 where the GPU has it, else 32."""
     seed: Seed = 0
     """Of initial weights, order of pictures, augmentation and policy samples."""
+
+    @property
+    def router(self) -> RouterSpec | None:
+        """The net that decides by picture, of whichever section has one."""
+        section = self.routing if self.routing is not None else self.adaptation
+        return getattr(section, "router", None)
 
     def batch_of(self, stage: StageBase) -> int:
         """Pictures per step and process in a stage."""
@@ -358,7 +376,8 @@ class Recipe(Strict):
     def _stages_fit_method(self) -> "Recipe":
         estimator = self.routing.estimator if self.routing is not None else None
         names, started = [stage.name for stage in self.stages], self.start_from is not None
-        for key, message in stage_faults(names, self.sharing.method, estimator, started):
+        adapted = self.adaptation is not None
+        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted):
             raise fault(key, message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
@@ -388,7 +407,7 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
 
 
 def stage_faults(
-    names: Sequence[str], method: str, estimator: str | None, started: bool = False
+    names: Sequence[str], method: str, estimator: str | None, started: bool = False, adapted: bool = False
 ) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message).
 
@@ -397,7 +416,10 @@ def stage_faults(
         method: sharing.method.
         estimator: routing.estimator; None where there is no section `routing`.
         started: whether there is a `start_from`.
+        adapted: whether there is a section `adaptation`.
     """
+    if adapted or "adapt" in names:
+        return adapt_faults(names, method, estimator, adapted)
     faults = []
     for i, name in enumerate(names):
         before = [other for other in names[:i] if STAGE_ORDER.index(other) >= STAGE_ORDER.index(name)]
@@ -429,4 +451,31 @@ def stage_faults(
         faults.append(("stages", message))
     if routed and method == "single":
         faults.append(("routing", "sharing.method single has a net per task; routing wants one for all"))
+    return faults
+
+
+def adapt_faults(
+    names: Sequence[str], method: str, estimator: str | None, adapted: bool
+) -> list[tuple[str, str]]:
+    """What is wrong with the stages of a recipe that adapts, each as (key, message). Arguments as `stage_faults`."""
+    faults = []
+    for i, name in enumerate(names):
+        if name != "adapt":
+            message = (
+                "a recipe that adapts has the stage 'adapt' alone: the base is trained in a run of its own"
+            )
+            faults.append((f"stages.{i}.name", message))
+        elif i > names.index("adapt"):
+            faults.append((f"stages.{i}.name", "a second 'adapt'; each stage may occur once"))
+    if not adapted:
+        message = "there is no section `adaptation`, which says how; `adaptation: {method: finetune}` will do"
+        faults.append((f"stages.{names.index('adapt')}.name", message))
+    elif "adapt" not in names:
+        faults.append(("stages", "there is no stage 'adapt', in which adaptation is learned"))
+    if method == "single":
+        faults.append(
+            ("adaptation", "sharing.method single has a net per task; adaptation wants one for all")
+        )
+    if estimator is not None:
+        faults.append(("routing", "what is adapted decides by picture by method spottune, or not at all"))
     return faults

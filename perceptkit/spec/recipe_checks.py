@@ -86,7 +86,8 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     routing, started = data.get("routing"), data.get("start_from") is not None
     written = routing.get("estimator", "reinforce") if isinstance(routing, dict) else routing
     estimator = None if routing is None else str(written)
-    for key, message in stage_faults(names, str(method), estimator, started):
+    adapted = data.get("adaptation") is not None
+    for key, message in stage_faults(names, str(method), estimator, started, adapted):
         found.append(source.problem(_path(key), message))
     return found
 

@@ -21,8 +21,9 @@ from perceptkit.data.batch import Batch
 from perceptkit.data.loader import split_indices
 from perceptkit.model.plan import Plan
 from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
-from perceptkit.spec.recipe import FinetuneStage, RouteStage, SearchStage, StageSpec
+from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
 from perceptkit.train import optim
+from perceptkit.train.adapting import adapt_step, validate_adapted
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
@@ -135,7 +136,7 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
     per_epoch = steps_per_epoch(
         stage, len(training.train), recipe.batch_of(stage), recipe.seed, training.fabric.world_size
     )
-    training.supernet.train()
+    training.train_mode()
     meter = Meter(LOG_EVERY)
     saved = time.monotonic()
     batches = iter(
@@ -155,6 +156,8 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
                 losses = route_step(training, stage, batch, lr, position.stage_step / total)
             elif isinstance(stage, FinetuneStage):
                 losses = finetune_step(training, stage, batch, lr)
+            elif isinstance(stage, AdaptStage):
+                losses = adapt_step(training, batch, lr, position.stage_step / total)
             else:
                 losses = weight_step(training, stage, batch, lr, position.batch / per_epoch[turn.updates])
             position.stage_step += 1
@@ -235,7 +238,10 @@ def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     extra = ""
-    if training.routing is None:
+    if isinstance(stage, AdaptStage):
+        evaluation, extra = validate_adapted(training, batches)
+        score = evaluation.score
+    elif training.routing is None:
         evaluation = evaluate(
             lambda image: training.supernet(image, plan), batches, training.tasks, training.fabric.device
         )

@@ -31,6 +31,7 @@ from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
+from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.evaluate import constant_metrics, evaluate
 from perceptkit.train.loop import run_stages, steps_per_epoch, turns
 from perceptkit.train.pictures import write_predictions
@@ -112,9 +113,10 @@ def make_supernet(
     `mean` and `std` are those of the data, where they are not what the backbone's weights expect.
     """
     build = build_single if recipe.sharing.method == "single" else build_supernet
+    has_base = recipe.adaptation is not None and recipe.start_from is not None  # which brings the weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = build(recipe.backbone, recipe.heads, tasks, size_HW, mean=mean, std=std)
+        network = build(recipe.backbone, recipe.heads, tasks, size_HW, load=not has_base, mean=mean, std=std)
         if recipe.heads.classifier == "pretrained":
             task = classification_task(tasks)
             net = network if isinstance(network, Supernet) else network.by_task()[task]
@@ -189,13 +191,17 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batchnorm(supernet, fabric.device)
     blocks = [block.name for block in supernet.blocks]
-    if recipe.routing is not None:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # one that cannot be made is refused now, not after the retraining
-            build_router(recipe.routing.router, len(blocks), specs.tasks.data.size)
+    if recipe.router is not None:
+        # one that cannot be made is refused now, not after the retraining
+        with torch.random.fork_rng(devices=[]):
+            build_router(recipe.router, len(blocks), specs.tasks.data.size)
     plan = Plan.all_keep(list(tasks), blocks)
-    if recipe.start_from is not None:
+    begun = None
+    if recipe.adaptation is not None:
+        assert isinstance(supernet, Supernet)
+        begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.data.mean is not None)
+        plan = begun.plan
+    elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
@@ -226,7 +232,12 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         progress=Progress(total, position.step, quiet or not first),
         policy=policy,
         plan=plan,
+        strategy=begun.strategy if begun is not None else None,
+        base_digest=begun.base_digest if begun is not None else "",
     )
+    if plan.dual:
+        training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
+        training.open_everything()
     training.generator.manual_seed(recipe.seed)
     if state:
         training.restore(*state)
@@ -290,7 +301,10 @@ def finish(training: Training, specs: Specs) -> None:
     def batches(source: Source) -> Any:
         return training.loader(source, range(len(source)), train=False)
 
-    routed = conclude_routing(training, test) if training.routing is not None else None
+    adapted = conclude_adaptation(training, test) if training.strategy is not None else None
+    routed = None
+    if adapted is None and training.routing is not None:
+        routed = conclude_routing(training, test)
     result = evaluate(training.forward, batches(test), training.tasks, training.fabric.device)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:
@@ -323,5 +337,7 @@ def finish(training: Training, specs: Specs) -> None:
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
     if routed is not None:
         run_folder.write_json(run / "routing.json", routed)
+    if adapted is not None:
+        run_folder.write_json(run / "adaptation.json", adapted)
     write_predictions(run / "predictions", training, test)
     run_folder.write_json(run / "results.json", results)

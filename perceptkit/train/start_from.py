@@ -1,7 +1,7 @@
 """A run that begins where another one ended: with its weights and its plan.
 
-So one network, trained once, is routed for several budgets: `start_from: runs/mine` and the stages `route` and
-`finetune`.
+So one network, trained once, is routed for several budgets (`start_from: runs/mine` and the stages `route` and
+`finetune`), or adapted to several domains (`adaptation`), whose tasks may be others.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,12 @@ from typing import Any
 
 from perceptkit.baselines.sharing.single import Network
 from perceptkit.errors import ResumeError, SpecError
-from perceptkit.model.plan import Plan
+from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Choice, Plan
+from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.spec.recipe import Recipe
 from perceptkit.tasks.base import Task
+from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint
 from perceptkit.train.run_folder import changed_keys, read_resolved
 
@@ -22,26 +25,92 @@ def start_from(run: Path, recipe: Recipe, tasks: Mapping[str, Task], network: Ne
 
     Raises SpecError where the run is not finished, has a router, or is of another network or other tasks.
     """
+    state, plan = _best_of(run, recipe)
+    if list(plan.tasks) != list(tasks):
+        raise SpecError(
+            f"start_from: {run} has the tasks {', '.join(plan.tasks)}; here they are {', '.join(tasks)}"
+        )
+    _load(run, network, state)
+    return plan
+
+
+def base_of(run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
+    """The network of a finished run as it was trained, with its own tasks and weights, and its plan.
+
+    Raises SpecError where the run is not finished, has a router, was itself adapted, or is of another network.
+    """
+    tasks_file, theirs = _specs_of(run)
+    if theirs.adaptation is not None:
+        raise SpecError(f"start_from: {run} was itself adapted; adapt the run that it started from")
+    state, plan = _best_of(run, recipe)
+    tasks = build_tasks(tasks_file)
+    data = tasks_file.data
+    base = build_supernet(recipe.backbone, recipe.heads, tasks, data.size, False, data.mean, data.std)
+    _load(run, base, state)
+    return base.eval(), plan
+
+
+def start_as_base(base: Supernet, plan: Plan, network: Supernet) -> Plan:
+    """Puts the weights of a base into the network of other tasks, in place.
+
+    The trunk is the base's; so is the neck, where both have one, and the head of a task of the same name and type with
+    as many outputs. Such a task also keeps the blocks that it keeps in the base; a new one those that any task keeps.
+
+    Returns:
+        The plan of the new tasks.
+
+    Raises:
+        SpecError: the trunk is of another structure: that of pictures of another size, for example.
+    """
     try:
-        _, theirs = read_resolved(run)
+        network.backbone.load_state_dict(base.backbone.state_dict())
+    except RuntimeError as error:
+        raise SpecError(
+            "start_from: the base's weights do not fit a network for pictures of this size"
+        ) from error
+    if network.neck is not None and base.neck is not None:
+        network.neck.load_state_dict(base.neck.state_dict())
+    any_task: tuple[Choice, ...] = tuple("keep" if kept else "skip" for kept in plan.kept_by_any())
+    rows = []
+    for name, task in network.tasks.items():
+        old = base.tasks.get(name)
+        if old is not None and old.type == task.type:
+            rows.append(plan.table[plan.tasks.index(name)])
+            if old.out_channels == task.out_channels:
+                key = head_key(name)
+                network.heads[key].load_state_dict(base.heads[key].state_dict())
+        else:
+            rows.append(any_task)
+    return Plan(tuple(network.tasks), plan.blocks, tuple(rows))
+
+
+def _best_of(run: Path, recipe: Recipe) -> tuple[Mapping[str, Any], Plan]:
+    """The best weights of a finished run of the recipe's network, and its plan."""
+    _, theirs = _specs_of(run)
+    try:
         state, _ = checkpoint.load(run / "checkpoints/best.pt")
     except ResumeError as error:
         raise SpecError(f"start_from: {error}") from error
     if changes := changed_keys(_identity(theirs), _identity(recipe)):
         listed = "\n".join(f"  {line}" for line in changes)
         raise SpecError(f"start_from: {run} is of another network:\n{listed}\nNothing was started.")
-    plan = Plan.from_json(state["plan"])
     if state["routing"] is not None:
         raise SpecError(f"start_from: {run} has a router; give the run that it began with")
-    if list(plan.tasks) != list(tasks):
-        raise SpecError(
-            f"start_from: {run} has the tasks {', '.join(plan.tasks)}; here they are {', '.join(tasks)}"
-        )
+    return state["supernet"], Plan.from_json(state["plan"])
+
+
+def _specs_of(run: Path) -> Any:
     try:
-        network.load_state_dict(state["supernet"])
+        return read_resolved(run)
+    except ResumeError as error:
+        raise SpecError(f"start_from: {error}") from error
+
+
+def _load(run: Path, network: Network, state: Mapping[str, Any]) -> None:
+    try:
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise SpecError(f"start_from: the weights of {run} do not fit this network") from error
-    return plan
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:

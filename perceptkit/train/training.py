@@ -18,9 +18,10 @@ from perceptkit.data.sources import Source
 from perceptkit.errors import ResumeError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
+from perceptkit.model.strategy import Strategy, set_train_mode
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.policies.blockdrop import greedy_keep, open_mask
-from perceptkit.spec.recipe import FinetuneStage, Recipe, SearchStage, StageSpec
+from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStage, StageSpec
 from perceptkit.tasks.base import Task
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.checkpoint import Position
@@ -119,7 +120,11 @@ class Training:
     policy_optimizer: torch.optim.Optimizer | None = None
     """Of the search's policy, or of the router."""
     routing: Routing | None = None
-    """From the stage `route` on."""
+    """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
+    strategy: Strategy | None = None
+    """How the base is adapted, where it is."""
+    base_digest: str = ""
+    """Of the base's trunk, there."""
     generator: torch.Generator = field(default_factory=torch.Generator)
     """Draws the policy samples; the same on every rank."""
 
@@ -143,7 +148,7 @@ class Training:
         """Continues where `state` was saved."""
         self.position = position
         self.plan = Plan.from_json(state["plan"])
-        if state["routing"] is not None:
+        if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
         if state["optimizer"] is not None:  # None: saved between two stages
             self.begin_stage_optimizers(self.recipe.stages[position.stage])
@@ -188,6 +193,9 @@ class Training:
         if isinstance(stage, SearchStage):
             adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
+        elif isinstance(stage, AdaptStage) and self.routing is not None:
+            made = optim.router_optimizer(self.routing.router, self.recipe, stage)
+            self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
         elif self.routing is not None:
             # no weight decay and no scale of its own, as in BlockDrop's code
             lr = stage.lr or self.recipe.optim.lr
@@ -200,14 +208,26 @@ class Training:
 
     def begin_routing(self, cost_R: Tensor, gamma: float) -> None:
         """A fresh router for the plan's routed blocks: the same for the same seed."""
-        spec, plan = self.recipe.routing, self.plan
+        spec, plan = self.recipe.router, self.plan
         assert spec is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            router = build_router(spec.router, len(plan.routed()), self.supernet.size_HW)
+            router = build_router(spec, len(plan.routed()), self.supernet.size_HW)
         router = router.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batchnorm(router, self.fabric.device)
         self.routing = Routing(router, cost_R.to(self.fabric.device), gamma)
+
+    def open_everything(self) -> None:
+        """The router decides on all routed blocks."""
+        assert self.routing is not None
+        self.routing.open_count = len(self.routing.cost_R)
+
+    def train_mode(self) -> None:
+        """The network as it trains: where it is adapted, norms whose weights are fixed keep their statistics."""
+        if self.strategy is None:
+            self.supernet.train()
+        else:
+            set_train_mode(self.supernet)
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """The network as it would be used now: by the plan, and the router's most probable decisions."""
@@ -225,15 +245,17 @@ class Training:
         start: int = 0,
         shared: bool = True,
         batch: int | None = None,
+        tasks: Mapping[str, Task] | None = None,
     ) -> Any:
         """Batches of `source`; which images and augmentations follows from seed and step alone.
 
-        Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default.
+        Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default,
+        `tasks` those of the run.
         """
         return make_loader(
             source,
             indices,
-            self.tasks,
+            tasks or self.tasks,
             batch=batch or self.recipe.loader.batch,
             workers=self.recipe.loader.workers,
             augment=self.recipe.augment if train else None,

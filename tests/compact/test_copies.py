@@ -1,4 +1,4 @@
-"""Two copies of a block: the compact model runs for each picture the copy that its router names, in every way to run."""
+"""Two copies of a block: the compact model runs for each picture the copy that its router names, however it is run."""
 
 import copy
 

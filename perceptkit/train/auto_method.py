@@ -1,0 +1,76 @@
+"""`--method auto`: the cheap methods are trained for a fifth of the epochs, and the best on val goes on.
+
+Of methods whose scores on val lie within one percent of the best, the one that stores least is taken. It is a guess
+from short runs: methods that learn slowly are judged too hard.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from perceptkit.errors import SpecError
+from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.train.domain_file import needed, trunk_bits
+from perceptkit.train.loop import run_stages
+from perceptkit.train.run_folder import refuse_used, write_json
+from perceptkit.train.session import Specs, prepare
+
+CANDIDATES = ("feature_extractor", "bn", "parallel_adapter", "last_k", "taps", "finetune")
+SHARE = 5
+"""Part of the epochs that each of them gets: one of this many."""
+CLOSE = 0.01
+"""Scores that differ by less, of the best, are taken as equal."""
+
+
+def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bool = True) -> AdaptationSpec:
+    """The section `adaptation` to go on with. What was tried is told, and written beside the run, RUN.auto.json.
+
+    Raises SpecError where the run folder is used already.
+    """
+    refuse_used(run)
+    stage = specs.recipe.stages[0]
+    short = stage.model_copy(update={"epochs": max(1, stage.epochs // SHARE)})
+    adapter: TypeAdapter = TypeAdapter(AdaptationSpec)
+    rows: list[dict[str, Any]] = []
+    for method in CANDIDATES:
+        spec = adapter.validate_python({"method": method})
+        recipe = specs.recipe.model_copy(update={"adaptation": spec, "stages": [short]})
+        trial = run.with_name(f".{run.name}.{method}")
+        shutil.rmtree(trial, ignore_errors=True)
+        try:
+            training = prepare(replace(specs, recipe=recipe), trial, resume=False, quiet=True)
+            run_stages(training)
+        except SpecError as error:
+            say(f"{method}: not for this network ({error})")
+            continue
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+        assert training.strategy is not None
+        packed = training.strategy.pack(training.supernet)  # type: ignore[arg-type]  # adaptation has one network
+        bits = trunk_bits(needed(training.supernet, training.plan, packed))  # type: ignore[arg-type]
+        rows.append({"method": method, "score": training.best_score, "trunk_bits": bits})
+        say(
+            f"{method}: {training.best_score:.4f} on val after {short.epochs} epochs, {bits / 8e6:.2f} MB of the trunk"
+        )
+    chosen = choose(rows)
+    best = max(row["score"] for row in rows)
+    why = (
+        "the best on val"
+        if chosen["score"] == best
+        else f"within {CLOSE:.0%} of the best on val, and smaller"
+    )
+    say(f"chosen: {chosen['method']}, {why}")
+    write_json(run.with_name(f"{run.name}.auto.json"), {"rows": rows, "chosen": chosen["method"], "why": why})
+    found: AdaptationSpec = adapter.validate_python({"method": chosen["method"]})
+    return found
+
+
+def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of those whose score is nearly the best one, the row that stores least."""
+    best = max(row["score"] for row in rows)
+    near = [row for row in rows if row["score"] >= best - CLOSE * abs(best)]
+    return min(near, key=lambda row: (row["trunk_bits"], -row["score"]))
