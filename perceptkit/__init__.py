@@ -10,28 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perceptkit.api import (
+        adapt,
+        add_domain,
         benchmark,
         build,
         check,
         decathlon_score,
         describe,
+        domains,
         evaluate,
         export,
         load,
+        remove_domain,
         report,
         summary,
         train,
     )
 
 __all__ = [
+    "adapt",
+    "add_domain",
     "benchmark",
     "build",
     "check",
     "decathlon_score",
     "describe",
+    "domains",
     "evaluate",
     "export",
     "load",
+    "remove_domain",
     "report",
     "summary",
     "train",

@@ -120,7 +120,7 @@ def train(
         if recipe is None and typed is not None and typed.is_file():
             recipe = typed
         loaded, how = load_specs(tasks, recipe, overrides)
-        specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
+        specs = _specs_of(loaded, how)
         if recipe == typed and not overrides and out is not None:  # what --set changed then still holds
             specs = replace(specs, recipe=specs_of_run(Path(out)).recipe)
     if dry_run:
@@ -128,6 +128,118 @@ def train(
             return train_and_compact(session.shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
     path = Path(out) if out is not None else Path("runs") / specs.tasks.name
     return train_and_compact(specs, path, resume, quiet)
+
+
+def adapt(
+    base: str | Path,
+    tasks: str | Path,
+    method: str | None = None,
+    recipe: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    dry_run: bool = False,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Adapts a trained network to another domain; what comes out is a run as any other.
+
+    Args:
+        base: a finished run; its backbone, heads and sharing are kept.
+        tasks: tasks file of the new domain; its tasks may be others.
+        method: one of spec/adaptation.py; the recipe's by default (`spottune` in recipe `adapt`). `auto` trains the
+            cheap ones for a fifth of the epochs and goes on with the best on val.
+        recipe: recipe file or name; `adapt` by default.
+        out: the run folder; `runs/NAME` by default.
+        overrides: `key=value` strings, as for `--set`.
+        dry_run: a few steps and the artifact, in a temporary folder that is removed.
+        say: is told how `auto` chose.
+
+    Raises:
+        SpecError, DataError: what was declared cannot be adapted to.
+    """
+    from perceptkit.train.auto_method import choose_method
+    from perceptkit.train.session import shrink
+
+    given = [*_as_the_base(Path(base)), *overrides]
+    named = method if method != "auto" else "finetune"
+    if named is not None:
+        given = [f"adaptation={{method: {named}}}", *given]
+    loaded, how = load_specs(tasks, recipe or "adapt", given)
+    specs = _specs_of(loaded, how)
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
+            return train_and_compact(shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
+    path = Path(out) if out is not None else Path("runs") / specs.tasks.name
+    if method == "auto":
+        chosen = choose_method(specs, path, say, quiet)
+        specs = replace(specs, recipe=specs.recipe.model_copy(update={"adaptation": chosen}))
+    return train_and_compact(specs, path, resume=False, quiet=quiet)
+
+
+def _specs_of(loaded: LoadedTasks, how: LoadedRecipe) -> Specs:
+    from perceptkit.train.session import Specs
+
+    return Specs(loaded.spec, how.spec, loaded.text, how.text)
+
+
+def _as_the_base(base: Path) -> list[str]:
+    """What a recipe must say to adapt a run, as overrides. Raises SpecError where there is no run."""
+    from perceptkit.errors import ResumeError
+
+    run = next((p for p in (base, base.parent) if (p / "resolved.yaml").is_file()), base)
+    try:
+        recipe = specs_of_run(run).recipe
+    except ResumeError as error:
+        raise SpecError(f"{base} is no run to adapt: {error}") from error
+    given = {
+        "start_from": str(run.absolute()),
+        "backbone": recipe.backbone.model_dump(mode="json") | {"weights": "none"},
+        "heads": {"channels": recipe.heads.channels},
+        "sharing": recipe.sharing.model_dump(mode="json"),
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+def domains(path: str | Path) -> list[str]:
+    """Names of the domains of a run, an artifact or a folder of domains."""
+    from perceptkit.compact.domains import domain_names
+    from perceptkit.runtime.load import domains_folder
+
+    return domain_names(domains_folder(Path(path)))
+
+
+def add_domain(path: str | Path, run: str | Path, name: str | None = None) -> str:
+    """Adds what an adapted run stores to the artifact of its base, or to a folder for domains alone.
+
+    Args:
+        path: a run, an artifact, or a folder that may not exist yet.
+        run: what `adapt` wrote.
+        name: of the domain; that of its tasks file by default.
+
+    Returns:
+        The name.
+
+    Raises:
+        SpecError: no such run, another base, or a name that is taken.
+    """
+    from perceptkit.compact.domains import add_domain as add
+    from perceptkit.errors import ResumeError
+    from perceptkit.runtime.load import domains_folder
+
+    try:
+        name = name or specs_of_run(Path(run)).tasks.name
+    except ResumeError as error:
+        raise SpecError(str(error)) from error
+    add(domains_folder(Path(path)), Path(run), name)
+    return name
+
+
+def remove_domain(path: str | Path, name: str) -> None:
+    """Deletes a domain. Raises SpecError where there is none of this name."""
+    from perceptkit.compact.domains import remove_domain as remove
+    from perceptkit.runtime.load import domains_folder
+
+    remove(domains_folder(Path(path)), name)
 
 
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
@@ -151,7 +263,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             std=training.supernet.std,
             cost=run.cost,
             metrics=run.results["tasks"],
-            router=specs.recipe.routing.router if specs.recipe.routing and training.routing else None,
+            router=specs.recipe.router if training.routing else None,
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
@@ -176,6 +288,7 @@ def load(
     cuda_graphs: bool = False,
     threads: int | None = None,
     executor: str = "auto",
+    domain: str | None = None,
 ) -> Predictor:
     """A model to run: from a run, an artifact or an exported `.onnx` or `.pt2` file.
 
@@ -187,6 +300,7 @@ def load(
         threads: of the CPU.
         executor: of an artifact with a router, how it skips: `auto`, `mask`, `branch`, `gather`, `segments`, `group` or
             `codebook`.
+        domain: which of the domains that were added to an artifact; the artifact's own model by default.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -194,7 +308,7 @@ def load(
     """
     from perceptkit.runtime.load import load as load_predictor
 
-    return load_predictor(path, device, precision, cuda_graphs, threads, executor)
+    return load_predictor(path, device, precision, cuda_graphs, threads, executor, domain)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -647,14 +761,18 @@ def describe(
 __all__ = [
     "PerceptkitError",
     "Run",
+    "adapt",
+    "add_domain",
     "benchmark",
     "build",
     "check",
     "decathlon_score",
     "describe",
+    "domains",
     "evaluate",
     "export",
     "load",
+    "remove_domain",
     "report",
     "summary",
     "train",

@@ -92,6 +92,9 @@ def make_parser() -> argparse.ArgumentParser:
     made = verb("predict", predict, "predict on pictures, folders or globs")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("sources", metavar="SOURCE", nargs="+")
+    made.add_argument(
+        "--domain", metavar="NAME", help="one that was added (default: the artifact's own model)"
+    )
     made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
     made = verb("export", export, "write another format and prove that it computes the same")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
@@ -125,6 +128,19 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--split", choices=("train", "val", "test"), default="test")
     made.add_argument("--device", default="cpu")
     made.add_argument("--out", metavar="DIR", type=Path, help="default: benchmark/ inside RUN")
+    made = verb("adapt", adapt, "make a trained network that of another domain")
+    made.add_argument("path", metavar="RUN", type=Path)
+    made.add_argument("tasks", metavar="TASKS")
+    made.add_argument("--method", help="spottune (default), taps, bn, finetune, ... or auto")
+    made.add_argument("--recipe", metavar="R", help="default: adapt")
+    made.add_argument("--out", metavar="DIR", type=Path, help="default: runs/NAME")
+    made.add_argument("--dry-run", action="store_true", help="a few steps; nothing is kept")
+    changes(made)
+    made = verb("domains", domains, "list, add or remove the domains of an artifact")
+    made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
+    made.add_argument("--add", metavar="RUN", type=Path, help="what `perceptkit adapt` wrote")
+    made.add_argument("--name", help="of the domain that is added (default: the name of its tasks file)")
+    made.add_argument("--remove", metavar="NAME")
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
@@ -220,7 +236,9 @@ def predict(options: argparse.Namespace) -> int:
 
     pictures = find_pictures(options.sources)
     unreadable: list[errors.DataError] = []
-    for result in api.load(options.path).stream(pictures, on_unreadable=unreadable.append):
+    for result in api.load(options.path, domain=options.domain).stream(
+        pictures, on_unreadable=unreadable.append
+    ):
         print(result.save(options.save)[0])
     for error in unreadable:
         print(error, file=sys.stderr)
@@ -259,6 +277,41 @@ def benchmark(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
     print(as_markdown(found))
+    return 0
+
+
+def adapt(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.train.training import Interrupted
+
+    o = options
+    try:
+        run = api.adapt(
+            o.path, o.tasks, o.method, o.recipe, o.out, o.overrides, o.dry_run,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )  # fmt: skip
+    except Interrupted as stopped:
+        print(f"\nsaved; continue with: perceptkit train --resume --out {stopped.run}", file=sys.stderr)
+        return INTERRUPTED
+    if o.dry_run:
+        print("dry run: the stage, the test and the artifact work; nothing was kept")
+    else:
+        print(api.summary([run.path]))
+        print(f"next: perceptkit domains {o.path} --add {run.path}")
+    return 0
+
+
+def domains(options: argparse.Namespace) -> int:
+    from perceptkit import api
+
+    if options.name is not None and options.add is None:
+        raise errors.SpecError("--name is of the domain that --add adds")
+    if options.remove is not None:
+        api.remove_domain(options.path, options.remove)
+    if options.add is not None:
+        api.add_domain(options.path, options.add, options.name)
+    found = api.domains(options.path)
+    print("\n".join(found) if found else "no domains")
     return 0
 
 

@@ -16,14 +16,18 @@ TINY = [
 
 def test_all_names():
     verbs = {
+        "adapt",
+        "add_domain",
         "benchmark",
         "build",
         "check",
         "decathlon_score",
         "describe",
+        "domains",
         "evaluate",
         "export",
         "load",
+        "remove_domain",
         "report",
         "summary",
         "train",

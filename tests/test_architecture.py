@@ -23,7 +23,7 @@ SURFACE = {
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
     "eval": ["RUN|ARTIFACT", "--data", "--split", "--set"],
-    "predict": ["RUN|ARTIFACT", "SOURCE", "--save"],
+    "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--save"],
     "export": [
         "RUN|ARTIFACT",
         "--format",
@@ -49,6 +49,8 @@ SURFACE = {
         "--device",
         "--out",
     ],
+    "adapt": ["RUN", "TASKS", "--method", "--recipe", "--out", "--dry-run", "--set"],
+    "domains": ["RUN|ARTIFACT", "--add", "--name", "--remove"],
     "report": ["RUN", "--baseline", "--markdown"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],

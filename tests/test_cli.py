@@ -17,7 +17,9 @@ from perceptkit.spec.yaml_source import read_yaml
 from tests.json_schema import faults
 
 REPOSITORY = Path(__file__).parents[1]
-VERBS = "init check describe train eval predict export benchmark report list schema doctor".split()
+VERBS = (
+    "init check describe train eval predict export benchmark adapt domains report list schema doctor".split()
+)
 TINY = """\
 version: 1
 name: tiny

@@ -27,6 +27,7 @@ def load(
     cuda_graphs: bool = False,
     threads: int | None = None,
     executor: str = AUTO,
+    domain: str | None = None,
 ) -> Predictor:
     """A Predictor from a run folder, an artifact folder, a codebook or an exported `.onnx` or `.pt2` file.
 
@@ -41,6 +42,7 @@ def load(
         cuda_graphs: replay recorded kernels; for small batches on CUDA.
         threads: of the CPU. For the torch formats that is torch's setting, which holds for the whole process.
         executor: of an artifact with a router, how it skips: `auto`, or one of runtime/skipping.py.
+        domain: which of the domains that were added to an artifact; the artifact's own model by default.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -49,6 +51,8 @@ def load(
     path = Path(path)
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1, not {threads}")
+    if domain is not None:
+        path = domains_folder(path)
     is_exported = path.suffix in EXPORTED or (path / INDEX).is_file()
     if check_executor(executor) != AUTO and is_exported:
         raise SpecError(
@@ -77,7 +81,12 @@ def load(
     if path.suffix == ".pt2":
         manifest, forward = _exported(path, where if device else None)
     else:
-        network, manifest = build.read(artifact_folder(path))
+        if domain is not None:
+            from perceptkit.compact.domains import read_domain  # loads what training needs
+
+            network, manifest = read_domain(path, domain)
+        else:
+            network, manifest = build.read(artifact_folder(path))
         if isinstance(network, RoutedNet):
             if cuda_graphs:
                 raise SpecError(f"cuda_graphs replay the same kernels every time; {path} decides by picture")
@@ -99,6 +108,13 @@ def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forwar
     if kind == "aoti":
         return manifest, pt2_file.open_aoti(path, list(manifest.tasks), device)
     return manifest, pt2_file.open_torch(path, list(manifest.tasks), device or find_device(None))
+
+
+def domains_folder(path: Path) -> Path:
+    """Where the domains of a run or an artifact are. Raises SpecError for a file."""
+    if path.is_file():
+        raise SpecError(f"{path} is an exported model; domains belong to a run or an artifact")
+    return path / "artifact" if (path / "artifact/manifest.json").is_file() else path
 
 
 def artifact_folder(path: Path) -> Path:

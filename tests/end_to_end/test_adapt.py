@@ -1,0 +1,238 @@
+"""One base, several domains: adapted by every method, added, listed, loaded, removed; refusals."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import perceptkit as pk
+from perceptkit.cli import main
+from perceptkit.compact import build
+from perceptkit.compact.domains import read_domain
+from perceptkit.compact.verify import probe_images
+from perceptkit.errors import ExportError, SpecError
+from perceptkit.model.plan import Plan
+from perceptkit.spec.adaptation import ADAPTATIONS
+
+DATA = {"source": "scenes", "size": [32, 32], "count": {"train": 24, "val": 4, "test": 4}}
+RECIPE = """\
+version: 1
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 16}
+sharing: {method: adashare, sparsity: 0.0, sharing: 0.0}
+stages:
+  - {name: warmup, epochs: 1}
+  - {name: search, epochs: 2, curriculum: top_down, speed: 1, policy_fraction: 0.5, policy_lr: 0.3}
+  - {name: retrain, epochs: 1, start: search}
+optim: {name: adamw, lr: 3e-3, clip_norm: 5.0}
+loader: {batch: 4, workers: 0}
+seed: 3
+"""
+SHORT = ["stages.adapt.epochs=1", "loader.batch=4", "loader.workers=0"]
+FAST = ("spottune", "taps")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("adapt")
+
+
+def tasks_file(folder, name, tasks, **data):
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        yaml.safe_dump({"version": 1, "name": name, "data": DATA | data, "tasks": tasks}, sort_keys=False)
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    """A run of two tasks on one style of scenes."""
+    tasks = {"seg": {"type": "segmentation"}, "room": {"type": "classification"}}
+    (folder / "recipe.yaml").write_text(RECIPE)
+    path = tasks_file(folder, "studio", tasks)
+    return pk.train(path, recipe=folder / "recipe.yaml", out=folder / "base", quiet=True).path
+
+
+@pytest.fixture(scope="module")
+def dusk(folder):
+    """Another style; one task that the base has, one that it has not."""
+    return tasks_file(
+        folder, "dusk", {"seg": {"type": "segmentation"}, "depth": {"type": "depth"}}, style="dusk"
+    )
+
+
+@pytest.fixture(scope="module")
+def adapted(folder, base, dusk):
+    """By method, the run; trained once."""
+    runs = {}
+
+    def run(method, *overrides):
+        if (method, overrides) not in runs:
+            out = folder / f"{method}{len(runs)}"
+            runs[method, overrides] = pk.adapt(
+                base, dusk, method, out=out, overrides=[*SHORT, *overrides], quiet=True
+            ).path
+        return runs[method, overrides]
+
+    return run
+
+
+def outputs(network):
+    with torch.no_grad():
+        return network(probe_images((32, 32))[1])
+
+
+def same(got, expected):
+    return set(got) == set(expected) and all(torch.equal(got[task], expected[task]) for task in expected)
+
+
+METHODS = [pytest.param(m, marks=[] if m in FAST else pytest.mark.slow) for m in ADAPTATIONS]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_adapts_and_its_domain_is_put_together_again(method, adapted, base, folder):
+    run = adapted(method)
+    about = json.loads((run / "adaptation.json").read_text())
+    assert about["method"] == method
+    assert about["bits"]["rest"] > 0 and about["bits"]["base"] > 0
+    if method in ("feature_extractor", "bn"):
+        assert not any(about["layers_tuned"].values())
+    if method == "feature_extractor":
+        assert about["bits"]["trunk"] == 0
+    before, after = (about["old_domain"][when] for when in ("before", "after"))
+    assert set(before) == set(after) == {"seg", "room"}
+    place = folder / f"domains_{method}"
+    assert pk.add_domain(place, run, "one") == "one"
+    made, _ = build.read(run / "artifact")
+    again, manifest = read_domain(place, "one")
+    assert same(outputs(again), outputs(made))
+    assert list(manifest.tasks) == ["seg", "depth"]
+
+
+def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapted):
+    old = Plan.from_json((base / "policy.json").read_text())
+    new = Plan.from_json((adapted("taps") / "policy.json").read_text())
+    assert new.row("seg") == old.row("seg")
+    assert new.row("depth") == old.kept_by_any()
+
+
+def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, folder):
+    home = folder / "home"
+    shutil.copytree(base / "artifact", home)
+    of_base = outputs(pk.load(home).network)
+    pk.add_domain(home, adapted("taps"), "first")
+    of_first = outputs(read_domain(home, "first")[0])
+    pk.add_domain(home, adapted("spottune"), "second")
+    assert pk.domains(home) == ["first", "second"]
+    assert same(outputs(pk.load(home).network), of_base)
+    assert same(outputs(read_domain(home, "first")[0]), of_first)
+    pk.remove_domain(home, "second")
+    assert pk.domains(home) == ["first"]
+    assert same(outputs(read_domain(home, "first")[0]), of_first)
+    result = pk.load(home, domain="first").predict(next((base / "predictions").glob("*.png")))
+    assert set(result.predictions) == {"seg", "depth"}
+
+
+def test_what_is_refused(base, adapted, dusk, folder):
+    home = folder / "refusing"
+    with pytest.raises(SpecError, match="no finished run of `perceptkit adapt`"):
+        pk.add_domain(home, base, "x")
+    for name in ("../x", "", ".x"):
+        with pytest.raises(SpecError, match="no name for a domain"):
+            pk.add_domain(home, adapted("taps"), name or " ")
+    pk.add_domain(home, adapted("taps"))
+    assert pk.domains(home) == ["dusk"]
+    with pytest.raises(SpecError, match="already"):
+        pk.add_domain(home, adapted("taps"))
+    with pytest.raises(SpecError, match="no domain 'night'; it has dusk"):
+        pk.load(home, domain="night")
+    with pytest.raises(SpecError, match="was itself adapted"):
+        pk.adapt(adapted("taps"), dusk, "bn", out=folder / "twice", overrides=SHORT, quiet=True)
+    with pytest.raises(SpecError, match="no run to adapt"):
+        pk.adapt(folder / "nowhere", dusk, "bn", out=folder / "twice", quiet=True)
+    (home / "base.json").write_text('{"digest": "another"}')
+    with pytest.raises(SpecError, match="another base"):
+        pk.add_domain(home, adapted("taps"), "z")
+
+
+def test_a_damaged_domain_is_not_run(adapted, folder):
+    home = folder / "damaged"
+    pk.add_domain(home, adapted("taps"), "x")
+    delta = home / "domains/x/delta.safetensors"
+    delta.write_bytes(delta.read_bytes()[:-8])
+    with pytest.raises(ExportError, match="is damaged"):
+        pk.load(home, domain="x")
+
+
+def test_spottune_says_what_it_chose(adapted):
+    about = json.loads((adapted("spottune") / "adaptation.json").read_text())
+    copies = about["copies"]
+    assert set(copies["ablations"]) == {"always_base", "always_tuned"}
+    assert len(copies["seen"]["keep_rate"]) == len(copies["blocks"])
+    assert 0 <= copies["seen"]["kept_fraction"] <= 1
+
+
+@pytest.mark.slow
+def test_global_leaves_k_tuned_blocks_and_no_router(adapted):
+    run = adapted("spottune_global", "adaptation.k=2")
+    assert pk.load(run).manifest.router is None
+    about = json.loads((run / "domain/domain.json").read_text())
+    assert len(about["tuned"]) == 2
+    assert (
+        sum(part > 0 for part in json.loads((run / "adaptation.json").read_text())["layers_tuned"].values())
+        == 2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", ["parallel_adapter", "lora", "bn"])
+def test_other_kinds_of_tuned_copies(tuned, adapted, folder):
+    run = adapted("spottune", f"adaptation.tuned={tuned}")
+    bits = json.loads((run / "adaptation.json").read_text())["bits"]
+    assert bits["trunk"] < 0.7 * bits["base"]
+    pk.add_domain(folder / f"kind_{tuned}", run, "x")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(base, dusk, folder, adapted):
+    whole = adapted("spottune", "stages.adapt.epochs=2")
+    out = folder / "resumed"
+    shutil.copytree(whole, out)
+    for name in ("artifact", "domain"):
+        shutil.rmtree(out / name)
+    run = pk.train(out=out, resume=True, quiet=True).path
+    assert same(outputs(build.read(run / "artifact")[0]), outputs(build.read(whole / "artifact")[0]))
+
+
+@pytest.mark.slow
+def test_auto_tries_and_tells(base, dusk, folder, capsys):
+    command = [
+        "adapt",
+        str(base),
+        str(dusk),
+        "--method",
+        "auto",
+        "--out",
+        str(folder / "auto"),
+        "--set",
+        *SHORT,
+    ]
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    assert "chosen: " in told
+    record = json.loads((folder / "auto.auto.json").read_text())
+    assert {row["method"] for row in record["rows"]} >= {"bn", "finetune", "taps"}
+    assert json.loads((folder / "auto/adaptation.json").read_text())["method"] == record["chosen"]
+
+
+def test_the_verbs(base, dusk, folder, capsys):
+    assert main(["adapt", str(base), str(dusk), "--method", "bn", "--dry-run", "--set", *SHORT]) == 0
+    assert main(["domains", str(folder / "none")]) == 0
+    assert "no domains" in capsys.readouterr().out
+    assert main(["domains", str(folder / "none"), "--remove", "x"]) == 2
+    assert main(["domains", str(folder / "none"), "--name", "x"]) == 2
+    assert main(["adapt", str(base), str(dusk), "--method", "spotune"]) == 2
+    assert "did you mean 'spottune'" in capsys.readouterr().err
