@@ -39,10 +39,13 @@ class PooledShortcut(nn.Module):
 
 
 class DecathlonResNet(CifarResNet):
-    """See the module's docstring. `num_classes` of 0 leaves the classifier out; `in_chans` are the image's."""
+    """See the module's docstring. `num_classes` of 0 leaves the classifier out; `in_chans` are the image's.
 
-    def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
-        super().__init__(DEPTH, num_classes, in_chans, STEM, WIDTHS, PooledShortcut)
+    `depth` is 6 n + 2 for n blocks in each stage; 8 gives SpotTune's own router.
+    """
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, depth: int = DEPTH) -> None:
+        super().__init__(depth, num_classes, in_chans, STEM, WIDTHS, PooledShortcut)
         self.act1 = nn.Identity()
         self.norm = nn.BatchNorm2d(WIDTHS[-1])
         self.act = nn.ReLU()

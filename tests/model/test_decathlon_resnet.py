@@ -76,3 +76,13 @@ def test_intermediates_are_those_of_the_stages():
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 36, 36), (128, 18, 18), (256, 9, 9)]
     assert [info["reduction"] for info in model.feature_info] == [2, 4, 8]
     assert torch.equal(last, model.forward_features(image)) and model(image).shape == (1, 7)
+
+
+def test_spottune_s_router_is_one_block_in_each_stage():
+    """As in the released code: 1.16 M convolution weights, a fifth of the host's MACs."""
+    router, host = make(num_classes=24, depth=8).eval(), make(num_classes=0).eval()
+    convolutions = [m for m in router.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(m.weight.numel() for m in convolutions) == pytest.approx(1.16e6, rel=0.01)
+    image = torch.zeros(1, 3, *SIZE)
+    share = measured_macs(lambda: router(image)) / measured_macs(lambda: host(image))
+    assert share == pytest.approx(0.20, abs=0.01)
