@@ -137,6 +137,7 @@ def test_benchmark_times_it_on_pictures(routed_run, shell):  # noqa: F811
     assert read_latency(routed_run)[1]["worst"]["p99"] == latency["batch"]["1"]["worst"]["p99"]
 
 
+@pytest.mark.slow
 def test_without_pictures_a_router_is_not_timed(routed_run, tmp_path):
     pk.export(routed_run, tmp_path / "copy", format="artifact")
     found = pk.benchmark(tmp_path / "copy", [1], 1, ["hard_shared", "compact"], tmp_path / "out")

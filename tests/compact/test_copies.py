@@ -17,7 +17,10 @@ from perceptkit.spec.router import RouterSpec
 from tests.compact.conftest import SIZE, manifest_of, network, plan_of
 
 ROUTER = RouterSpec(name="conv3", downscale=2)
-BACKBONES = ["test_resnet", "test_vit", "test_convnext"]
+BACKBONES = [
+    "test_resnet",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("test_vit", "test_convnext")),
+]
 
 
 def with_copies(name="test_resnet", keep="mixed"):
