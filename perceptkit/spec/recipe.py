@@ -346,7 +346,8 @@ class Recipe(Strict):
     routing: RoutingSpec | None = None
     """Which blocks each picture skips; with the stages `route` and `finetune`."""
     stages: Annotated[list[StageSpec], Field(min_length=1)]
-    """The train stages, in order: some of warmup, search, retrain, route, finetune; or adapt alone."""
+    """The train stages, in order: some of warmup, search, retrain, route, finetune; or adapt, which route and finetune
+    may follow."""
     optim: OptimSpec = OptimSpec()
     """The optimiser of the weights."""
     loader: LoaderSpec = LoaderSpec()
@@ -460,13 +461,13 @@ def adapt_faults(
     """What is wrong with the stages of a recipe that adapts, each as (key, message). Arguments as `stage_faults`."""
     faults = []
     for i, name in enumerate(names):
-        if name != "adapt":
-            message = (
-                "a recipe that adapts has the stage 'adapt' alone: the base is trained in a run of its own"
-            )
+        if name not in ("adapt", "route", "finetune"):
+            message = "a recipe that adapts has no such stage: the base is trained in a run of its own"
             faults.append((f"stages.{i}.name", message))
-        elif i > names.index("adapt"):
-            faults.append((f"stages.{i}.name", "a second 'adapt'; each stage may occur once"))
+        elif name in names[:i]:
+            faults.append((f"stages.{i}.name", f"a second '{name}'; each stage may occur once"))
+        elif any(STAGE_ORDER.index(other) > STAGE_ORDER.index(name) for other in names[:i]):
+            faults.append((f"stages.{i}.name", f"'{name}' comes before '{names[i - 1]}'"))
     if not adapted:
         message = "there is no section `adaptation`, which says how; `adaptation: {method: finetune}` will do"
         faults.append((f"stages.{names.index('adapt')}.name", message))
@@ -476,6 +477,20 @@ def adapt_faults(
         faults.append(
             ("adaptation", "sharing.method single has a net per task; adaptation wants one for all")
         )
-    if estimator is not None:
-        faults.append(("routing", "what is adapted decides by picture by method spottune, or not at all"))
+    if "adapt" in names:
+        faults += _routing_faults([name for name in names if name != "adapt"], estimator)
     return faults
+
+
+def _routing_faults(names: Sequence[str], estimator: str | None) -> list[tuple[str, str]]:
+    """What is wrong with `route` and `finetune` after another stage."""
+    routes = {"route", "finetune"} & set(names)
+    if estimator is None and routes:
+        message = "there is no section `routing`, which says what is learned in 'route' and 'finetune'"
+        return [("stages", f"{message}; `routing: {{}}` will do")]
+    if estimator is not None and not routes:
+        return [("stages", "there is no stage 'route', in which routing learns what to skip")]
+    if estimator == "reinforce" and "route" not in names:
+        message = "there is no stage 'route', without which estimator reinforce learns nothing; gumbel can do"
+        return [("stages", message)]
+    return []

@@ -171,8 +171,11 @@ def validate_adapted(training: Training, batches: Iterable[Batch]) -> tuple[Eval
     return evaluation, f"  tuned {keep_NR.double().mean():.2f}"
 
 
-def conclude_adaptation(training: Training, test: Source) -> dict[str, Any]:
+def conclude_adaptation(training: Training, test: Source, is_last: bool = True) -> dict[str, Any]:
     """Fixes what all pictures choose alike, packs what the domain stores, folds, and looks back at the old domain.
+
+    Where other stages follow (not `is_last`), every choice becomes static, and the domain is not written: they change
+    the weights.
 
     Returns:
         What adaptation.json holds.
@@ -182,10 +185,10 @@ def conclude_adaptation(training: Training, test: Source) -> dict[str, Any]:
     found: dict[str, Any] = {"method": spec.method, "spec": spec.model_dump(mode="json")}
     tuned: list[str] = []
     if isinstance(strategy, SpotTune):
-        found["copies"], tuned = _choose(training, strategy, test)
+        found["copies"], tuned = _choose(training, test, is_last)
     base = base_trunk(training)
     of_base = {f"backbone.{name}": value for name, value in base.named_parameters()}
-    found["bits"] = write_domain(training, strategy, tuned)
+    found["bits"] = write_domain(training, strategy, tuned, is_last)
     found["bits"]["base"] = trunk_bits(needed(supernet, training.plan, of_base))
     _fold(training, strategy)
     found["layers_tuned"] = changed_layers(base, supernet, training.plan)
@@ -202,7 +205,7 @@ def base_trunk(training: Training) -> nn.Module:
     return fresh.backbone
 
 
-def _choose(training: Training, strategy: SpotTune, test: Source) -> tuple[dict[str, Any], list[str]]:
+def _choose(training: Training, test: Source, may_route: bool) -> tuple[dict[str, Any], list[str]]:
     """Makes static what is the same for all pictures of train and val, or what most want where all must agree.
 
     Returns:
@@ -221,7 +224,7 @@ def _choose(training: Training, strategy: SpotTune, test: Source) -> tuple[dict[
             for name, value in (("always_base", False), ("always_tuned", True))
         },
     }
-    columns, chosen = _static_choices(training, stats)
+    columns, chosen = _static_choices(training, stats, may_route)
     for r, is_tuned in chosen.items():
         choose_copy(supernet, plan.dual[r], is_tuned)
     tuned = [plan.dual[r] for r, is_tuned in chosen.items() if is_tuned]
@@ -235,12 +238,19 @@ def _choose(training: Training, strategy: SpotTune, test: Source) -> tuple[dict[
     return told, tuned
 
 
-def _static_choices(training: Training, stats: PolicyStats) -> tuple[list[int], dict[int, bool]]:
-    """Columns that stay the router's, and by other column whether the tuned copy stays."""
+def _static_choices(
+    training: Training, stats: PolicyStats, may_route: bool
+) -> tuple[list[int], dict[int, bool]]:
+    """Columns that stay the router's, and by other column whether the tuned copy stays.
+
+    Where none may stay (not `may_route`), each block gets the copy that most pictures choose.
+    """
     spec = training.recipe.adaptation
     if isinstance(spec, SpottuneGlobal):
         chosen = agreed(torch.tensor(stats.keep_rate), spec.k).tolist()
         return [], dict(enumerate(chosen))
+    if not may_route:
+        return [], {r: rate >= 0.5 for r, rate in enumerate(stats.keep_rate)}
     fixed: dict[int, bool] = dict.fromkeys(stats.foldable.kept, True) | dict.fromkeys(
         stats.foldable.skipped, False
     )

@@ -58,8 +58,10 @@ def _bits(tensors: Mapping[str, Tensor], prefix: str) -> int:
     )
 
 
-def write_domain(training: Training, strategy: Strategy, tuned: list[str]) -> dict[str, int]:
-    """Writes the domain of a run, before its network is folded.
+def write_domain(
+    training: Training, strategy: Strategy, tuned: list[str], write: bool = True
+) -> dict[str, int]:
+    """Writes the domain of a run, before its network is folded, or only counts (not `write`).
 
     Args:
         training: the network, its plan and its router as they will be used.
@@ -77,7 +79,7 @@ def write_domain(training: Training, strategy: Strategy, tuned: list[str]) -> di
     stored = {name: value.detach().cpu().contiguous().clone() for name, value in stored.items()}
     bits = {"trunk": trunk_bits(stored), "router": _bits(stored, "router."), "rest": 0}
     bits["rest"] = _bits(stored, "") - bits["trunk"] - bits["router"]
-    if training.fabric.global_rank != 0:
+    if training.fabric.global_rank != 0 or not write:
         return bits
     folder = training.run / FOLDER
     write_atomically(folder / DELTA, lambda temporary: save_file(stored, temporary))

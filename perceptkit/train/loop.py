@@ -23,14 +23,14 @@ from perceptkit.model.plan import Plan
 from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
 from perceptkit.train import optim
-from perceptkit.train.adapting import adapt_step, validate_adapted
+from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
-from perceptkit.train.run_folder import write_text
+from perceptkit.train.run_folder import write_json, write_text
 from perceptkit.train.training import Interrupted, Training
 
 LOG_EVERY = 10
@@ -100,12 +100,21 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
 
 
 def end_stage(training: Training, stage: StageSpec) -> None:
-    """After the search the plan is decided and written down."""
+    """After the search the plan is decided and written down; after `adapt`, where BlockDrop follows, the network is
+    plain and static again."""
     if isinstance(stage, SearchStage):
         open_count = open_blocks_now(training, stage, stage.epochs - 1)
         training.plan = training.policy.decide(open_count)
         if training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
+    if isinstance(stage, AdaptStage) and stage is not training.recipe.stages[-1]:
+        assert training.open_test is not None
+        training.fabric.barrier()
+        training.load_best()
+        found = conclude_adaptation(training, training.open_test(), is_last=False)
+        if training.fabric.global_rank == 0:
+            write_json(training.run / "adaptation.json", found)
+        training.strategy = None
 
 
 def open_blocks_now(training: Training, stage: SearchStage, epoch: int) -> int:
@@ -124,7 +133,7 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
         run_turn(training, stage, plan_of_turns[position.turn])
         position.next_turn()
     score, plan = validate(training, stage)
-    if training.position.stage == len(training.recipe.stages) - 1:
+    if training.position.stage == len(training.recipe.stages) - 1 or isinstance(stage, AdaptStage):
         training.save_best(score, plan)
 
 

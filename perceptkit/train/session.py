@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -232,6 +233,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         progress=Progress(total, position.step, quiet or not first),
         policy=policy,
         plan=plan,
+        open_test=partial(open_split, specs.tasks, tasks, "test"),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
@@ -279,24 +281,14 @@ class stop_on_interrupt:
             signal.signal(signal.SIGINT, self.before)
 
 
-def load_best(training: Training) -> None:
-    """Puts the weights and the plan with the best validation score back."""
-    state, _ = checkpoint.load(training.run / "checkpoints/best.pt")
-    training.supernet.load_state_dict(state["supernet"])
-    training.plan = Plan.from_json(state["plan"])
-    if training.routing is not None:
-        training.routing.load(state["routing"])
-        training.routing.router.eval()
-    training.supernet.eval()
-
-
 def finish(training: Training, specs: Specs) -> None:
     """The one look at the test split, with the weights that validation chose."""
     training.fabric.barrier()
-    load_best(training)
+    training.load_best()
     recipe, run = training.recipe, training.run
     size_HW = specs.tasks.data.size
-    test = open_split(specs.tasks, training.tasks, "test")
+    assert training.open_test is not None
+    test = training.open_test()
 
     def batches(source: Source) -> Any:
         return training.loader(source, range(len(source)), train=False)

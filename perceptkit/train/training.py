@@ -22,6 +22,7 @@ from perceptkit.model.strategy import Strategy, set_train_mode
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.policies.blockdrop import greedy_keep, open_mask
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStage, StageSpec
+from perceptkit.spec.router import RouterSpec
 from perceptkit.tasks.base import Task
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.checkpoint import Position
@@ -125,6 +126,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    open_test: Callable[[], Source] | None = None
+    """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)
     """Draws the policy samples; the same on every rank."""
 
@@ -147,6 +150,9 @@ class Training:
     def restore(self, state: dict[str, Any], position: Position) -> None:
         """Continues where `state` was saved."""
         self.position = position
+        stage = self.recipe.stages[min(position.stage, len(self.recipe.stages) - 1)]
+        if self.strategy is not None and not isinstance(stage, AdaptStage):
+            self.become_plain()
         self.plan = Plan.from_json(state["plan"])
         if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
@@ -208,14 +214,33 @@ class Training:
 
     def begin_routing(self, cost_R: Tensor, gamma: float) -> None:
         """A fresh router for the plan's routed blocks: the same for the same seed."""
-        spec, plan = self.recipe.router, self.plan
-        assert spec is not None
+        adapts = self.strategy is not None
+        section = self.recipe.adaptation if adapts else self.recipe.routing
+        spec, plan = getattr(section, "router", None), self.plan
+        assert isinstance(spec, RouterSpec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             router = build_router(spec, len(plan.routed()), self.supernet.size_HW)
         router = router.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batchnorm(router, self.fabric.device)
         self.routing = Routing(router, cost_R.to(self.fabric.device), gamma)
+
+    def become_plain(self) -> None:
+        """A network of the recipe's structure in the place of one that is being adapted: what follows the stage `adapt`
+        is loaded into it."""
+        fresh = self.make_supernet().to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        synchronise_batchnorm(fresh, self.fabric.device)
+        self.supernet, self.strategy, self.routing = fresh, None, None
+
+    def load_best(self) -> None:
+        """Puts the weights and the plan with the best validation score back."""
+        state, _ = checkpoint.load(self.run / "checkpoints/best.pt")
+        self.supernet.load_state_dict(state["supernet"])
+        self.plan = Plan.from_json(state["plan"])
+        if self.routing is not None:
+            self.routing.load(state["routing"])
+            self.routing.router.eval()
+        self.supernet.eval()
 
     def open_everything(self) -> None:
         """The router decides on all routed blocks."""

@@ -236,3 +236,35 @@ def test_the_verbs(base, dusk, folder, capsys):
     assert main(["domains", str(folder / "none"), "--name", "x"]) == 2
     assert main(["adapt", str(base), str(dusk), "--method", "spotune"]) == 2
     assert "did you mean 'spottune'" in capsys.readouterr().err
+
+
+CHAIN = [*SHORT, "stages.finetune.epochs=1", "routing.compare_epochs=0", "routing.gamma=0.1"]
+
+
+@pytest.mark.slow
+def test_the_whole_chain(base, dusk, folder):
+    """AdaShare, SpotTune, fold, BlockDrop, dynamic ONNX; killed after the first stage and resumed."""
+    run = pk.adapt(base, dusk, recipe="adapt_and_route", out=folder / "chain", overrides=CHAIN, quiet=True)
+    about = json.loads((run.path / "adaptation.json").read_text())
+    assert about["method"] == "spottune" and about["copies"]["static"]
+    plan = Plan.from_json((run.path / "policy.json").read_text())
+    assert not plan.dual
+    old = Plan.from_json((base / "policy.json").read_text())
+    assert set(plan.kept_by_any()) <= {True, False}
+    assert all(kept <= before for kept, before in zip(plan.kept_by_any(), old.kept_by_any(), strict=True))
+    assert (run.path / "routing.json").is_file() and not (run.path / "domain").exists()
+    if plan.routed():
+        pk.export(run.path, dynamic_skip="branch")
+    with pytest.raises(SpecError, match="no finished run"):
+        pk.add_domain(folder / "chained", run.path, "x")
+    torch.testing.assert_close(
+        outputs(resumed_after_adapting(run.path, folder / "chain_again")),
+        outputs(build.read(run.path / "artifact")[0]),
+    )
+
+
+def resumed_after_adapting(run, out):
+    """The run again from its end, its artifact gone: its network is the folded one, not the one that was adapted."""
+    shutil.copytree(run, out)
+    shutil.rmtree(out / "artifact")
+    return build.read(pk.train(out=out, resume=True, quiet=True).path / "artifact")[0]
