@@ -330,6 +330,7 @@ def evaluate(
     data: str | Path | None = None,
     split: Split = "test",
     overrides: Sequence[str] = (),
+    domain: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics of a run, an artifact or an exported model on a split, by task.
 
@@ -339,6 +340,7 @@ def evaluate(
         path: what to evaluate.
         data: tasks file with the data; by default that of the run `path` belongs to.
         split: train, val or test.
+        domain: which of the domains that were added to an artifact; it needs `data`.
 
     Raises:
         SpecError: `data` and the model have no task in common, or different ones under the same name.
@@ -347,8 +349,12 @@ def evaluate(
 
     from perceptkit.train.evaluate_model import evaluate_forward
 
+    if domain is not None and data is None:
+        raise SpecError(
+            f"{path} was trained on other data than its domain {domain}: say which with --data TASKS"
+        )
     tasks_file = data_of(Path(path), data, overrides)
-    model = load(path, device="cpu")
+    model = load(path, device="cpu", domain=domain)
     manifest = model.manifest
     with inference_mode():
         return evaluate_forward(

@@ -88,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
     made.add_argument("--split", choices=("train", "val", "test"), default="test")
+    made.add_argument("--domain", metavar="NAME", help="one that was added; it needs --data")
     changes(made)
     made = verb("predict", predict, "predict on pictures, folders or globs")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
@@ -224,7 +225,9 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    for task, metrics in api.evaluate(options.path, options.data, options.split, options.overrides).items():
+    o = options
+    found = api.evaluate(o.path, o.data, o.split, o.overrides, o.domain)
+    for task, metrics in found.items():
         for name, value in metrics.items():
             print(f"{task}/{name}\t{value:.4f}")
     return 0

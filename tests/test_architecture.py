@@ -22,7 +22,7 @@ SURFACE = {
     "check": [*SPECS, "--everything"],
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
-    "eval": ["RUN|ARTIFACT", "--data", "--split", "--set"],
+    "eval": ["RUN|ARTIFACT", "--data", "--split", "--domain", "--set"],
     "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--save"],
     "export": [
         "RUN|ARTIFACT",

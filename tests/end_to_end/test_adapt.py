@@ -119,7 +119,7 @@ def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapt
     assert new.row("depth") == old.kept_by_any()
 
 
-def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, folder):
+def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder):
     home = folder / "home"
     shutil.copytree(base / "artifact", home)
     of_base = outputs(pk.load(home).network)
@@ -132,6 +132,11 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, folder):
     pk.remove_domain(home, "second")
     assert pk.domains(home) == ["first"]
     assert same(outputs(read_domain(home, "first")[0]), of_first)
+    own = json.loads((adapted("taps") / "results.json").read_text())["tasks"]
+    found = pk.evaluate(home, data=dusk, domain="first")
+    assert found["seg"]["miou"] == pytest.approx(own["seg"]["metrics"]["miou"], abs=1e-3)
+    with pytest.raises(SpecError, match="say which with --data"):
+        pk.evaluate(home, domain="first")
     result = pk.load(home, domain="first").predict(next((base / "predictions").glob("*.png")))
     assert set(result.predictions) == {"seg", "depth"}
 
