@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from perceptkit.train.session import Specs
 
 DEFAULT_RECIPE = "adashare"
+PICTURES = 200
+"""To calibrate on, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ def load(
     threads: int | None = None,
     executor: str = "auto",
     domain: str | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Predictor:
     """A model to run: from a run, an artifact or an exported `.onnx` or `.pt2` file.
 
@@ -301,6 +304,7 @@ def load(
         executor: of an artifact with a router, how it skips: `auto`, `mask`, `branch`, `gather`, `segments`, `group` or
             `codebook`.
         domain: which of the domains that were added to an artifact; the artifact's own model by default.
+        tasks: those that are to be answered; then nothing but their own paths is loaded and runs. All by default.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -308,7 +312,7 @@ def load(
     """
     from perceptkit.runtime.load import load as load_predictor
 
-    return load_predictor(path, device, precision, cuda_graphs, threads, executor, domain)
+    return load_predictor(path, device, precision, cuda_graphs, threads, executor, domain, tasks)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -382,7 +386,7 @@ def export(
     int8: bool = False,
     per_task: bool = False,
     data: str | Path | None = None,
-    pictures: int = 200,
+    pictures: int | None = None,
     split: Split = "val",
     device: str = "cpu",
     optimize: str | None = None,
@@ -401,7 +405,7 @@ def export(
             and after are written to parity.json.
         per_task: a model of its own for each task, model_TASK; `out` is a folder then.
         data: for int8 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
-        pictures: for int8 and dynamic_skip, how many of the training split to calibrate on.
+        pictures: for int8 and dynamic_skip, how many of the training split to calibrate on; 200 by default.
         split: for int8, which split to measure on.
         device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
@@ -429,6 +433,10 @@ def export(
         _check_dynamic(dynamic_skip, format, precision, int8, per_task, device)
     if policies is not None and dynamic_skip != "codebook":
         raise SpecError("--policies is of --dynamic-skip codebook")
+    for flag, given in (("--pictures", pictures), ("--data", data)):
+        if given is not None and not int8 and dynamic_skip is None:
+            raise SpecError(f"{flag} is for --int8 and --dynamic-skip, which are calibrated; {format} is not")
+    pictures = PICTURES if pictures is None else pictures
     if (
         per_task
         and out is not None

@@ -96,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--domain", metavar="NAME", help="one that was added (default: the artifact's own model)"
     )
+    made.add_argument("--tasks", metavar="T", nargs="+", help="only these; the others are not computed")
     made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
     made = verb("export", export, "write another format and prove that it computes the same")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
@@ -104,7 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--precision", default="32", help="32 (default), bf16 or fp16")
     made.add_argument("--per-task", action="store_true", help="one model for each task")
     made.add_argument("--data", metavar="TASKS", help="tasks file to calibrate on (default: the run's own)")
-    made.add_argument("--pictures", metavar="N", type=int, default=200, help="how many to calibrate on")
+    made.add_argument("--pictures", metavar="N", type=int, help="how many to calibrate on (default: 200)")
     made.add_argument(
         "--dynamic-skip", nargs="?", const="branch", metavar="HOW",
         help="onnx that skips blocks by picture: branch (one at a time, default), gather (batches) or codebook",
@@ -239,7 +240,7 @@ def predict(options: argparse.Namespace) -> int:
 
     pictures = find_pictures(options.sources)
     unreadable: list[errors.DataError] = []
-    for result in api.load(options.path, domain=options.domain).stream(
+    for result in api.load(options.path, domain=options.domain, tasks=options.tasks).stream(
         pictures, on_unreadable=unreadable.append
     ):
         print(result.save(options.save)[0])

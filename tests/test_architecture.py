@@ -23,7 +23,7 @@ SURFACE = {
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run"],
     "eval": ["RUN|ARTIFACT", "--data", "--split", "--domain", "--set"],
-    "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--save"],
+    "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--tasks", "--save"],
     "export": [
         "RUN|ARTIFACT",
         "--format",

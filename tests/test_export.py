@@ -214,3 +214,10 @@ def test_aoti_predicts_the_same(run, tmp_path, shell):
     expected = shell("eval", run)[1]
     got = shell("eval", tmp_path / "compiled.pt2", "--data", run.parent / "tiny.yaml")[1]
     assert figures(got) == pytest.approx(figures(expected), abs=2e-3)
+
+
+@pytest.mark.parametrize("flag", [("--pictures", "5"), ("--data", "scenes")])
+def test_calibration_is_of_what_is_calibrated(run, shell, flag):
+    code, _, err = shell("export", run, *flag)
+    assert code == 2 and f"{flag[0]} is for --int8 and --dynamic-skip" in err
+    assert not (run / "exports/model.onnx").exists()

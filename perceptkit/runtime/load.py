@@ -1,5 +1,6 @@
 """Finds out what a path holds and gives a Predictor for it: the same one whatever it holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from perceptkit.compact import build, pt2_file
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.compact.codebook_file import INDEX, CodebookModel
 from perceptkit.compact.device import find_device
+from perceptkit.compact.network import CompactNet, CompactNets
 from perceptkit.compact.onnx_file import KEY, open_onnx
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import Forward
@@ -28,6 +30,7 @@ def load(
     threads: int | None = None,
     executor: str = AUTO,
     domain: str | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Predictor:
     """A Predictor from a run folder, an artifact folder, a codebook or an exported `.onnx` or `.pt2` file.
 
@@ -43,6 +46,7 @@ def load(
         threads: of the CPU. For the torch formats that is torch's setting, which holds for the whole process.
         executor: of an artifact with a router, how it skips: `auto`, or one of runtime/skipping.py.
         domain: which of the domains that were added to an artifact; the artifact's own model by default.
+        tasks: those that are to be answered; then nothing but their own paths is loaded and runs. All by default.
 
     Raises:
         SpecError: there is nothing that can be loaded at `path`, or not so.
@@ -57,6 +61,10 @@ def load(
     if check_executor(executor) != AUTO and is_exported:
         raise SpecError(
             f"executors are for artifacts with a router; how {path} runs was fixed when it was exported"
+        )
+    if is_exported and tasks is not None:
+        raise SpecError(
+            f"{path} answers all of its tasks; export some alone with --per-task, or load its artifact"
         )
     if is_exported and precision != "auto":
         raise SpecError(f"the precision of {path} was fixed when it was exported; load it with 'auto'")
@@ -87,6 +95,8 @@ def load(
             network, manifest = read_domain(path, domain)
         else:
             network, manifest = build.read(artifact_folder(path))
+        if tasks is not None:
+            network, manifest = some_tasks(network, manifest, tasks)
         if isinstance(network, RoutedNet):
             if cuda_graphs:
                 raise SpecError(f"cuda_graphs replay the same kernels every time; {path} decides by picture")
@@ -108,6 +118,17 @@ def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forwar
     if kind == "aoti":
         return manifest, pt2_file.open_aoti(path, list(manifest.tasks), device)
     return manifest, pt2_file.open_torch(path, list(manifest.tasks), device or find_device(None))
+
+
+def some_tasks(
+    network: torch.nn.Module, manifest: Manifest, tasks: Sequence[str]
+) -> tuple[torch.nn.Module, Manifest]:
+    """The model of some of its tasks. Raises SpecError where it has none of these names, or where none is named."""
+    if not tasks or set(tasks) - set(manifest.tasks):
+        unknown = ", ".join(sorted(set(tasks) - set(manifest.tasks))) or "nothing"
+        raise SpecError(f"{unknown} is no task of this model; it has {', '.join(manifest.tasks)}")
+    assert isinstance(network, CompactNet | CompactNets | RoutedNet)
+    return network.only(tasks), manifest.only(tasks)
 
 
 def domains_folder(path: Path) -> Path:

@@ -191,3 +191,24 @@ def test_exported_for_size(artifact, exported, tmp_path, capsys):
         load(exported).optimized("size")
     with pytest.raises(SpecError, match="'speed' is nothing to optimise for; choose one of latency, size"):
         load(artifact, "cpu").optimized("speed")
+
+
+def test_some_tasks_run_their_own_path_only(artifact):
+    whole, some = load(artifact, "cpu"), load(artifact, "cpu", tasks=["room", "depth"])
+    expected, got = whole.predict(PICTURE), some.predict(PICTURE)
+    assert list(got) == [task for task in expected if task in ("room", "depth")]
+    assert np.array_equal(got["depth"].metres, expected["depth"].metres)
+    assert len(some.network.nodes) <= len(whole.network.nodes)
+    assert sum(p.numel() for p in some.network.parameters()) < sum(
+        p.numel() for p in whole.network.parameters()
+    )
+    names = [name for name, _ in some.network.named_modules()]
+    assert not any("task_seg" in name or "task_normals" in name for name in names)
+
+
+def test_tasks_that_it_has_not_are_refused(artifact, exported):
+    for tasks, word in ((["depht"], "depht"), ([], "nothing")):
+        with pytest.raises(SpecError, match=f"{word} is no task of this model; it has"):
+            load(artifact, tasks=tasks)
+    with pytest.raises(SpecError, match="answers all of its tasks"):
+        load(exported, tasks=["depth"])
