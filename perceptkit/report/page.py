@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from perceptkit.report import tables
+from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
@@ -76,6 +77,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         costs=_costs(run),
         plan_words=_plan_words(run),
         routing=routing_section(run, [run, *baselines]),
+        adaptation=adaptation_section(run),
         examples=_examples(run),
         plots=plots,
         search_epoch=max((int(row["epoch"]) + 1 for row in run.of_kind("policy")), default=0),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from perceptkit.report import plan_pictures
+from perceptkit.report.adaptation_plot import tuned_blocks
 from perceptkit.report.routing_plots import ROUTING_PLOTS
 from perceptkit.report.run_folder import Row, Run
 from perceptkit.report.tables import direction
@@ -192,4 +193,5 @@ PLOTS: dict[str, Callable[[Run, Theme], Figure | None]] = {
     "loss": loss,
     "validation": validation,
     "router": router,
+    "tuned_blocks": tuned_blocks,
 }

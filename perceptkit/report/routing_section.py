@@ -73,6 +73,8 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         runs: it and its baselines.
     """
     found = run.routing
+    if run.adapts:  # the copies of SpotTune are another section's
+        return None
     if found is None:
         return Section("", (), (), None, "", (), (), None, 0) if run.of_kind("routing") else None
     return Section(

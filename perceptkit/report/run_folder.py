@@ -14,6 +14,7 @@ import yaml
 
 from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
 from perceptkit.train.run_log import read_rows
 
@@ -119,6 +120,8 @@ class Run:
     environment: Mapping[str, Any]
     routing: RoutingFile | None
     """Of runs with a stage `route`."""
+    adaptation: AdaptationFile | None
+    """Of runs with a stage `adapt`."""
     latency: Latency
     """Of a routed model, where it was measured."""
     missing: tuple[str, ...]
@@ -157,6 +160,11 @@ class Run:
         """Epochs by stage, as the recipe says."""
         return {stage["name"]: stage["epochs"] for stage in self._recipe("stages") or []}
 
+    @property
+    def adapts(self) -> bool:
+        """Whether it is the adaptation of a base."""
+        return self.adaptation is not None or "adapt" in self.stages
+
     def of_kind(self, kind: str) -> list[Row]:
         """The rows of the log of one kind: train, val, policy, routing."""
         return [row for row in self.rows if row.get("kind") == kind]
@@ -190,6 +198,7 @@ def read_run(path: Path) -> Run:
     specs = read("resolved.yaml", _specs, "the settings are unknown") or {}
     stages = [stage["name"] for stage in specs["recipe"]["stages"]] if specs else []
     is_routed = "route" in stages or (path / "routing.json").is_file()
+    adapts = "adapt" in stages or (path / "adaptation.json").is_file()
     return Run(
         path,
         rows=read("metrics.jsonl", _rows, "no curves") or (),
@@ -200,6 +209,9 @@ def read_run(path: Path) -> Run:
         specs=specs,
         environment=read("env.json", _mapping, "versions and command are unknown") or {},
         routing=read("routing.json", read_routing, "nothing on what pictures skip") if is_routed else None,
+        adaptation=read("adaptation.json", read_adaptation, "nothing on what was adapted")
+        if adapts
+        else None,
         latency=read_latency(path),
         missing=tuple(missing),
     )

@@ -7,8 +7,6 @@ stores is packed, and the network is folded to plain weights that compute the sa
 Shapes: B pictures of a batch, N pictures of a split, R blocks with two copies.
 """
 
-import copy
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,8 +18,8 @@ from torch import Tensor, nn
 
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.data.batch import Batch
-from perceptkit.data.sources import Source, open_split
-from perceptkit.errors import DataError, PerceptkitError
+from perceptkit.data.sources import Source
+from perceptkit.errors import PerceptkitError
 from perceptkit.model.copies import choose_copy
 from perceptkit.model.plan import Plan
 from perceptkit.model.strategy import Origin, Strategy
@@ -33,12 +31,13 @@ from perceptkit.policies.spottune import SpotTune, agreed, agreement_penalty, tu
 from perceptkit.spec.adaptation import AdaptationSpec, Spottune, SpottuneGlobal
 from perceptkit.spec.recipe import Recipe
 from perceptkit.train import optim
+from perceptkit.train.adapting_record import record_choices
 from perceptkit.train.domain_file import digest, needed, trunk_bits, write_domain
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.old_domain import learned_heads, look_back
 from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions
-from perceptkit.train.run_folder import read_resolved
 from perceptkit.train.start_from import base_of, start_as_base
 from perceptkit.train.training import Training
 
@@ -185,14 +184,16 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     found: dict[str, Any] = {"method": spec.method, "spec": spec.model_dump(mode="json")}
     tuned: list[str] = []
     if isinstance(strategy, SpotTune):
+        found["test"] = record_choices(training, test)
         found["copies"], tuned = _choose(training, test, is_last)
     base = base_trunk(training)
     of_base = {f"backbone.{name}": value for name, value in base.named_parameters()}
     found["bits"] = write_domain(training, strategy, tuned, is_last)
     found["bits"]["base"] = trunk_bits(needed(supernet, training.plan, of_base))
+    old_heads = learned_heads(supernet)  # folding drops them
     _fold(training, strategy)
     found["layers_tuned"] = changed_layers(base, supernet, training.plan)
-    found["old_domain"] = _old_domain(training)
+    found["old_domain"] = look_back(training, old_heads)
     return found
 
 
@@ -312,54 +313,3 @@ def changed_layers(base: nn.Module, adapted: Supernet, plan: Plan) -> dict[str, 
                 total += value.numel()
         found[block] = changed / total if total else 0.0
     return found
-
-
-@torch.no_grad()
-def _old_domain(training: Training) -> dict[str, Any] | None:
-    """The base's tasks on the base's test split: as the base gave them, and what its heads make of the adapted trunk.
-
-    The base itself is stored beside what the domain adds, and answers as ever: this is what would be forgotten without
-    it. None where there is no base run.
-    """
-    recipe, adapted = training.recipe, training.supernet
-    assert isinstance(adapted, Supernet)
-    if recipe.start_from is None:
-        return None
-    run = Path(recipe.start_from)
-    tasks_file, _ = read_resolved(run)
-    base, plan = base_of(run, recipe)
-    tasks = base.tasks
-    old = copy.deepcopy(adapted)
-    old.tasks, old.heads = base.tasks, base.heads.to(training.fabric.device)
-    if old.neck is None:
-        old.neck = base.neck.to(training.fabric.device) if base.neck is not None else None
-    old_plan = replace(plan, dual=_common(plan, training.plan))
-
-    def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
-        keep_BR = None
-        if training.routing is not None:
-            names = training.plan.dual
-            columns = [names.index(block) for block in old_plan.dual]
-            keep_BR = training.routing.keep(image_BCHW)[:, columns]
-        outputs: dict[str, Tensor] = old(image_BCHW, old_plan, keep_BR=keep_BR)
-        return outputs
-
-    before = _results_of(run)
-    try:
-        test = open_split(tasks_file, tasks, "test")
-    except DataError as error:
-        return {"before": before, "after": None, "why": str(error)}
-    old.eval()
-    batches = training.loader(test, range(len(test)), train=False, tasks=tasks)
-    after = evaluate(forward, batches, tasks, training.fabric.device)
-    return {"before": before, "after": after.metrics, "size": list(tasks_file.data.size)}
-
-
-def _common(old: Plan, new: Plan) -> tuple[str, ...]:
-    kept = {block for block, is_kept in zip(old.blocks, old.kept_by_any(), strict=True) if is_kept}
-    return tuple(block for block in new.dual if block in kept)
-
-
-def _results_of(run: Path) -> dict[str, Any]:
-    loaded = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    return {name: task["metrics"] for name, task in loaded["tasks"].items()}

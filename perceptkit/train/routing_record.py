@@ -103,13 +103,14 @@ def difficulty(
         for index in [c for c in label_N.unique().tolist() if c >= 0][:CLASSES]:
             members = (label_N == index).nonzero()[:, 0].tolist()
             name = tasks[task].labels[index]
-            groups.append({"task": task, "class": name, **_extremes(members, macs, OF_A_CLASS)})
+            groups.append({"task": task, "class": name, **extremes(members, macs, OF_A_CLASS)})
     if class_N.keys() != tasks.keys():
-        groups.append({"task": None, "class": None, **_extremes(range(len(macs)), macs, OF_ALL)})
+        groups.append({"task": None, "class": None, **extremes(range(len(macs)), macs, OF_ALL)})
     return groups
 
 
-def _extremes(members: Sequence[int], macs: Sequence[float], count: int) -> dict[str, list[int]]:
+def extremes(members: Sequence[int], macs: Sequence[float], count: int) -> dict[str, list[int]]:
+    """The members with the least and the most of `macs`, which has an entry for every picture of the split."""
     count = min(count, len(members) // 2)  # no picture is both
     easiest = least(members, [macs[n] for n in members], count)
     others = [n for n in members if n not in easiest]

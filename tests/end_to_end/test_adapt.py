@@ -178,6 +178,8 @@ def test_spottune_says_what_it_chose(adapted):
     assert set(copies["ablations"]) == {"always_base", "always_tuned"}
     assert len(copies["seen"]["keep_rate"]) == len(copies["blocks"])
     assert 0 <= copies["seen"]["kept_fraction"] <= 1
+    page = pk.report(adapted("spottune")).read_text()
+    assert "What was adapted" in page and "Images that chose differently" in page
 
 
 @pytest.mark.slow

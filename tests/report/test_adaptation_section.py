@@ -1,0 +1,96 @@
+"""What the page says of an adapted run."""
+
+import json
+
+import pytest
+
+from perceptkit.report.page import write_report
+from perceptkit.report.run_folder import read_run
+from tests.report.fake_run import BLOCKS, _scene, make_run
+from tests.report.test_page import Page
+
+HEADING = "What was adapted"
+OLD = {
+    "before": {"seg": {"miou": 0.5}},
+    "after": {"seg": {"miou": 0.45}},
+    "tasks": {"seg": {"primary": "miou", "info": {"miou": {"higher_is_better": True, "unit": ""}}}},
+}
+STATIC = {
+    "method": "taps",
+    "bits": {"trunk": 8_000_000, "router": 0, "rest": 4_000_000, "base": 16_000_000},
+    "layers_tuned": {block: b / 8 for b, block in enumerate(BLOCKS)},
+    "old_domain": OLD,
+}
+SPOTTUNE = STATIC | {
+    "method": "spottune",
+    "layers_tuned": {block: 0.0 for block in BLOCKS[2:]},
+    "copies": {
+        "blocks": list(BLOCKS[:2]),
+        "seen": {"keep_rate": [1.0, 0.25]},
+        "ablations": {"always_base": {"seg": {"miou": 0.3}}, "always_tuned": {"seg": {"miou": 0.4}}},
+        "static": False,
+    },
+    "test": {
+        "num_images": 4,
+        "rate": [1.0, 0.5],
+        "policies": [{"tuned": [1, 0], "pictures": 2}, {"tuned": [1, 1], "pictures": 2}],
+        "clusters": [
+            {"tuned": [1, 0], "rate": [1.0, 0.0], "policies": 1, "pictures": 2, "examples": [0]},
+            {"tuned": [1, 1], "rate": [1.0, 1.0], "policies": 1, "pictures": 2, "examples": [1]},
+        ],
+        "fewest": [0],
+        "most": [1],
+        "examples": {"0": {"id": "<b>x</b>", "policy": 0}, "1": {"id": "y", "policy": 1}},
+    },
+}
+
+
+def page_of(path, adaptation):
+    make_run(path, "hard", tasks=("seg",))
+    (path / "adaptation.json").write_text(json.dumps(adaptation))
+    (path / "adaptation").mkdir()
+    _scene(0).save(path / "adaptation/0.png")
+    return Page(write_report(path).read_text())
+
+
+def test_a_static_method(tmp_path):
+    page = page_of(tmp_path / "run", STATIC)
+    assert HEADING in page.all("h2") and page.open == []
+    assert "The domain stores 1.50 MB, 0.75x the base's trunk." in page.text
+    assert "answers as before" in page.text and "\N{MINUS SIGN}0" in page.text
+    assert "always tuned" not in page.text and "Images that chose differently" not in page.text
+    assert (tmp_path / "run/plots/tuned_blocks_dark.png").is_file()
+
+
+def test_spottune(tmp_path):
+    page = page_of(tmp_path / "run", SPOTTUNE)
+    assert {"always the base's", "always tuned"} <= set(page.all("th"))
+    assert "Images that chose differently" in page.all("h3")
+    assert page.all("div").count("no picture") == 2  # 1.png is not there
+    strips = [a["aria-label"] for _, a in page.tags if a.get("class") == "strip"]
+    assert strips[0] == "tuned: layer1.0"
+    assert "image <b>x</b>" in page.pictures  # an attribute, not a tag
+
+
+def test_where_the_old_domain_was_not_measured(tmp_path):
+    page = page_of(tmp_path / "run", STATIC | {"old_domain": {**OLD, "after": None, "why": "no <i>such"}})
+    assert "It was not measured: no <i>such." in page.text
+    page = page_of(tmp_path / "none", STATIC | {"old_domain": None})
+    assert "There is no base run" in page.text
+
+
+@pytest.mark.parametrize("key", list(SPOTTUNE))
+def test_a_missing_key_leaves_out_its_part(tmp_path, key):
+    page = page_of(tmp_path / "run", {k: v for k, v in SPOTTUNE.items() if k != key})
+    assert HEADING in page.all("h2")
+
+
+@pytest.mark.parametrize("key", list(SPOTTUNE["test"]) + ["all"])
+def test_a_missing_key_of_the_pictures(tmp_path, key):
+    test = {k: v for k, v in SPOTTUNE["test"].items() if k != key}
+    assert HEADING in page_of(tmp_path / "run", SPOTTUNE | {"test": test if key != "all" else {}}).all("h2")
+
+
+def test_other_runs_have_none(finished):
+    assert finished.adaptation is None and not finished.adapts
+    assert read_run(finished.path).adaptation is None
