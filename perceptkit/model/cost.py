@@ -169,6 +169,8 @@ def params(supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -
             total -= num_params(supernet.backbone.get_submodule(step.name))
             if step.projection is not None:
                 total += num_params(supernet.backbone.get_submodule(step.projection))
+        elif step.has_copies and step.name not in plan.dual:  # what it is compared with has no second copy
+            total -= num_params(supernet.backbone.get_submodule(step.base))
     if any(supernet.tasks[t].dense for t in chosen):
         total += num_params(supernet.neck)
     return total + sum(num_params(supernet.heads[head_key(t)]) for t in chosen)

@@ -87,6 +87,10 @@ class Plan:
         """Whether the router decides which of two copies of this block runs, and not whether it runs."""
         return self.blocks[block] in self.dual
 
+    def skippable(self) -> tuple[int, ...]:
+        """Of the routed blocks those that a picture may skip: the others have two copies, of which one runs."""
+        return tuple(b for b in self.routed() if not self.has_copies(b))
+
     def with_routed(self, blocks: Collection[int]) -> "Plan":
         """The same plan with exactly these blocks routed, where a task does not skip them."""
 

@@ -92,7 +92,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
 def _costs(run: Run) -> list[Table]:
     if run.cost is None:
         return []
-    routed = run.plan is not None and bool(run.plan.routed())
+    routed = run.plan is not None and bool(run.plan.skippable())
     return [tables.cost_table(run.cost, run.method, routed), tables.single_query_table(run.cost)]
 
 
@@ -185,7 +185,7 @@ def _plan_words(run: Run) -> str:
         return "Each task has a network of its own; nothing is shared."
     if run.plan is None:
         return ""
-    kinds, routed = block_kinds(run.plan), len(run.plan.routed())
+    kinds, routed = block_kinds(run.plan), len(run.plan.skippable())
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("shared", "specific", "dropped") if kind in kinds]
     words = (
         f"{len(kinds)} blocks: {', '.join(parts)}." if len(run.plan.tasks) > 1 else f"{len(kinds)} blocks."

@@ -35,7 +35,7 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
             else:
                 _cell(ax, b, k, theme.route if choice == "route" else colours[kinds[b]])
         _right_of(ax, len(plan.blocks), k, f"{_kept(choices)}/{len(plan.blocks)}", theme)
-    routed = bool(plan.routed())
+    routed = bool(plan.skippable())
     counts = [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]
     lines = {
         "tasks that may run it" if routed else "tasks keeping it": counts,

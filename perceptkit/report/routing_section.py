@@ -120,7 +120,7 @@ def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
     if run.plan is None or found.is_static:
         return []
     plan = run.plan
-    still = {plan.blocks[b] for b in plan.routed()}
+    still = {plan.blocks[b] for b in plan.skippable()}
     kept = dict(zip(plan.blocks, plan.kept_by_any(), strict=True))
     fixed = [f"{b} ({'kept' if kept.get(b) else 'skipped'})" for b in found.blocks if b not in still]
     return [f"Never varied, so fixed in the plan: {', '.join(fixed)}."] if fixed else []

@@ -8,6 +8,8 @@ import torch
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.build import compact_and_fold, keep_tables, read, with_router, write_artifact
 from perceptkit.compact.route_cost import route_cost
+from perceptkit.model import cost
+from perceptkit.model.blocks import num_params
 from perceptkit.model.copies import add_copies, choose_copy, may_have_copies
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
@@ -154,3 +156,12 @@ def test_a_transition_that_only_some_tasks_keep_has_no_second_copy():
     assert set(may_have_copies(net, plan)) == {block.name for block in net.blocks} - {
         net.blocks[transition].name
     }
+
+
+def test_a_second_copy_is_counted_where_the_plan_has_it():
+    base, net, plan = with_copies(keep="all")
+    shared = Plan(plan.tasks, plan.blocks, plan.table)
+    copies = sum(num_params(base.backbone.get_submodule(block)) for block in plan.dual)
+    assert cost.params(net, shared) == cost.params(base, shared)
+    assert cost.params(net, plan) == cost.params(base, shared) + copies
+    assert plan.skippable() == () and len(plan.routed()) == len(plan.dual)
