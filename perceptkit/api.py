@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from perceptkit.errors import PerceptkitError, SpecError
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.check_report import CheckReport
-from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_tasks
+from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_recipe, load_tasks
 from perceptkit.spec.overrides import split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
 
@@ -164,9 +164,10 @@ def adapt(
 
     given = [*_as_the_base(Path(base)), *overrides]
     named = method if method != "auto" else "finetune"
-    if named is not None:
+    recipe = recipe or "adapt"
+    if named is not None and named != _method_in(recipe):
         given = [f"adaptation={{method: {named}}}", *given]
-    loaded, how = load_specs(tasks, recipe or "adapt", given)
+    loaded, how = load_specs(tasks, recipe, given)
     specs = _specs_of(loaded, how)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
@@ -182,6 +183,15 @@ def _specs_of(loaded: LoadedTasks, how: LoadedRecipe) -> Specs:
     from perceptkit.train.session import Specs
 
     return Specs(loaded.spec, how.spec, loaded.text, how.text)
+
+
+def _method_in(recipe: str | Path) -> str | None:
+    """What a recipe says by itself, so that its other keys of that method stay; None where it cannot stand alone."""
+    try:
+        spec = load_recipe(recipe).spec.adaptation
+    except SpecError:
+        return None
+    return spec.method if spec is not None else None
 
 
 def _as_the_base(base: Path) -> list[str]:

@@ -299,7 +299,7 @@ def adapt(options: argparse.Namespace) -> int:
         return INTERRUPTED
     if o.dry_run:
         print("dry run: the stage, the test and the artifact work; nothing was kept")
-    else:
+    elif int(os.environ.get("RANK", "0")) == 0:
         print(api.summary([run.path]))
         print(f"next: perceptkit domains {o.path} --add {run.path}")
     return 0

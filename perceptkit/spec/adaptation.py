@@ -102,7 +102,8 @@ class Spottune(Strict):
     router: RouterSpec = RouterSpec(keep=0.5)
     """The net that decides; its `keep` is the probability of the tuned side before training."""
     router_lr: PositiveFloat | None = None
-    """Highest learning rate of the router; a tenth of that of the weights by default, as in the authors' code."""
+    """Highest learning rate of the router; by default that of the weights, with sgd a tenth of it as in the authors'
+    code."""
     tau: PositiveFloat = 5.0
     """Temperature of the Gumbel samples."""
     rank: PositiveInt = 8

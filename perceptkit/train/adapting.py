@@ -74,7 +74,11 @@ def begin_adaptation(recipe: Recipe, network: Supernet, normalised: bool) -> Beg
     base, base_plan = None, None
     if recipe.start_from is not None:
         base, base_plan = base_of(Path(recipe.start_from), recipe)
+        own = {name: value.clone() for name, value in network.state_dict().items()}
         plan = start_as_base(base, base_plan, network)
+        if recipe.adaptation.method == "scratch":  # whose neck and heads are not transferred either
+            rest = {name: value for name, value in own.items() if not name.startswith("backbone.")}
+            network.load_state_dict(rest, strict=False)
         if not normalised:
             network.mean, network.std = base.mean, base.std
     origin = Origin(fresh=partial(_random_trunk, recipe, network.size_HW), net=base, plan=base_plan)

@@ -4,6 +4,8 @@ Of methods whose scores on val lie within one percent of the best, the one that 
 from short runs: methods that learn slowly are judged too hard.
 """
 
+import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,13 +31,19 @@ CLOSE = 0.01
 def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bool = True) -> AdaptationSpec:
     """The section `adaptation` to go on with. What was tried is told, and written beside the run, RUN.auto.json.
 
-    Raises SpecError where the run folder is used already.
+    Raises SpecError where the run folder is used already, there are several processes, or no method can be begun.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SpecError(
+            "--method auto runs in one process; let it choose there, then name the method it chose"
+        )
+    run = run.absolute()
     refuse_used(run)
     stage = specs.recipe.stages[0]
     short = stage.model_copy(update={"epochs": max(1, stage.epochs // SHARE)})
     adapter: TypeAdapter = TypeAdapter(AdaptationSpec)
     rows: list[dict[str, Any]] = []
+    refused: SpecError | None = None
     for method in CANDIDATES:
         spec = adapter.validate_python({"method": method})
         recipe = specs.recipe.model_copy(update={"adaptation": spec, "stages": [short]})
@@ -45,7 +53,8 @@ def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bo
             training = prepare(replace(specs, recipe=recipe), trial, resume=False, quiet=True)
             run_stages(training)
         except SpecError as error:
-            say(f"{method}: not for this network ({error})")
+            say(f"{method}: refused ({error})")
+            refused = error
             continue
         finally:
             shutil.rmtree(trial, ignore_errors=True)
@@ -56,6 +65,9 @@ def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bo
         say(
             f"{method}: {training.best_score:.4f} on val after {short.epochs} epochs, {bits / 8e6:.2f} MB of the trunk"
         )
+    if not rows and refused is not None:  # what all of them refuse is no matter of the method
+        raise refused
+    rows = [row | {"score": row["score"] if math.isfinite(row["score"]) else -math.inf} for row in rows]
     chosen = choose(rows)
     best = max(row["score"] for row in rows)
     why = (
@@ -72,5 +84,5 @@ def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bo
 def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of those whose score is nearly the best one, the row that stores least."""
     best = max(row["score"] for row in rows)
-    near = [row for row in rows if row["score"] >= best - CLOSE * abs(best)]
+    near = [row for row in rows if row["score"] == best or row["score"] >= best - CLOSE * abs(best)]
     return min(near, key=lambda row: (row["trunk_bits"], -row["score"]))

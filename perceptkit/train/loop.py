@@ -115,6 +115,7 @@ def end_stage(training: Training, stage: StageSpec) -> None:
         if training.fabric.global_rank == 0:
             write_json(training.run / "adaptation.json", found)
         training.strategy = None
+        training.supernet.requires_grad_(True)  # what follows trains all of it, in a resumed run too
 
 
 def open_blocks_now(training: Training, stage: SearchStage, epoch: int) -> int:

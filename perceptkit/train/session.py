@@ -202,6 +202,9 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         assert isinstance(supernet, Supernet)
         begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.data.mean is not None)
         plan = begun.plan
+        # a strategy may have added layers
+        supernet = supernet.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        synchronise_batchnorm(supernet, fabric.device)
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)

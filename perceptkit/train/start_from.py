@@ -40,6 +40,10 @@ def base_of(run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
     Raises SpecError where the run is not finished, has a router, was itself adapted, or is of another network.
     """
     tasks_file, theirs = _specs_of(run)
+    if not (run / "results.json").is_file():
+        raise SpecError(
+            f"start_from: {run} is not finished: continue it with `perceptkit train --resume --out {run}`"
+        )
     if theirs.adaptation is not None:
         raise SpecError(f"start_from: {run} was itself adapted; adapt the run that it started from")
     state, plan = _best_of(run, recipe)

@@ -230,6 +230,7 @@ class Training:
         is loaded into it."""
         fresh = self.make_supernet().to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batchnorm(fresh, self.fabric.device)
+        fresh.mean, fresh.std = self.supernet.mean, self.supernet.std  # perhaps the base's
         self.supernet, self.strategy, self.routing = fresh, None, None
 
     def load_best(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,3 +276,65 @@ def resumed_after_adapting(run, out):
     shutil.copytree(run, out)
     shutil.rmtree(out / "artifact")
     return build.read(pk.train(out=out, resume=True, quiet=True).path / "artifact")[0]
+
+
+@pytest.mark.slow
+def test_the_chain_killed_while_it_learns_to_skip_ends_with_the_same_bits(base, dusk, folder, monkeypatch):
+    from perceptkit.train import loop
+    from perceptkit.train.training import Interrupted
+
+    def adapt(out):
+        return pk.adapt(base, dusk, recipe="adapt_and_route", out=out, overrides=CHAIN, quiet=True).path
+
+    whole = adapt(folder / "whole_chain")
+    step, steps = loop.finetune_step, []
+
+    def stopping(training, *rest):
+        steps.append(training)
+        training.stop_requested = len(steps) == 3
+        return step(training, *rest)
+
+    monkeypatch.setattr(loop, "finetune_step", stopping)
+    with pytest.raises(Interrupted):
+        adapt(folder / "cut_chain")
+    monkeypatch.undo()
+    cut = pk.train(out=folder / "cut_chain", resume=True, quiet=True).path
+    assert same(outputs(build.read(cut / "artifact")[0]), outputs(build.read(whole / "artifact")[0]))
+    assert (cut / "policy.json").read_text() == (whole / "policy.json").read_text()
+
+
+def test_scratch_takes_nothing_of_the_base(base, dusk):
+    from perceptkit.spec.load import load_both
+    from perceptkit.tasks.table import build_tasks
+    from perceptkit.train.adapting import begin_adaptation
+    from perceptkit.train.session import make_supernet
+    from perceptkit.train.start_from import base_of
+
+    changes = [f"start_from={base}", "adaptation={method: scratch}", "heads.channels=16"]
+    changes += ["backbone={name: test_resnet, weights: none}", "sharing.method=adashare"]
+    tasks, recipe = load_both(dusk, "adapt", changes)
+    net = make_supernet(recipe.spec, build_tasks(tasks.spec), tasks.spec.data.size)
+    begin_adaptation(recipe.spec, net, normalised=False)
+    old = base_of(base, recipe.spec)[0].state_dict()
+    for name, value in net.named_parameters():
+        if value.ndim > 1:
+            assert name not in old or not torch.equal(value, old[name]), name
+
+
+def test_a_base_that_is_not_finished_is_refused_before_anything_is_trained(base, dusk, folder):
+    half = folder / "half"
+    shutil.copytree(base, half)
+    (half / "results.json").unlink()
+    for method in ("bn", "auto"):
+        with pytest.raises(SpecError, match="results.json|not finished"):
+            pk.adapt(half, dusk, method, out=folder / "never", overrides=SHORT, quiet=True)
+
+
+def test_the_recipe_keeps_its_keys_of_the_method_that_is_named(base, dusk, folder):
+    recipe = folder / "lora.yaml"
+    text = (Path(__file__).parents[2] / "recipes/adapt.yaml").read_text()
+    recipe.write_text(text.replace("{method: spottune}", "{method: spottune, tuned: lora, rank: 2}"))
+    run = pk.adapt(
+        base, dusk, "spottune", recipe=recipe, out=folder / "lora_run", overrides=SHORT, quiet=True
+    )
+    assert json.loads((run.path / "adaptation.json").read_text())["spec"]["rank"] == 2
