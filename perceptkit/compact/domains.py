@@ -64,12 +64,14 @@ def add_domain(folder: Path, run: Path, name: str) -> None:
             f"{run} is no finished run of `perceptkit adapt`: it has no {FOLDER}/{ABOUT} or no artifact"
         )
     about = _read_json(source / ABOUT)
-    if (folder / BASE).is_file():
+    had_base = (folder / BASE).is_file()
+    if had_base:
         if _read_json(folder / BASE)["digest"] != about["base"]:
             raise SpecError(f"{run} was adapted from another base than the domains of {folder}")
     else:
         _write_base(folder, run, about["base"])
     to = folder / DOMAINS / name
+    shutil.rmtree(to, ignore_errors=True)  # what an add that was killed left
     to.mkdir(parents=True)
     try:
         for path in (made / artifact.MANIFEST, source / DELTA, source / ABOUT):
@@ -80,13 +82,17 @@ def add_domain(folder: Path, run: Path, name: str) -> None:
         refuse_mismatch(compared, f"domain {name}, put together again,")
     except BaseException:
         shutil.rmtree(to)
+        if not had_base:
+            _remove_base(folder)
         raise
 
 
 def remove_domain(folder: Path, name: str) -> None:
-    """Deletes a domain's files. Raises SpecError where there is none of this name."""
+    """Deletes a domain's files, with the last one the base's too. Raises SpecError where there is none of this name."""
     _refuse_unknown(folder, name)
     shutil.rmtree(folder / DOMAINS / name)
+    if not domain_names(folder):
+        _remove_base(folder)
 
 
 @torch.no_grad()
@@ -153,6 +159,11 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
     stored = {name.removeprefix("backbone."): value.contiguous().clone() for name, value in trunk.items()}
     write_atomically(folder / TRUNK, lambda temporary: save_file(stored, temporary))
     write_json(folder / BASE, {"digest": expected})
+
+
+def _remove_base(folder: Path) -> None:
+    for name in (TRUNK, BASE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _refuse_unknown(folder: Path, name: str) -> None:

@@ -91,11 +91,11 @@ def look_back(training: Training, learned: OldHeads) -> dict[str, Any] | None:
     }
     try:
         test = open_split(tasks_file, tasks, "test")
+        old.eval()
+        batches = training.loader(test, range(len(test)), train=False, tasks=tasks)
+        after = evaluate(forward, batches, tasks, training.fabric.device)
     except DataError as error:
         return {**found, "after": None, "why": str(error)}
-    old.eval()
-    batches = training.loader(test, range(len(test)), train=False, tasks=tasks)
-    after = evaluate(forward, batches, tasks, training.fabric.device)
     return {**found, "after": after.metrics, "size": list(tasks_file.data.size)}
 
 

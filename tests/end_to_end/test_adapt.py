@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import perceptkit as pk
 from perceptkit.cli import main
@@ -132,6 +133,7 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, fo
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     pk.remove_domain(home, "second")
     assert pk.domains(home) == ["first"]
+    assert (home / "base.safetensors").is_file()
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     own = json.loads((adapted("taps") / "results.json").read_text())["tasks"]
     found = pk.evaluate(home, data=dusk, domain="first")
@@ -140,6 +142,9 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, fo
         pk.evaluate(home, domain="first")
     result = pk.load(home, domain="first").predict(next((base / "predictions").glob("*.png")))
     assert set(result.predictions) == {"seg", "depth"}
+    pk.remove_domain(home, "first")
+    assert not (home / "base.safetensors").exists() and not (home / "base.json").exists()
+    assert same(outputs(pk.load(home).network), of_base)
 
 
 def test_what_is_refused(base, adapted, dusk, folder):
@@ -338,3 +343,16 @@ def test_the_recipe_keeps_its_keys_of_the_method_that_is_named(base, dusk, folde
         base, dusk, "spottune", recipe=recipe, out=folder / "lora_run", overrides=SHORT, quiet=True
     )
     assert json.loads((run.path / "adaptation.json").read_text())["spec"]["rank"] == 2
+
+
+def test_a_first_domain_that_differs_from_its_run_leaves_nothing(adapted, folder):
+    run, home = folder / "changed", folder / "nothing"
+    shutil.copytree(adapted("taps"), run)
+    delta = run / "domain/delta.safetensors"
+    stored = load_file(delta)
+    save_file(
+        {name: value + 1 if value.is_floating_point() else value for name, value in stored.items()}, delta
+    )
+    with pytest.raises(ExportError):
+        pk.add_domain(home, run, "x")
+    assert pk.domains(home) == [] and not (home / "base.safetensors").exists()
