@@ -136,3 +136,30 @@ def test_a_router_learns_on_two_ranks_what_it_learns_on_one(routed_run, tmp_path
                 ours["rule"],
                 task,
             )
+
+
+@pytest.mark.slow
+def test_two_ranks_adapt_as_one(small_run, tmp_path):
+    """What is logged and what is stored. Norms that a strategy adds see both ranks' pictures."""
+    driver, base = tmp_path / "driver.py", tmp_path / "base"
+    driver.write_text(ROUTED_DRIVER, encoding="utf-8")
+    tasks, recipe = map(str, small_run)
+    quick = ["stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
+    subprocess.run([sys.executable, str(driver), tasks, recipe, str(base), *quick], check=True, timeout=300)
+    head = small_run[1].read_text(encoding="utf-8").split("stages:")[0]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for method in ("spottune", "series_adapter"):
+        adapt = tmp_path / f"{method}.yaml"
+        text = f"start_from: {base}\nadaptation: {{method: {method}}}\nstages: [{{name: adapt, epochs: 2}}]\n"
+        adapt.write_text(head + text + "loader: {batch: 4, workers: 0}\n", encoding="utf-8")
+        one, two = tmp_path / f"{method}_one", tmp_path / f"{method}_two"
+        for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
+            arguments = [str(driver), tasks, str(adapt), str(run), f"loader.batch={batch}"]
+            subprocess.run([sys.executable, *launch, *arguments], check=True, timeout=300)
+        for kind, key in (("train", "loss"), ("val", "score")):
+            ours, theirs = ([row[key] for row in rows(run, kind)] for run in (one, two))
+            assert len(ours) == len(theirs) > 1
+            assert theirs == pytest.approx(ours, rel=CLOSE, abs=CLOSE), (method, key)
+        stored = [json.loads((run / "adaptation.json").read_text())["bits"] for run in (one, two)]
+        assert stored[0] == stored[1]
+        assert (two / "domain/delta.safetensors").is_file()
