@@ -79,13 +79,16 @@ def test_where_the_old_domain_was_not_measured(tmp_path):
     assert "There is no base run" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", list(SPOTTUNE))
 def test_a_missing_key_leaves_out_its_part(tmp_path, key):
     page = page_of(tmp_path / "run", {k: v for k, v in SPOTTUNE.items() if k != key})
     assert HEADING in page.all("h2")
 
 
-@pytest.mark.parametrize("key", list(SPOTTUNE["test"]) + ["all"])
+@pytest.mark.parametrize(
+    "key", ["policies", *(pytest.param(key, marks=pytest.mark.slow) for key in [*SPOTTUNE["test"], "all"])]
+)
 def test_a_missing_key_of_the_pictures(tmp_path, key):
     test = {k: v for k, v in SPOTTUNE["test"].items() if k != key}
     assert HEADING in page_of(tmp_path / "run", SPOTTUNE | {"test": test if key != "all" else {}}).all("h2")

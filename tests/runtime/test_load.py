@@ -45,6 +45,7 @@ def test_an_exported_file_gives_the_same_results(artifact, format, tmp_path_fact
     assert got["room"].probabilities == pytest.approx(expected["room"].probabilities, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_an_exported_file_takes_batches_and_saves(format, tmp_path, tmp_path_factory):
     model = load(shared.exported(tmp_path_factory, format), "cpu")
