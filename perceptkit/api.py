@@ -174,7 +174,7 @@ def adapt(
             return train_and_compact(shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
     path = Path(out) if out is not None else Path("runs") / specs.tasks.name
     if method == "auto":
-        chosen = choose_method(specs, path, say, quiet)
+        chosen = choose_method(specs, path, say)
         specs = replace(specs, recipe=specs.recipe.model_copy(update={"adaptation": chosen}))
     return train_and_compact(specs, path, resume=False, quiet=quiet)
 

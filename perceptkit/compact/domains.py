@@ -32,7 +32,7 @@ from perceptkit.model.supernet import Supernet
 from perceptkit.policies.spottune import SpotTune
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.train.adapting import make_strategy
-from perceptkit.train.domain_file import ABOUT, DELTA, FOLDER, digest, needed
+from perceptkit.train.domain_file import ABOUT, DELTA, FOLDER, FORMAT, digest, needed
 from perceptkit.train.run_folder import read_resolved, write_atomically, write_json
 from perceptkit.train.start_from import base_of
 
@@ -106,6 +106,8 @@ def read_domain(folder: Path, name: str) -> tuple[nn.Module, Manifest]:
     _refuse_unknown(folder, name)
     where = folder / DOMAINS / name
     manifest, about = artifact.read_manifest(where), _read_json(where / ABOUT)
+    if about.get("format") != FORMAT:
+        raise ExportError(f"{where}: format {about.get('format')!r}; this version reads {FORMAT}")
     try:
         spec: AdaptationSpec = TypeAdapter(AdaptationSpec).validate_python(about["adaptation"])
         trunk, delta = load_file(folder / TRUNK), load_file(where / DELTA)

@@ -5,12 +5,29 @@ Each method reads its own keys and no others.
 
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from perceptkit.spec.router import RouterSpec
-from perceptkit.spec.strict import Strict
+from perceptkit.spec.strict import Strict, fault
+
+
+class CopyRouterSpec(RouterSpec):
+    """The small net that decides, from the picture alone, which copy of a block runs."""
+
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability of the tuned copy before training."""
+
 
 Tuned: TypeAlias = Literal["full_copy", "parallel_adapter", "lora", "bn"]
+
+
+RANK = 8
+"""Of low-rank updates, where nobody says."""
+
+
+def _refuse_rank(tuned: str, rank: int) -> None:
+    if rank != RANK and tuned != "lora":
+        raise fault("rank", f"is for tuned lora; tuned {tuned} has no rank")
 
 
 class Scratch(Strict):
@@ -99,15 +116,20 @@ class Spottune(Strict):
     """The tuned side: a copy of the block, or the fixed one with adapters, low-rank updates or its own norms."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"
     """Whether the norms of the fixed side learn too, as in the authors' code."""
-    router: RouterSpec = RouterSpec(keep=0.5)
-    """The net that decides; its `keep` is the probability of the tuned side before training."""
+    router: CopyRouterSpec = CopyRouterSpec()
+    """The net that decides."""
     router_lr: PositiveFloat | None = None
     """Highest learning rate of the router; by default that of the weights, with sgd a tenth of it as in the authors'
     code."""
     tau: PositiveFloat = 5.0
     """Temperature of the Gumbel samples."""
-    rank: PositiveInt = 8
+    rank: PositiveInt = RANK
     """Of the updates, for `tuned: lora`."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> "Spottune":
+        _refuse_rank(self.tuned, self.rank)
+        return self
 
 
 class SpottuneGlobal(Strict):
@@ -120,18 +142,23 @@ class SpottuneGlobal(Strict):
     """As for `spottune`."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"
     """As for `spottune`."""
-    router: RouterSpec = RouterSpec(keep=0.5)
+    router: CopyRouterSpec = CopyRouterSpec()
     """As for `spottune`; it is only needed while the k blocks are learned."""
     router_lr: PositiveFloat | None = None
     """As for `spottune`."""
     tau: PositiveFloat = 5.0
     """As for `spottune`."""
-    rank: PositiveInt = 8
+    rank: PositiveInt = RANK
     """As for `spottune`."""
     count_weight: NonNegativeFloat = 1.0
     """Of the squared difference between tuned blocks and k (lambda_1)."""
     agree_weight: NonNegativeFloat = 0.1
     """Of the entropy of each block's share of pictures (lambda_2)."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> "SpottuneGlobal":
+        _refuse_rank(self.tuned, self.rank)
+        return self
 
 
 class Taps(Strict):

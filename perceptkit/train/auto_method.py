@@ -28,7 +28,7 @@ CLOSE = 0.01
 """Scores that differ by less, of the best, are taken as equal."""
 
 
-def choose_method(specs: Specs, run: Path, say: Callable[[str], None], quiet: bool = True) -> AdaptationSpec:
+def choose_method(specs: Specs, run: Path, say: Callable[[str], None]) -> AdaptationSpec:
     """The section `adaptation` to go on with. What was tried is told, and written beside the run, RUN.auto.json.
 
     Raises SpecError where the run folder is used already, there are several processes, or no method can be begun.

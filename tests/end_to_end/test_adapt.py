@@ -172,7 +172,12 @@ def test_what_is_refused(base, adapted, dusk, folder):
 def test_a_damaged_domain_is_not_run(adapted, folder):
     home = folder / "damaged"
     pk.add_domain(home, adapted("taps"), "x")
-    delta = home / "domains/x/delta.safetensors"
+    about, delta = home / "domains/x/domain.json", home / "domains/x/delta.safetensors"
+    text = about.read_text()
+    about.write_text(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(ExportError, match="format 2; this version reads 1"):
+        pk.load(home, domain="x")
+    about.write_text(text)
     delta.write_bytes(delta.read_bytes()[:-8])
     with pytest.raises(ExportError, match="is damaged"):
         pk.load(home, domain="x")

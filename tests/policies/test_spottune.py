@@ -137,3 +137,7 @@ def test_a_domain_is_put_together_again(kind, image):
     strategy.unpack(again, packed)
     again.eval()
     assert torch.equal(again(image, plan, keep_BR=keep_BR)["new"], expected)
+
+
+def test_a_router_of_one_s_own_starts_undecided_too():
+    assert adaptation("spottune", router={"name": "conv3"}).router.keep == 0.5
