@@ -11,15 +11,15 @@ tuned copy of block l,
 Guo, Shi, Kumar, Grauman, Rosing, Feris: *SpotTune: Transfer Learning through Adaptive Fine-tuning.* CVPR 2019, sections
 3 and 3.3. https://arxiv.org/abs/1811.08737
 
-Where we differ: H has both terms, which pull v to 0 and to 1 alike; the released code also trains the stem's
-convolution, draws noise in the test, and for a while shared storage between the copies. Outside the blocks with two
-copies all convolutions are fixed here. `frozen_bn: adapt` is the released code's: the norms of the base's side learn
-too.
+Where we differ: H has both terms, which pull v to 0 and to 1 alike; the released code draws noise in the test, and for
+a while shared storage between the copies. `frozen_bn: adapt` and `outside: tuned` are the released code's: the norms of
+the base's side learn too, and so does what is in no block, for all pictures alike. In its ResNets that is the stem; in
+a backbone with stage transitions that cannot be skipped it is those too.
 
 Shapes: B pictures, R blocks with two copies.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from perceptkit.model import parametrized
 from perceptkit.model.copies import add_copies, may_have_copies
-from perceptkit.model.layers import adapted_convs, learn_norms_only, weighted_layers
+from perceptkit.model.layers import adapted_convs, learn_norms_only, spatial_convs, weighted_layers
 from perceptkit.model.plan import Plan
 from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet
@@ -52,21 +52,28 @@ class SpotTune(Strategy):
         return replace(plan, dual=may_have_copies(net, plan))
 
     def begin(self, net: Supernet, plan: Plan) -> None:
+        if self.spec.tuned == "parallel_adapter":
+            adapted_convs(net.backbone, f"{self.method}, tuned: parallel_adapter,")
         if self.spec.frozen_bn == "adapt":
             learn_norms_only(net.backbone)
         else:
             freeze(net.backbone)
+        if self.spec.outside == "tuned":
+            for module in _outside(net):
+                self.begin_tuned(module)
+            for parameter in net.backbone.parameters(recurse=False):  # positions and class tokens
+                parameter.requires_grad_(self.spec.tuned == "full_copy")
         add_copies(net, plan.dual)
         for block in plan.dual:
             self.begin_tuned(net.backbone.get_submodule(f"{block}.{TUNED}"))
 
     def begin_tuned(self, block: nn.Module) -> None:
-        """What learns in a tuned copy, and what is added to it."""
+        """What learns in a tuned copy, or outside of blocks, and what is added to it."""
         learn_norms_only(block)
         if self.spec.tuned == "full_copy":
             block.requires_grad_(True)
         elif self.spec.tuned == "parallel_adapter":
-            for conv in adapted_convs(block, f"{self.method}, tuned: parallel_adapter,").values():
+            for conv in spatial_convs(block).values():
                 parametrized.learn_through(conv, CentreTap(conv.weight))
         elif self.spec.tuned == "lora":
             for layer in weighted_layers(block).values():
@@ -86,6 +93,17 @@ class SpotTune(Strategy):
 
     def fold(self, net: Supernet) -> None:
         parametrized.fold(net.backbone)
+
+
+def _outside(net: Supernet) -> Iterator[nn.Module]:
+    """What is in no block: stem, stage transitions that cannot be skipped, final norm, embeddings."""
+    in_steps = {step.name.split(".")[0] for step in net.steps}
+    for step in net.steps:
+        if step.block is None and step.name:
+            yield net.backbone.get_submodule(step.name)
+    for name, child in net.backbone.named_children():
+        if name not in in_steps:
+            yield child
 
 
 def tuned_samples(logits_BR: Tensor, noise_BR: Tensor, tau: float) -> Tensor:

@@ -116,6 +116,9 @@ class Spottune(Strict):
     """The tuned side: a copy of the block, or the fixed one with adapters, low-rank updates or its own norms."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"
     """Whether the norms of the fixed side learn too, as in the authors' code."""
+    outside: Literal["tuned", "fixed"] = "tuned"
+    """What is in no block (stem, transitions that cannot be skipped) is tuned for all pictures, as in the authors'
+    code."""
     router: CopyRouterSpec = CopyRouterSpec()
     """The net that decides."""
     router_lr: PositiveFloat | None = None
@@ -141,6 +144,8 @@ class SpottuneGlobal(Strict):
     tuned: Tuned = "full_copy"
     """As for `spottune`."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"
+    """As for `spottune`."""
+    outside: Literal["tuned", "fixed"] = "tuned"
     """As for `spottune`."""
     router: CopyRouterSpec = CopyRouterSpec()
     """As for `spottune`; it is only needed while the k blocks are learned."""

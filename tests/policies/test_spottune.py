@@ -68,10 +68,11 @@ def test_every_kept_block_has_a_copy_in_memory_of_its_own():
     assert not memory["base"] & memory["tuned"]
 
 
+@pytest.mark.parametrize("outside", ["tuned", "fixed"])
 @pytest.mark.parametrize("frozen_bn", ["adapt", "freeze"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_learns(kind, frozen_bn, image):
-    net, plan, _ = begun(tuned=kind, frozen_bn=frozen_bn)
+def test_what_learns(kind, frozen_bn, outside, image):
+    net, plan, _ = begun(tuned=kind, frozen_bn=frozen_bn, outside=outside)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     half = torch.tensor([[1.0], [0.0]]).expand(-1, len(plan.dual))
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
@@ -83,13 +84,16 @@ def test_what_learns(kind, frozen_bn, image):
     moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert moved <= set(learned_names(net))
     convs = {name for name in moved if name.startswith("backbone.") and before[name].ndim > 1}
+    stem = {name for name in convs if name.startswith("backbone.conv1.")}
+    assert bool(stem) == (outside == "tuned" and kind != "bn")
+    in_blocks = convs - stem
     if kind == "full_copy":
-        assert convs and all(".tuned." in name for name in convs)
+        assert in_blocks and all(".tuned." in name for name in in_blocks)
     elif kind == "bn":
         assert not convs
     else:
-        assert convs and all(".tuned." in name and "parametrizations" in name for name in convs)
-        assert not any("original" in name for name in convs)
+        assert in_blocks and all(".tuned." in name for name in in_blocks)
+        assert all("parametrizations" in name and "original" not in name for name in convs)
     norms_of_base = {name for name in moved if ".base." in name}
     assert bool(norms_of_base) == (frozen_bn == "adapt")
     assert not any("conv" in name for name in norms_of_base)
