@@ -70,6 +70,19 @@ class PolicyStats:
         """Whether the images were enough to fold without asking for a tolerance."""
         return self.num_images >= IMAGES_TO_FOLD
 
+    def fixed(self, tolerance: float | None = None) -> dict[int, bool]:
+        """By block that needs no choice, the choice that stays, 1 or 0.
+
+        Without a tolerance that is what was the same for all images, if these were enough or agree in all blocks.
+        With one: where at most this part of the images, in [0, 1), chose otherwise. What that costs must be measured.
+        """
+        if tolerance is not None:
+            most = tolerance + 1e-9  # rates are quotients: 1 - 0.98 is above 0.02
+            return {r: v >= 0.5 for r, v in enumerate(self.keep_rate) if min(v, 1 - v) <= most}
+        if self.unique > 1 and not self.may_fold:
+            return {}
+        return dict.fromkeys(self.foldable.kept, True) | dict.fromkeys(self.foldable.skipped, False)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and dictionaries, as JSON has them."""
         table = asdict(self)

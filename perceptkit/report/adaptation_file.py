@@ -38,6 +38,8 @@ class Choices:
     """The same of the test split; empty where it was not written down."""
     is_static: bool
     ablations: Mapping[str, Metrics]
+    folded: Mapping[str, Any]
+    """Blocks that became static against what some pictures chose, and metrics on val before and after; or empty."""
 
     @property
     def rate(self) -> tuple[float, ...]:
@@ -98,7 +100,7 @@ def _choices(copies: Mapping[str, Any], test: Mapping[str, Any]) -> Choices:
     if any(len(values) not in (0, len(blocks)) for values in (seen, rate)):
         raise ValueError("the choices do not fit the blocks")
     ablations = {name: _metrics(found) for name, found in (copies.get("ablations") or {}).items()}
-    return Choices(blocks, seen, rate, bool(copies.get("static")), ablations)
+    return Choices(blocks, seen, rate, bool(copies.get("static")), ablations, copies.get("folded") or {})
 
 
 def _metrics(loaded: Mapping[str, Any]) -> Metrics:

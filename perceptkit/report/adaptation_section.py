@@ -8,7 +8,7 @@ from typing import Any
 from perceptkit.report.adaptation_file import AdaptationFile, OldDomain
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
-from perceptkit.report.routing_section import PICTURE_SIDE, Group, Shown
+from perceptkit.report.routing_section import PICTURE_SIDE, Group, Shown, folded_words
 from perceptkit.report.run_folder import Run
 from perceptkit.report.tables import DECIMALS, direction
 
@@ -62,6 +62,8 @@ def essentials(found: AdaptationFile) -> tuple[str, ...]:
             f"A router chooses, image by image, between the base's copy of {len(choices.blocks)} blocks and a tuned "
             f"one; the tuned one runs in {mean:.0%} of the cases."
         )
+    if choices:
+        words += folded_words(choices.folded, "tuned", "of the base")
     if choices and choices.is_static:
         words.append("In the end all images run the same copies, so the router was dropped.")
     return tuple(words)

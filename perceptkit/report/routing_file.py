@@ -108,6 +108,8 @@ class RoutingFile:
     difficulty: tuple[Difficulty, ...]
     folder: Path
     """Where the pictures are."""
+    folded: Mapping[str, Any]
+    """Blocks that became static against what some pictures chose, and metrics on val before and after; or empty."""
 
     def row(self, rule: str, tuned: bool) -> RuleRow | None:
         """One line of the table."""
@@ -158,6 +160,7 @@ def read_routing(file: Path) -> RoutingFile:
             for row in test.get("difficulty", [])
         ),
         folder=file.parent / "routing",
+        folded=loaded.get("folded") or {},
     )
 
 

@@ -1,8 +1,9 @@
 """The page's section on routing: what each picture skips, in sentences, tables and pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from perceptkit.report.grid import Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
@@ -79,7 +80,12 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         return Section("", (), (), None, "", (), (), None, 0) if run.of_kind("routing") else None
     return Section(
         static=static_words(found),
-        summary=(_spread_words(found), *_fixed_words(run, found), *_loss_words(found)),
+        summary=(
+            _spread_words(found),
+            *_fixed_words(run, found),
+            *folded_words(found.folded, "kept", "skipped"),
+            *_loss_words(found),
+        ),
         findings=found.findings or ("No sign of a collapse was found.",),
         rules=rules_table(run, found),
         verdict=verdict(run, found),
@@ -122,8 +128,32 @@ def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
     plan = run.plan
     still = {plan.blocks[b] for b in plan.skippable()}
     kept = dict(zip(plan.blocks, plan.kept_by_any(), strict=True))
-    fixed = [f"{b} ({'kept' if kept.get(b) else 'skipped'})" for b in found.blocks if b not in still]
+    gone = still | set(found.folded.get("blocks", ()))
+    fixed = [f"{b} ({'kept' if kept.get(b) else 'skipped'})" for b in found.blocks if b not in gone]
     return [f"Never varied, so fixed in the plan: {', '.join(fixed)}."] if fixed else []
+
+
+def folded_words(folded: Mapping[str, Any], yes: str, no: str) -> list[str]:
+    """What a tolerance made static, and what that cost; nothing where nothing was.
+
+    Args:
+        folded: of routing.json or adaptation.json.
+        yes, no: what either choice is called.
+    """
+    if not folded:
+        return []
+    blocks = [
+        f"{name} ({yes if choice['kept'] else no}, {min(choice['rate'], 1 - choice['rate']):.1%} otherwise)"
+        for name, choice in folded["blocks"].items()
+    ]
+    costs = [
+        f"{task} {metric} {number(value, 3)} to {number(folded['after'][task][metric], 3)}"
+        for task, metrics in folded["before"].items()
+        for metric, value in metrics.items()
+    ]
+    return [
+        f"Fixed though some images chose otherwise: {', '.join(blocks)}. On the validation split: {', '.join(costs)}."
+    ]
 
 
 def _loss_words(found: RoutingFile) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from perceptkit.spec.router import RouterSpec
-from perceptkit.spec.strict import Strict, fault
+from perceptkit.spec.strict import Fraction, Strict, fault
 
 
 class CopyRouterSpec(RouterSpec):
@@ -128,6 +128,9 @@ class Spottune(Strict):
     """Temperature of the Gumbel samples."""
     rank: PositiveInt = RANK
     """Of the updates, for `tuned: lora`."""
+    fold_tolerance: Fraction | None = None
+    """In the end one copy of a block runs for all pictures where at most this part of them, as 1%, chose the other, and
+    what that costs on val is told. By default where all 3,000 or more pictures chose alike."""
 
     @model_validator(mode="after")
     def _is_read(self) -> "Spottune":

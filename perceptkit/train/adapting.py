@@ -37,7 +37,7 @@ from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.old_domain import learned_heads, look_back
 from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
-from perceptkit.train.routing_check import decisions
+from perceptkit.train.routing_check import decisions, on_val
 from perceptkit.train.start_from import base_of, start_as_base
 from perceptkit.train.training import Training
 
@@ -230,6 +230,8 @@ def _choose(training: Training, test: Source, may_route: bool) -> tuple[dict[str
         },
     }
     columns, chosen = _static_choices(training, stats, may_route)
+    differ = [r for r in chosen if 0 < stats.keep_rate[r] < 1]
+    before = on_val(training).metrics if differ else None
     for r, is_tuned in chosen.items():
         choose_copy(supernet, plan.dual[r], is_tuned)
     tuned = [plan.dual[r] for r, is_tuned in chosen.items() if is_tuned]
@@ -240,6 +242,12 @@ def _choose(training: Training, test: Source, may_route: bool) -> tuple[dict[str
         training.open_everything()
     else:
         training.routing = None
+    if before is not None:
+        told["folded"] = {
+            "blocks": {plan.dual[r]: {"kept": chosen[r], "rate": stats.keep_rate[r]} for r in differ},
+            "before": before,
+            "after": on_val(training).metrics,
+        }
     return told, tuned
 
 
@@ -256,11 +264,8 @@ def _static_choices(
         return [], dict(enumerate(chosen))
     if not may_route:
         return [], {r: rate >= 0.5 for r, rate in enumerate(stats.keep_rate)}
-    fixed: dict[int, bool] = dict.fromkeys(stats.foldable.kept, True) | dict.fromkeys(
-        stats.foldable.skipped, False
-    )
-    if stats.unique > 1 and not stats.may_fold:
-        fixed = {}
+    assert isinstance(spec, Spottune)
+    fixed = stats.fixed(spec.fold_tolerance)
     return [r for r in range(stats.num_blocks) if r not in fixed], fixed
 
 

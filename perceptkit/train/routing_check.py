@@ -192,7 +192,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         "rows": compared.rows,
         "test": record_test(training, test, test_keep_NR, class_N, compared),
     }
-    fold(training, stats)
+    found["folded"] = fold(training, stats, spec.fold_tolerance)
     found["is_static"] = training.routing is None
     return found
 
@@ -210,19 +210,41 @@ def _routed_alone(training: Training, test: Source) -> Tensor | None:
     return keep_NR
 
 
-def fold(training: Training, stats: PolicyStats) -> None:
-    """Makes static what was the same for every picture seen: blocks if there were enough of them, or all of it."""
+def fold(training: Training, stats: PolicyStats, tolerance: float | None = None) -> dict[str, Any] | None:
+    """Makes static what was the same for every picture seen, or for nearly all where there is a tolerance.
+
+    Args:
+        training: with the router; its plan and router are narrowed in place.
+        stats: of the pictures seen.
+        tolerance: of `PolicyStats.fixed`.
+
+    Returns:
+        What becomes other than some pictures chose, with the metrics on val before and after; None if nothing does.
+    """
     routing, plan = current(training), training.plan
-    kept, skipped = set(stats.foldable.kept), set(stats.foldable.skipped)
-    if stats.unique > 1 and not stats.may_fold:
-        kept = skipped = set()
-    columns = [r for r in range(stats.num_blocks) if r not in kept | skipped]
+    fixed = stats.fixed(tolerance)
+    columns = [r for r in range(stats.num_blocks) if r not in fixed]
     routed = plan.routed()
-    fixed = plan.resolved([r not in skipped for r in range(stats.num_blocks)])
-    training.plan = fixed.with_routed([routed[r] for r in columns])
-    if not columns:
+    differ = [r for r in fixed if 0 < stats.keep_rate[r] < 1]
+    before = on_val(training).metrics if differ else None
+    resolved = plan.resolved([fixed.get(r, True) for r in range(stats.num_blocks)])
+    training.plan = resolved.with_routed([routed[r] for r in columns])
+    if columns:
+        # closed blocks were kept by all pictures: what is left is open
+        routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
+        routing.open_count = len(columns)
+    else:
         training.routing = None
-        return
-    # closed blocks were kept by all pictures: what is left is open
-    routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
-    routing.open_count = len(columns)
+    if before is None:
+        return None
+    blocks = {plan.blocks[routed[r]]: {"kept": fixed[r], "rate": stats.keep_rate[r]} for r in differ}
+    return {"blocks": blocks, "before": before, "after": on_val(training).metrics}
+
+
+def on_val(training: Training) -> Evaluation:
+    """Metrics on val of the network as it is now; every rank must call it."""
+    training.supernet.eval()
+    if training.routing is not None:
+        training.routing.router.eval()
+    batches = training.loader(training.val, range(len(training.val)), train=False)
+    return evaluate(training.forward, batches, training.tasks, training.fabric.device)

@@ -53,6 +53,18 @@ def page_of(path, adaptation):
     return Page(write_report(path).read_text())
 
 
+def test_what_a_tolerance_made_static_is_told_with_its_cost(tmp_path):
+    folded = {
+        "blocks": {BLOCKS[0]: {"kept": True, "rate": 0.98}},
+        "before": {"seg": {"miou": 0.5}},
+        "after": {"seg": {"miou": 0.49}},
+    }
+    page = page_of(tmp_path / "run", SPOTTUNE | {"copies": SPOTTUNE["copies"] | {"folded": folded}})
+    assert (
+        f"{BLOCKS[0]} (tuned, 2.0% otherwise). On the validation split: seg miou 0.500 to 0.490." in page.text
+    )
+
+
 def test_a_static_method(tmp_path):
     page = page_of(tmp_path / "run", STATIC)
     assert HEADING in page.all("h2") and page.open == []

@@ -13,7 +13,7 @@ from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
-from perceptkit.train.routing_check import fold, full_rightness, judge_full, validate_routing
+from perceptkit.train.routing_check import fold, full_rightness, judge_full, on_val, validate_routing
 from perceptkit.train.rules import tune
 from perceptkit.train.training import Interrupted
 
@@ -198,6 +198,28 @@ def test_constant_blocks_are_folded_only_where_enough_pictures_agree(training, b
     assert training.plan.row("seg")[:2] == (True, False)
     torch.testing.assert_close(routing.current(training).router(batch.image_BCHW), logits[:, 2:])
     assert before.keys() == training.forward(batch.image_BCHW).keys()
+
+
+@torch.no_grad()
+def test_a_tolerance_folds_what_few_pictures_want_otherwise_and_tells_what_it_costs(training):
+    R = len(training.plan.blocks)
+    keep_NR = torch.tensor([[True, False] * 50]).T.expand(-1, R).clone()
+    keep_NR[:, 0], keep_NR[:, 1] = True, False
+    keep_NR[:2, :2] = ~keep_NR[:2, :2]  # 2 % of the pictures
+    stats = policy_stats(keep_NR, keep_NR.float())
+    assert stats.fixed() == {} and stats.fixed(0.01) == {} and stats.fixed(0.02) == {0: True, 1: False}
+    as_before = on_val(training).metrics
+    told = fold(training, stats, 0.02)
+    names = training.plan.blocks
+    assert told["blocks"] == {names[0]: {"kept": True, "rate": 0.98}, names[1]: {"kept": False, "rate": 0.02}}
+    assert told["before"] == as_before and told["after"] == on_val(training).metrics
+    assert training.plan.routed() == tuple(range(2, R)) and training.plan.row("seg")[:2] == (True, False)
+
+
+def test_what_no_picture_wants_otherwise_costs_nothing_and_nothing_is_told(training):
+    keep_NR = torch.ones(3000, len(training.plan.blocks), dtype=torch.bool)
+    assert fold(training, policy_stats(keep_NR, keep_NR.float()), 0.5) is None
+    assert training.routing is None
 
 
 def test_max_drop_solves_for_the_penalty_before_the_first_step(training):
