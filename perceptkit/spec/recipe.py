@@ -203,6 +203,9 @@ class FinetuneStage(StageBase):
     """Highest learning rate of the router, whose optimiser is Adam; that of the weights by default."""
     rl_weight: NonNegativeFloat = 1.0
     """Of the router's loss beside those of the tasks, in `estimator: reinforce`."""
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Last part of the stage in which the router is fixed: the weights are trained for what will run, its most probable
+    decisions, and no more for samples of it."""
     batchnorm: Literal["frozen", "train"] = "frozen"
     """`frozen` keeps the running statistics, `train` updates them from pictures that skip the block too."""
 

@@ -165,7 +165,7 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
             if isinstance(stage, RouteStage):
                 losses = route_step(training, stage, batch, lr, position.stage_step / total)
             elif isinstance(stage, FinetuneStage):
-                losses = finetune_step(training, stage, batch, lr)
+                losses = finetune_step(training, stage, batch, lr, position.stage_step / total)
             elif isinstance(stage, AdaptStage):
                 losses = adapt_step(training, batch, lr, position.stage_step / total)
             else:

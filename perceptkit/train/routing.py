@@ -2,7 +2,8 @@
 
     route       weights fixed, norms in eval mode; every picture runs by a sampled and by the most probable decision,
                 and the difference of their rewards is what the router learns from
-    finetune    the same, and the sampled pass trains the weights too
+    finetune    the same, and the sampled pass trains the weights too; in its last part (`settle`) the router is fixed,
+                and the weights are trained for its most probable decisions, as in AdaMML's last phase
 
 What is sampled and what is most probable are judged in one pass: what comes before the first block that is open to the
 router runs once per picture, equal decisions for a picture run once, and a block runs for those pictures only that keep
@@ -298,8 +299,16 @@ def _quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
     return task.is_right(output, target) if task.is_yes_or_no else task.quality(output, target)
 
 
-def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:
-    """One update of router and network together."""
+def finetune_step(
+    training: Training, stage: FinetuneStage, batch: Batch, lr: float, progress: float = 0.0
+) -> dict[str, float]:
+    """One update of router and network together; of the network alone once the router has settled.
+
+    Args:
+        progress: of the stage, in [0, 1).
+    """
+    if progress >= 1 - stage.settle:
+        return settled_step(training, stage, batch, lr)
     routing, spec, supernet = current(training), routing_spec(training), training.supernet
     assert training.optimizer is not None and training.policy_optimizer is not None
     optimizers = (training.optimizer, training.policy_optimizer)
@@ -348,6 +357,29 @@ def finetune_step(training: Training, stage: FinetuneStage, batch: Batch, lr: fl
     update(training, training.optimizer, supernet.parameters())
     update(training, training.policy_optimizer, routing.router.parameters())
     return _noted(routing, mean_losses({"loss": total, **told}))
+
+
+def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:
+    """One update of the network for the router's most probable decisions; what is skipped is not computed."""
+    routing, supernet = current(training), training.supernet
+    assert training.optimizer is not None
+    optim.set_learning_rate(training.optimizer, lr)
+    routing.router.eval()
+    set_training(supernet, stage.batchnorm == "train")
+    with torch.no_grad(), training.fabric.autocast():
+        keep_BR = routing.keep(batch.image_BCHW)
+    closed = len(routing.cost_R) - routing.open_count
+    with training.fabric.autocast():
+        outputs = supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
+    losses = task_losses(outputs, batch, training.tasks)
+    refuse_nan(losses, training.position)
+    total = weighted_sum(losses, training.tasks)
+    training.optimizer.zero_grad()
+    training.fabric.backward(total)
+    update(training, training.optimizer, supernet.parameters())
+    used = blockdrop.usage(keep_BR, routing.cost_R).mean()
+    told = {"usage": used, **{f"loss/{name}": loss for name, loss in losses.items()}}
+    return mean_losses({"loss": total, **told})
 
 
 def _noted(routing: Routing, losses: dict[str, float]) -> dict[str, float]:

@@ -147,6 +147,33 @@ def test_finetune_changes_both(training, batch, norms, estimator):
     assert bool(statistics) is (norms == "train")
 
 
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+def test_a_settled_router_is_fixed_and_what_it_skips_is_not_computed(training, batch, estimator):
+    change(training, estimator=estimator)
+    training.position.stage = 2
+    stage = training.recipe.stages[2].model_copy(update={"settle": 0.25})
+    training.begin_stage_optimizers(stage)
+    router = routing.current(training).router
+    with torch.no_grad():
+        router.decide.weight.zero_()
+        router.decide.bias.copy_(torch.tensor([-1.0] + [1.0] * (len(router.decide.bias) - 1)))
+    block = training.supernet.blocks[0].name
+    calls = []
+    handle = training.supernet.backbone.get_submodule(block).register_forward_hook(lambda *a: calls.append(a))
+    net, before = states(training)
+    losses = routing.finetune_step(training, stage, batch, 1e-2, 0.75)
+    handle.remove()
+    after_net, after = states(training)
+    assert not changed(before, after) and not calls
+    moved = changed(net, after_net)
+    assert any(name.endswith("conv1.weight") for name in moved)
+    assert not any(name.startswith(f"backbone.{block}.") for name in moved)
+    cost_R = routing.current(training).cost_R
+    assert losses["usage"] == pytest.approx(float(1 - cost_R[0] / cost_R.sum()))
+    routing.finetune_step(training, stage, batch, 1e-2, 0.74)
+    assert changed(after, states(training)[1])
+
+
 def test_parity_moves_the_norms_in_the_greedy_pass_too(training, batch):
     change(training, parity=True)
     stage = training.recipe.stages[2]
