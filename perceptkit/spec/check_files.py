@@ -19,7 +19,7 @@ from perceptkit.spec.check_report import CheckReport, SplitCounts
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import read_label_csv
-from perceptkit.spec.listed import spread
+from perceptkit.spec.listed import spread, thinned
 from perceptkit.spec.load import LoadedTasks
 from perceptkit.spec.tasks_file import (
     SPLITS,
@@ -29,8 +29,10 @@ from perceptkit.spec.tasks_file import (
     KeypointsSpec,
     ScenesData,
     SegmentationSpec,
+    Split,
     TaskBase,
     TasksFile,
+    most_of,
 )
 
 SAMPLE = 200
@@ -65,10 +67,10 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
 class _Split:
     """One split of a folder source."""
 
-    def __init__(self, spec: TasksFile, data: FolderData, split: str, report: CheckReport) -> None:
+    def __init__(self, spec: TasksFile, data: FolderData, split: Split, report: CheckReport) -> None:
         self.tasks, self.data, self.split, self.report = spec.tasks, data, split, report
-        self.root, self.folder = data.root, data.splits[split]  # type: ignore[index]  # split names are words
-        self.ids = templates.image_ids(self.root, data.image, self.folder)[: data.limit]
+        self.root, self.folder = data.root, data.splits[split]
+        self.ids = thinned(templates.image_ids(self.root, data.image, self.folder), data.limit, split)
 
     def check(self, sample: int | None) -> None:
         """Adds this split to the report."""
@@ -123,7 +125,7 @@ class _Split:
     def _known(self, where: str, ids: set[str], labelled: set[str], of_this_split: bool) -> set[str]:
         """The ids of pictures; warns of labels for none of them where the file is this split's own."""
         strangers = sorted(labelled - ids)
-        if strangers and of_this_split and self.data.limit is None:
+        if strangers and of_this_split and most_of(self.data.limit, self.split) is None:
             more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
             message = f"labels '{strangers[0]}'{more}, but there is no such picture"
             self.report.add(where, [Finding(message, is_problem=False)])

@@ -7,7 +7,7 @@ from perceptkit.spec.check_labels import Finding, read_array
 from perceptkit.spec.check_report import CheckReport, SplitCounts
 from perceptkit.spec.decathlon import annotation_file, read_annotations
 from perceptkit.spec.listed import Listed, listed_pictures, own_classes, spread
-from perceptkit.spec.tasks_file import SPLITS, DecathlonData, ListedData, Split, TasksFile
+from perceptkit.spec.tasks_file import SPLITS, DecathlonData, ListedData, Split, TasksFile, most_of
 from perceptkit.spec.templates import shown
 
 SHOWN = 5
@@ -56,7 +56,9 @@ def _labels(task: str, data: ListedData, split: Split, pictures: list[Listed], r
         if isinstance(data, DecathlonData):
             place = f" (they would be in {shown(data.root / 'annotations' / f'{data.domain}_{split}.json')})"
         report.add(f"{task}:", [Finding(f"no picture of {split} has a label{place}", is_problem=is_train)])
-    elif data.limit is None and (empty := [name for name in own_classes(data) if not count_of[name]]):
+    elif most_of(data.limit, split) is None and (
+        empty := [name for name in own_classes(data) if not count_of[name]]
+    ):
         some = ", ".join(empty[:SHOWN]) + (f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else "")
         noun = "the class" if len(empty) == 1 else f"{len(empty)} classes"
         report.add(f"{task}:", [Finding(f"{split} has no picture of {noun} {some}", is_problem=is_train)])

@@ -11,7 +11,15 @@ from perceptkit.errors import DataError
 from perceptkit.spec.class_folders import class_folders, pictures_of_class
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.decathlon import annotation_file, read_annotations
-from perceptkit.spec.tasks_file import ClassificationSpec, DecathlonData, ImageFolderData, ListedData, Split
+from perceptkit.spec.tasks_file import (
+    ClassificationSpec,
+    DecathlonData,
+    ImageFolderData,
+    Limit,
+    ListedData,
+    Split,
+    most_of,
+)
 from perceptkit.spec.templates import shown
 
 Item = TypeVar("Item")
@@ -33,7 +41,7 @@ def listed_pictures(data: ListedData, split: Split) -> list[Listed]:
     Raises DataError where an annotation file is missing or damaged, or a label is no class of train.
     """
     found = _of_folders(data, split) if isinstance(data, ImageFolderData) else _of_annotations(data, split)
-    return spread(found, data.limit) if data.limit is not None else found
+    return thinned(found, data.limit, split)
 
 
 def own_classes(data: ListedData) -> list[str]:
@@ -55,6 +63,12 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     """At most so many of them, evenly spread."""
     count = min(most, len(items))
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def thinned(items: list[Item], limit: Limit | None, split: Split) -> list[Item]:
+    """Those of a split that its `limit` leaves."""
+    most = most_of(limit, split)
+    return items if most is None else spread(items, most)
 
 
 def _of_folders(data: ImageFolderData, split: Split) -> list[Listed]:

@@ -36,6 +36,19 @@ def _own_names() -> dict[Split, str]:
     return {split: split for split in SPLITS}
 
 
+def _form_of_limit(value: Any) -> str | None:
+    return {int: "<number>", dict: "<splits>"}.get(type(value))
+
+
+Limit: TypeAlias = Annotated[
+    Annotated[PositiveInt, Tag("<number>")] | Annotated[dict[Split, PositiveInt], Tag("<splits>")],
+    Discriminator(
+        _form_of_limit,
+        custom_error_type="limit",
+        custom_error_message="expected a number, or numbers by split, as in {train: 50}",
+    ),
+]
+
 RGB: TypeAlias = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
 
 
@@ -90,8 +103,13 @@ class FolderData(DataBase):
     """Network input as [height, width] in pixels; pictures and labels are resized to it."""
     splits: dict[Split, str] = Field(default_factory=_own_names)
     """The folder name that stands for each split; by default its own name."""
-    limit: PositiveInt | None = None
-    """Use only the first so many pictures of each split, in the order of their ids."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
+def most_of(limit: Limit | None, split: Split) -> int | None:
+    """How many pictures of a split are used at most; None for all."""
+    return limit.get(split) if isinstance(limit, dict) else limit
 
 
 class SceneCounts(Strict):
@@ -115,8 +133,8 @@ class ImageFolderData(DataBase):
     """Network input as [height, width] in pixels; pictures are resized to it."""
     splits: dict[Split, str] = Field(default_factory=_own_names)
     """The folder name that stands for each split; by default its own name."""
-    limit: PositiveInt | None = None
-    """Use only so many pictures of each split, evenly spread."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
 class DecathlonData(DataBase):
@@ -129,8 +147,8 @@ class DecathlonData(DataBase):
     """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`."""
     size: Size = (72, 72)
     """Network input as [height, width] in pixels; pictures are resized to it."""
-    limit: PositiveInt | None = None
-    """Use only so many pictures of each split, evenly spread."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
 class ScenesData(DataBase):

@@ -60,6 +60,8 @@ def test_class_folders(folders):
 def test_limit_takes_pictures_of_all_classes(folders):
     data = load(folders, f"{FOLDERS}, limit: 2").spec.data
     assert [p.id for p in listed_pictures(data, "train")] == ["bird/0.png", "cat/0.png"]
+    data = load(folders, f"{FOLDERS}, limit: {{train: 1}}").spec.data
+    assert [len(listed_pictures(data, split)) for split in ("train", "val")] == [1, 4]
     assert spread([], 3) == [] and spread([1, 2], 3) == [1, 2] and spread(range(10), 3) == [0, 3, 6]
 
 
