@@ -24,7 +24,9 @@ come from the engine's label buffer, as flat boards that face the camera. A fram
 engine depth order its pixels alike (Spearman's rho > 0.93), which drops the few places where a level plays
 tricks. Not labelled: grates and fences; the labels show what is behind them.
 
-No map is in two splits. The files depend on the seed, the counts and the version of vizdoom, on nothing else.
+No map is in two splits. --levels freedoom2 and --levels freedoom1 keep the campaigns apart: the same things in other
+places, a domain each. The first has the val and test splits of the default. The files depend on the seed, the counts,
+the levels and the version of vizdoom, on nothing else.
 OUT appears only when all of it is made. The 2280 frames of the default take 4 minutes of one CPU core.
 
 Licences: the frames show Freedoom (https://freedoom.github.io), three-clause BSD; whoever passes frames on
@@ -52,12 +54,22 @@ SIZE_HW = (96, 128)
 SUPERSAMPLING = 4  # the engine renders 512 x 384
 PIXEL_ASPECT = 1.2  # the game's pixels are 1.2 times as high as wide
 
+
+def _episodes(*episodes: int) -> list[tuple[str, str]]:
+    return [("freedoom1.wad", f"e{episode}m{number}") for episode in episodes for number in range(1, 10)]
+
+
+def _levels(*numbers: int) -> list[tuple[str, str]]:
+    return [("freedoom2.wad", f"map{number:02d}") for number in numbers]
+
+
+HELD_OUT = {"val": _levels(21, 22, 23, 24), "test": _levels(25, 26, 27, 28, 29)}
 SPLIT_MAPS = {
-    "train": [("freedoom2.wad", f"map{number:02d}") for number in range(1, 21)]
-    + [("freedoom1.wad", f"e{episode}m{number}") for episode in (1, 2, 3, 4) for number in range(1, 10)],
-    "val": [("freedoom2.wad", f"map{number:02d}") for number in (21, 22, 23, 24)],
-    "test": [("freedoom2.wad", f"map{number:02d}") for number in (25, 26, 27, 28, 29)],
+    "both": {"train": _levels(*range(1, 21)) + _episodes(1, 2, 3, 4), **HELD_OUT},
+    "freedoom2": {"train": _levels(*range(1, 21)), **HELD_OUT},
+    "freedoom1": {"train": _episodes(1, 2), "val": _episodes(3), "test": _episodes(4)},
 }
+"""By campaign, then by split: (file, map)."""
 
 ATTEMPTS_PER_FRAME = 8
 MAX_OFFSET_UNITS = 96  # from the start of a thing
@@ -104,17 +116,21 @@ def main(arguments: list[str] | None = None) -> int:
             f"--{split}", type=int, default=count, metavar="N", help=f"frames (default {count})"
         )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--levels", choices=list(SPLIT_MAPS), default="both", help="of which campaign (default: both)"
+    )
     options = parser.parse_args(arguments)
     try:
-        make_set(options.out, {split: getattr(options, split) for split in SPLIT_MAPS}, options.seed)
+        maps = SPLIT_MAPS[options.levels]
+        make_set(options.out, {split: getattr(options, split) for split in maps}, options.seed, maps)
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 2
     return 0
 
 
-def make_set(out: Path, counts: dict[str, int], seed: int) -> None:
-    """Makes all splits; `out` appears when they are complete.
+def make_set(out: Path, counts: dict[str, int], seed: int, maps: dict[str, list[tuple[str, str]]]) -> None:
+    """Makes all splits of these maps; `out` appears when they are complete.
 
     Raises Refusal where vizdoom is missing, `out` holds something, a count is not positive, or the maps of a
     split do not give enough frames.
@@ -130,7 +146,7 @@ def make_set(out: Path, counts: dict[str, int], seed: int) -> None:
         ) from error
     with new_folder(out) as unfinished:
         for split, count in counts.items():
-            make_split(unfinished / split, SPLIT_MAPS[split], count, seed)
+            make_split(unfinished / split, maps[split], count, seed)
 
 
 def make_split(folder: Path, maps: list[tuple[str, str]], count: int, seed: int) -> None:

@@ -388,7 +388,7 @@ def test_the_set_is_complete_and_passes_check(tmp_path, no_engine):
     assert check(out) == 0
     index = {
         split: json.loads((out / split / "index.json").read_text())["frames"]
-        for split in make_doom.SPLIT_MAPS
+        for split in make_doom.SPLIT_MAPS["both"]
     }
     assert {split: len(frames) for split, frames in index.items()} == {"train": 60, "val": 5, "test": 3}
     assert {frame["map"] for frame in index["val"]} == {"map21", "map22", "map23", "map24"}
@@ -427,8 +427,14 @@ def test_too_few_frames_leave_nothing_behind(tmp_path, no_engine, monkeypatch, c
 
 
 def test_no_map_is_in_two_splits():
-    places = [place for maps in make_doom.SPLIT_MAPS.values() for place in maps]
-    assert len(places) == len(set(places))
+    for maps in make_doom.SPLIT_MAPS.values():
+        places = [place for of_split in maps.values() for place in of_split]
+        assert len(places) == len(set(places))
+    wads = {
+        levels: {wad for of in maps.values() for wad, _ in of}
+        for levels, maps in make_doom.SPLIT_MAPS.items()
+    }
+    assert wads["freedoom1"] == {"freedoom1.wad"} and wads["freedoom2"] == {"freedoom2.wad"}
 
 
 # --- with the engine
@@ -439,7 +445,7 @@ def test_no_drawing_is_in_two_splits():
     folder = Path(vizdoom.__file__).parent
     wads = {name: geometry.Wad(folder / name) for name in ("freedoom1.wad", "freedoom2.wad")}
     seen: dict[bytes, tuple[str, str]] = {}
-    for place in (place for maps in make_doom.SPLIT_MAPS.values() for place in maps):
+    for place in (place for maps in make_doom.SPLIT_MAPS["both"].values() for place in maps):
         wad, map_name = wads[place[0]], place[1]
         vertices = wad.lump(wad.names.index(map_name.upper()) + 4)
         assert len(vertices) > 100
