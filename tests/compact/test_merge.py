@@ -79,7 +79,7 @@ def test_what_is_not_affine_is_left_alone(projection):
 
 
 def test_a_global_task_that_skips_all_runs_one_projection():
-    """No neck reads the stages in between. By hand: 32 -> 48 -> 64 -> 96 becomes 32 -> 96."""
+    """No neck reads the stages in between. 32 -> 48 -> 192 -> 96 becomes 32 -> 96."""
     net = network(chosen=("room",))
     plan = plan_of(net, "none")
     before = compact_and_fold(net, plan, SIZE, "none")

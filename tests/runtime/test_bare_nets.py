@@ -14,7 +14,7 @@ from perceptkit.runtime.bare_nets import BareNet, bare_nets
 from perceptkit.runtime.variants import GATED_NETS, TITLES, open_variant
 from tests.compact.conftest import SIZE, block_names, manifest_of, network, plan_of
 
-CHOSEN = ("seg", "corners", "room")
+CHOSEN = ("seg", "points", "room")
 
 
 def nets(name="test_resnet"):
