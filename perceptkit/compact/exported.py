@@ -6,6 +6,7 @@ from typing import Any
 
 from perceptkit.compact.parity_file import recorded
 from perceptkit.compact.quantize import accuracy_table
+from perceptkit.compact.verify import relative
 
 
 def as_text(path: Path) -> str:
@@ -23,10 +24,10 @@ def _lines(entry: Mapping[str, Any]) -> list[str]:
             f"calibrated on {calibrated['pictures']} pictures of {calibrated['split']}, measured on {split}:"
         )
         return [counted, accuracy_table(entry)]
-    worst = max(heads, key=lambda head: heads[head]["max_abs"] / max(1.0, heads[head]["scale"]))
+    worst = max(heads, key=lambda head: relative(heads[head]))
     lines = [
         f"read back and compared: largest difference {heads[worst]['max_abs']:.1e} ({worst}), "
-        f"bound {entry['bound']:.1e} of each head's scale"
+        f"{relative(heads[worst]):.1e} of the head's scale, bound {entry['bound']:.1e}"
     ]
     lines += _skipping(entry)
     sizes = entry.get("sizes", {})

@@ -31,7 +31,7 @@ class Conv:
 
 
 def calls(net, plan, tasks):
-    """(path of every task, readers of every value). A call is (step, decisions so far, whether the block is skipped)."""
+    """(path of every task, readers of every value). A call is (step, decisions so far, whether it skips the block)."""
     paths, readers = {}, {}
     for task in tasks:
         row, path, taps, done = plan.row(task), [], [], 0

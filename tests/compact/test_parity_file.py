@@ -47,7 +47,7 @@ def test_what_is_said(tmp_path):
     record(path, {"heads": HEADS, "bound": 1e-4, "sizes": {"multiple_of": 32}})
     assert as_text(path).splitlines() == [
         str(path),
-        "read back and compared: largest difference 1.0e-06 (depth), bound 1.0e-04 of each head's scale",
+        "read back and compared: largest difference 1.0e-06 (depth), 2.0e-06 of the head's scale, bound 1.0e-04",
         "takes any batch, height and width in multiples of 32",
     ]
     record(path, {"heads": HEADS, "bound": 1e-4, "sizes": {"fixed": [64, 96], "reason": "windows"}})
