@@ -11,9 +11,9 @@ from perceptkit.errors import ExportError
 BOUND = 1e-4
 """Largest difference accepted, relative to the head's own scale."""
 SMALLEST_SCALE = 0.01
-"""A head whose outputs are smaller than this is compared as if they were this large: a float32 file may then be off by
-1e-6. Activations are numbers near 1 whatever the output is, and a sum of them that cancels keeps their rounding: 1e-6 is
-eight roundings of a number of size 1 (2^-23), the least that adding it up in another order can be asked to keep."""
+"""A head whose outputs are smaller than this is compared as if they were this large: a float32 file may then be off
+by 1e-6. Activations are numbers near 1 whatever the output is, and a sum of them that cancels keeps their rounding:
+1e-6 is eight roundings of a number of size 1 (2^-23), which adding it up in another order may well make."""
 
 Forward = Callable[[Tensor], Mapping[str, Tensor]]
 

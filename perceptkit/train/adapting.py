@@ -42,8 +42,9 @@ from perceptkit.train.start_from import base_of, start_as_base
 from perceptkit.train.training import Training
 
 FOLD_BOUND = 1e-4
-"""Largest difference that folding may make, of an output's own scale, but no less than 1e-6: compact/verify.py says why."""
+"""Largest difference that folding may make, of an output's own scale."""
 FOLD_SMALLEST_SCALE = 0.01
+"""Of an output that counts as this large although it is smaller, for the reason that compact/verify.py gives."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,11 @@ def test_written_read_and_run(small, image, tmp_path):
         assert torch.equal(got[task], folded[task])
         assert (got[task] - expected[task]).abs().max() <= 1e-4 * expected[task].abs().max()
     stored = json.loads((tmp_path / "artifact/parity.json").read_text())
-    assert stored == report and stored["heads"].keys() == net.tasks.keys() and stored["bound"] == BOUND
+    assert (
+        stored == {"ok": True, **report}
+        and stored["heads"].keys() == net.tasks.keys()
+        and stored["bound"] == BOUND
+    )
     assert 0 < max(row["max_abs"] for row in stored["heads"].values()) < 1e-4
 
 

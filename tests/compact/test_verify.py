@@ -83,7 +83,7 @@ def test_a_part_of_the_scale_by_hand():
 
 
 def test_the_floor_is_what_reordering_a_sum_costs():
-    """Terms of size 1 that cancel: two orders of the same sum differ by less than the floor, though the sum is small."""
+    """Terms of size 1 that cancel: two orders of the same small sum differ by less than the floor."""
     terms = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
     terms = torch.cat([terms, -terms + 1e-5], 1) / 16
     expected, got = terms.double().sum(1), terms.flip(1).sum(1)
