@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -402,27 +403,35 @@ def export(
     optimize: str | None = None,
     dynamic_skip: str | None = None,
     policies: int | None = None,
+    max_drop: float | None = None,
     wrote: Callable[[Path], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Path:
     """Writes a run or an artifact in another format, after proving that it computes the same.
 
     Args:
         path: run or artifact.
-        out: file or folder to write; inside the run's exports/ by default.
+        out: file or folder to write; inside the run's exports/ by default, under a name that holds the choices
+            below: model_size_int8.onnx.
         format: `artifact`, `torch`, `aoti` or `onnx`.
-        precision: `32`, `bf16` or `fp16`: what the file computes in.
+        precision: `32`, `bf16` or `fp16`: what the file computes in. Where there are data, the metrics of every task
+            in float32 and in the file are written to parity.json.
         int8: 8 bits by static calibration (`onnx`): not the same function, so the metrics of every task before
             and after are written to parity.json.
         per_task: a model of its own for each task, model_TASK; `out` is a folder then.
-        data: for int8 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
+        data: for int8, bf16, fp16 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
         pictures: for int8 and dynamic_skip, how many of the training split to calibrate on; 200 by default.
-        split: for int8, which split to measure on.
+        split: for int8, bf16 and fp16, which split to measure on.
         device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
         dynamic_skip: for a model with a router (`onnx`), how it skips: `branch` (one picture at a time), `gather`
             (batches) or `codebook` (a folder: the router and a few networks without choice).
         policies: of a codebook, how many networks at most; 8 by default. They are chosen on the pictures.
+        max_drop: for int8, bf16 and fp16, by how many percent of its primary metric in float32 a task may be worse; 5
+            by default. Beyond it the file is written, a warning given, and its record says `"ok": false`. Heads that
+            lose too much in int8 are left in float first.
         wrote: is told of each file or folder as soon as it is there.
+        warn: is told of each task that lost more than `max_drop`; Python's warnings by default.
 
     Returns:
         What was written; with `per_task` the folder with all of it.
@@ -432,7 +441,9 @@ def export(
         ExportError: the result does not compute what it should; nothing was written.
     """
     from perceptkit.compact.export import FORMATS, file_name, find_format
+    from perceptkit.compact.parity_file import recorded
     from perceptkit.compact.per_task import single_task
+    from perceptkit.compact.quality import MAX_DROP, check_max_drop, warnings_of
     from perceptkit.compact.routed import refuse_routed
     from perceptkit.runtime.predictor import Predictor
 
@@ -444,8 +455,12 @@ def export(
     if policies is not None and dynamic_skip != "codebook":
         raise SpecError("--policies is of --dynamic-skip codebook")
     for flag, given in (("--pictures", pictures), ("--data", data)):
-        if given is not None and not int8 and dynamic_skip is None:
+        measured = flag == "--data" and precision != "32"
+        if given is not None and not (int8 or measured) and dynamic_skip is None:
             raise SpecError(f"{flag} is for --int8 and --dynamic-skip, which are calibrated; {format} is not")
+    if max_drop is not None and not int8 and precision == "32":
+        raise SpecError("--max-drop is for --int8 and --precision bf16 or fp16, whose metrics are compared")
+    max_drop = check_max_drop(MAX_DROP if max_drop is None else max_drop)
     pictures = PICTURES if pictures is None else pictures
     if (
         per_task
@@ -459,15 +474,17 @@ def export(
         raise SpecError("int8 needs pictures to calibrate on: --pictures must be at least 1")
     if pictures < 0:
         raise SpecError(f"--pictures must be 0 or more, not {pictures}")
-    path, marks = Path(path), ["int8"] if int8 else [precision] if precision != "32" else []
+    path, marks = Path(path), [optimize] if optimize is not None else []  # else one would overwrite the other
+    skipping = [] if dynamic_skip in (None, "codebook") else [dynamic_skip]
+    marks += ["int8"] if int8 else [precision] if precision != "32" else skipping
     if path.is_file():
         raise SpecError(f"{path} is an exported file already; export its run or artifact")
-    tasks_file = data_of(path, data) if int8 else None
+    tasks_file, no_data = _data_to_compare_on(path, data, int8) if int8 or precision != "32" else (None, "")
     model = load(path, device="cpu")
     if optimize is not None:
         model = model.optimized(optimize)
     if dynamic_skip is not None:
-        name = "codebook" if dynamic_skip == "codebook" else file_name(format, dynamic_skip)
+        name = "_".join(["codebook", *marks]) if dynamic_skip == "codebook" else file_name(format, *marks)
         to = Path(out) if out else path / "exports" / name
         _export_dynamic(model, to, dynamic_skip, path, data, pictures, policies)
         if wrote is not None:
@@ -477,12 +494,27 @@ def export(
         refuse_routed(model.exportable(), "--per-task" if per_task else "--int8")
 
     def write(model: Predictor, to: Path) -> None:
-        if tasks_file is not None:
-            _export_int8(model, to, tasks_file, pictures, split)
+        if int8:
+            assert tasks_file is not None
+            _export_int8(model, to, tasks_file, pictures, split, max_drop)
         else:
+            if tasks_file is not None:
+                from perceptkit.train.evaluate_model import declared_tasks  # loads what training needs
+
+                declared_tasks(model.tasks, tasks_file)  # refused before a minute is spent
             model.export(to, format, precision, device)
+            if precision != "32":
+                where = device if format == "aoti" else "cpu"
+                _compare_metrics(
+                    model, to, precision, where, tasks_file, no_data, split, max_drop, data is None
+                )
         if wrote is not None:
             wrote(to)
+        for line in warnings_of(recorded(to)):
+            if warn is not None:
+                warn(line)
+            else:
+                warnings.warn(f"{to}: {line}", stacklevel=3)
 
     if not per_task:
         to = Path(out) if out else path / "exports" / file_name(format, *marks)
@@ -495,7 +527,61 @@ def export(
     return folder
 
 
-def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: int, split: Split) -> None:
+def _data_to_compare_on(path: Path, data: str | Path | None, needed: bool) -> tuple[TasksFile | None, str]:
+    """As `data_of`; or None and why, where they are not `needed` and nobody named any."""
+    try:
+        return data_of(path, data), ""
+    except SpecError as error:
+        if needed or data is not None:
+            raise
+        return None, str(error).splitlines()[0]
+
+
+def _compare_metrics(
+    model: Predictor,
+    to: Path,
+    precision: str,
+    device: str,
+    tasks_file: TasksFile | None,
+    no_data: str,
+    split: Split,
+    max_drop: float,
+    may_fail: bool,
+) -> None:
+    """Adds to the record of a file of 16 bits the metrics of every task in float32 and in the file, or why not.
+
+    `may_fail`: the data are the run's own, which may have been moved: the file is proved without them.
+    """
+    from torch import inference_mode
+
+    from perceptkit.compact.parity_file import amend
+    from perceptkit.compact.quality import compared
+    from perceptkit.compact.verify import Forward
+    from perceptkit.train.evaluate_model import evaluate_forward
+
+    if tasks_file is None:
+        amend(to, {"not_measured": no_data})
+        return
+    m, file = model.manifest, tasks_file
+
+    def measure(forward: Forward) -> dict[str, dict[str, float]]:
+        with inference_mode():
+            return evaluate_forward(forward, model.tasks, m.size_HW, m.mean, m.std, file, split)
+
+    try:
+        before = measure(model.forward)
+    except PerceptkitError as error:
+        if not may_fail:
+            raise
+        amend(to, {"not_measured": str(error).splitlines()[0]})
+        return
+    after = measure(load(to, device=device).forward)
+    amend(to, {"measured_on": split, **compared(before, after, model.tasks, precision, max_drop)})
+
+
+def _export_int8(
+    model: Predictor, to: Path, tasks_file: TasksFile, pictures: int, split: Split, max_drop: float
+) -> None:
     from torch import inference_mode
 
     from perceptkit.compact.quantize import export_int8
@@ -511,7 +597,7 @@ def _export_int8(model: Predictor, to: Path, tasks_file: TasksFile, pictures: in
 
     images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
     told = {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "measured_on": split}
-    export_int8(model.exportable(), m, to, images, measure, told)
+    export_int8(model.exportable(), m, to, images, measure, told, max_drop)
 
 
 def _check_dynamic(how: str, format: str, precision: str, int8: bool, per_task: bool, device: str) -> None:
@@ -630,7 +716,7 @@ def benchmark(
         try:
             file, arguments = BENCHMARK_FILES[name]
             say(f"exporting {folder / file}")
-            files[name] = export(path, folder / file, data=data, **arguments)
+            files[name] = export(path, folder / file, data=data, warn=say, **arguments)
         except PerceptkitError as error:
             left_out[name] = str(error).splitlines()[0]
     network, m = build.read(artifact)

@@ -104,8 +104,14 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--int8", action="store_true", help="onnx in 8 bits, calibrated on training pictures")
     made.add_argument("--precision", default="32", help="32 (default), bf16 or fp16")
     made.add_argument("--per-task", action="store_true", help="one model for each task")
-    made.add_argument("--data", metavar="TASKS", help="tasks file to calibrate on (default: the run's own)")
+    made.add_argument(
+        "--data", metavar="TASKS", help="tasks file to calibrate and measure on (default: the run's own)"
+    )
     made.add_argument("--pictures", metavar="N", type=int, help="how many to calibrate on (default: 200)")
+    made.add_argument(
+        "--max-drop", metavar="PERCENT", type=float,
+        help="of int8, bf16 and fp16: how much worse a task's metric may be before you are warned (default: 5)",
+    )  # fmt: skip
     made.add_argument(
         "--dynamic-skip", nargs="?", const="branch", metavar="HOW",
         help="onnx that skips blocks by picture: branch (one at a time, default), gather (batches) or codebook",
@@ -115,7 +121,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="cpu", help="for aoti: what to compile for, cpu (default) or cuda")
     made.add_argument(
-        "--optimize", choices=("latency", "size"), help="arrange the model for it (default: as it is)"
+        "--optimize",
+        choices=("latency", "size"),
+        help="arrange the model for it, model_latency or model_size (default: as it is)",
     )
     made.add_argument("--out", metavar="PATH", type=Path, help="default: in RUN/exports/")
     made = verb("benchmark", benchmark, "accuracy, size and measured speed beside what the model replaces")
@@ -266,6 +274,8 @@ def export(options: argparse.Namespace) -> int:
         optimize=options.optimize,
         dynamic_skip=options.dynamic_skip,
         policies=options.policies,
+        max_drop=options.max_drop,
+        warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True),
         wrote=lambda path: print(as_text(path), flush=True),
     )
     return 0

@@ -32,6 +32,7 @@ SURFACE = {
         "--per-task",
         "--data",
         "--pictures",
+        "--max-drop",
         "--dynamic-skip",
         "--policies",
         "--device",

@@ -114,6 +114,93 @@ def test_int8_with_the_run_s_own_data(run, shell):
 
 
 @pytest.mark.slow
+def test_int8_that_loses_too_much_is_written_and_warned_of(run, shell, tmp_path, monkeypatch):
+    """Every other measurement is spoilt: that of the int8 files. Depth is better where AbsRel is lower."""
+    from perceptkit.train import evaluate_model
+
+    calls, real = [], evaluate_model.evaluate_forward
+
+    def spoilt(*arguments):
+        calls.append(arguments)
+        found = real(*arguments)
+        found["far"]["abs_rel"] *= 1 if len(calls) == 1 else 2
+        return found
+
+    monkeypatch.setattr(evaluate_model, "evaluate_forward", spoilt)
+    code, out, err = shell("export", run, "--int8", "--out", tmp_path / "m.onnx", "--max-drop", "50")
+    entry = json.loads((tmp_path / "parity.json").read_text())["m.onnx"]
+    assert code == 0 and (tmp_path / "m.onnx").is_file() and len(calls) == 3  # once more with heads in float
+    assert entry["ok"] is False and list(entry["lost"]) == ["far"] and entry["max_drop"] == 50
+    told = entry["lost"]["far"]
+    assert told["metric"] == "abs_rel" and told["drop"] == pytest.approx(100, abs=20)
+    assert (
+        err.startswith("warning: in int8 far loses ")
+        and "(--pictures, 3 now)" in err
+        and len(err.splitlines()) == 1
+    )
+    assert f"({told['float32']:.4f} -> {told['int8']:.4f})" in err and "warning" not in out
+
+
+@pytest.mark.slow
+def test_16_bits_are_compared_by_metrics_where_there_are_data(run, shell, tmp_path, monkeypatch):
+    code, out, err = shell(
+        "export", run, "--format", "torch", "--precision", "bf16", "--out", tmp_path / "a.pt2"
+    )
+    entry = json.loads((tmp_path / "parity.json").read_text())["a.pt2"]
+    assert code == 0 and entry["measured_on"] == "val" and entry["max_drop"] == 5
+    assert entry["heads"].keys() == {"seg", "far"} and entry["bound"] > 0.01  # the raw differences stay
+    before, after = (
+        pk.evaluate(run, split="val"),
+        pk.evaluate(tmp_path / "a.pt2", run.parent / "tiny.yaml", "val"),
+    )
+    pair = entry["accuracy"]["far"]["abs_rel"]
+    assert pair == pytest.approx(
+        {"float32": before["far"]["abs_rel"], "bf16": after["far"]["abs_rel"]}, rel=1e-4
+    )
+    assert entry["ok"] == (not entry["lost"]) == ("warning" not in err) and "measured on val:" in out
+
+    pk.export(run, tmp_path / "copy", format="artifact")  # it belongs to no run, so there are no data
+    code, out, err = shell(
+        "export", tmp_path / "copy", "--format", "torch", "--precision", "bf16", "--out", tmp_path / "b.pt2"
+    )
+    assert (
+        code == 0 and err == "" and "metrics were not compared: " in out and "belongs to no run folder" in out
+    )
+    assert "accuracy" not in json.loads((tmp_path / "parity.json").read_text())["b.pt2"]
+
+
+@pytest.mark.slow
+def test_16_bits_that_lose_too_much_are_warned_of(run, tmp_path, monkeypatch):
+    """From Python: as Python warns."""
+    from perceptkit.train import evaluate_model
+
+    results = iter([0.5, 0.25])
+    monkeypatch.setattr(
+        evaluate_model,
+        "evaluate_forward",
+        lambda *_: {"seg": {"miou": next(results)}, "far": {"abs_rel": 1.0}},
+    )
+    with pytest.warns(
+        UserWarning, match=r"a\.pt2: in fp16 seg loses 50\.0 % of its miou .* use --precision bf16"
+    ):
+        pk.export(run, tmp_path / "a.pt2", format="torch", precision="fp16")
+    entry = json.loads((tmp_path / "parity.json").read_text())["a.pt2"]
+    assert entry["ok"] is False and entry["lost"]["seg"]["fp16"] == 0.25
+
+
+def test_arrangements_do_not_overwrite_each_other(run, shell):
+    """Each has a name of its own, beside that of the model as it is."""
+    names = ["artifact", "artifact_size", "artifact_latency"]
+    for name, optimize in zip(names, ((), ("--optimize", "size"), ("--optimize", "latency")), strict=True):
+        code, out, _ = shell("export", run, "--format", "artifact", *optimize)
+        assert code == 0 and out.splitlines()[0] == str(run / "exports" / name)
+    made = [pk.load(run / "exports" / name, "cpu").manifest.optimize for name in names]
+    assert made == ["latency", "size", "latency"]
+    code, out, _ = shell("export", run, "--format", "artifact", "--per-task", "--optimize", "size")
+    assert out.splitlines()[0] == str(run / "exports/artifact_seg_size")
+
+
+@pytest.mark.slow
 def test_int8_per_task_measures_the_one_task(run, shell, tmp_path):
     code, _, _ = shell("export", run, "--int8", "--per-task", "--out", tmp_path)
     entries = json.loads((tmp_path / "parity.json").read_text())
@@ -181,6 +268,9 @@ def test_a_model_per_task_is_told_of_file_by_file(run, shell, tmp_path):
         (["--int8", "--data", "nothing.yaml"], "nothing.yaml"),
         (["--format", "aoti", "--device", "cuda:99"], "device cuda:99 cannot be used here"),
         (["--format", "aoti", "--device", "gpu"], "'gpu' is not a device"),
+        (["--max-drop", "3"], "--max-drop is for --int8 and --precision bf16 or fp16"),
+        (["--int8", "--max-drop", "-3"], "--max-drop is a percentage, 0 or more, not -3"),
+        (["--int8", "--max-drop", "nan"], "--max-drop is a percentage, 0 or more, not nan"),
         (["--per-task", "--out", "model.onnx"], "--out is a folder, and model.onnx ends in .onnx"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

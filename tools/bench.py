@@ -2,7 +2,9 @@
 
 python tools/bench.py trie by-hand gating search-step --backbone resnet18 --size 128 --rounds 20
 
-    trie         compact model vs one timm net per task, with NYUv2's published policy for three tasks
+    trie         compact model vs one timm net per task, with NYUv2's published policy for three tasks: as it is written
+                 (norms folded, heads fused, channels_last), with its norms folded only, and without any of it, which
+                 is what MACs predict
     by-hand      compact model vs the same network written by hand without perceptkit (tools/plain_nets.py)
     optimize     compact model arranged for latency, for size, and merely folded; all tasks share all blocks
     gating       supernet that keeps all blocks vs the untouched timm model, inference and training step
@@ -128,13 +130,16 @@ def trie(setup: Setup) -> Outcome:
     image = torch.randn(setup.batch, 3, setup.size, setup.size)
     separate = [make_plain(setup, net, tasks=[task]) for task in TASKS]
     bare, fast = compact(net, plan), compact_and_fold(net, plan, net.size_HW)
-    same(net(image, plan), fast(image))
+    folded = compact_and_fold(net, plan, net.size_HW, "none")
+    for other in (bare, folded, fast):
+        same(net(image, plan), other(image))
     found = Outcome()
     found.seconds = setup.time(
         {
             "separate timm nets": lambda: [one(image) for one in separate],
             "passes with their plans": lambda: [net(image, plan, [task]) for task in TASKS],
             "compact": lambda: fast(image),
+            "compact, folded only": lambda: folded(image),
             "compact, no folding": lambda: bare(image),
         }
     )
@@ -146,7 +151,7 @@ def trie(setup: Setup) -> Outcome:
         "passes with their plans": sum(cost.macs(net, plan, steps, [task])[0] for task in TASKS),
     }
     for name, theirs in macs.items():
-        for variant in ("compact", "compact, no folding"):
+        for variant in ("compact", "compact, folded only", "compact, no folding"):
             ratio = speedup(found.seconds[name], found.seconds[variant])
             predicted = theirs / ours
             bound = 0.9 * predicted if variant == "compact" else None

@@ -200,7 +200,7 @@ def write_verified(folder: Path, small: nn.Module, manifest: Manifest, report: M
         again, _ = read(temporary)
         compared = parity(small, again, probe_images(manifest.size_HW))
         refuse_mismatch(compared, f"{folder}, read back,", bound=0.0)
-        text = json.dumps({"bound": 0.0, "heads": compared, **report}, indent=1) + "\n"
+        text = json.dumps({"ok": True, "bound": 0.0, "heads": compared, **report}, indent=1) + "\n"
         (temporary / "parity.json").write_text(text, encoding="utf-8")
 
 

@@ -42,7 +42,14 @@ from perceptkit.compact.skip_graph import (
     router_graph,
     static_graph,
 )
-from perceptkit.compact.verify import BOUND, Forward, parity, probe_images, refuse_mismatch
+from perceptkit.compact.verify import (
+    BOUND,
+    SMALLEST_SCALE,
+    Forward,
+    parity,
+    probe_images,
+    refuse_mismatch,
+)
 from perceptkit.errors import ExportError, SpecError
 
 DYNAMIC = ("branch", "gather", "codebook")
@@ -51,7 +58,7 @@ POLICIES = 8
 BATCHES = {"branch": (1, 3), "gather": (1, 2, 3, 8), "codebook": (1, 2, 3, 8)}
 """What each is compared on."""
 NEAR = 1e-4
-"""A logit this near to 0 may be decided either way: two kernels round differently."""
+"""A logit this near to 0, as a part of the largest one, may be decided either way: two kernels round differently."""
 
 Heads = dict[str, dict[str, float]]
 
@@ -182,7 +189,7 @@ def _prove(
         for keep_BR in keep_tables(len(image), len(routed.plan.routed())):
             compare(partial(routed.masked, keep_BR=served(keep_BR)), partial(answer, keep_BR=keep_BR), image)
         decided_BR, logits_BR = decide(image), routed.router(image)
-        near = NEAR * max(1.0, logits_BR.abs().max().item())
+        near = NEAR * max(SMALLEST_SCALE, logits_BR.abs().max().item())
         if (
             decided_BR.shape != logits_BR.shape
             or ((decided_BR != (logits_BR >= 0)) & (logits_BR.abs() > near)).any()

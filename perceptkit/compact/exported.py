@@ -1,15 +1,15 @@
 """What `perceptkit export` says when it is done, read from the record beside the files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perceptkit.compact.parity_file import recorded
-from perceptkit.compact.quantize import accuracy_table
+from perceptkit.compact.verify import relative
 
 
 def as_text(path: Path) -> str:
-    """Path, proof and sizes of an exported file; for int8 the table of metrics."""
+    """Path, proof and sizes of an exported file; for fewer bits than float32's the metrics before and after."""
     return "\n".join([str(path), *_lines(recorded(path))])
 
 
@@ -17,16 +17,12 @@ def _lines(entry: Mapping[str, Any]) -> list[str]:
     heads = entry.get("heads")
     if not heads:
         return []
-    if entry.get("accuracy"):
-        calibrated, split = entry["calibrated_on"], entry["measured_on"]
-        counted = (
-            f"calibrated on {calibrated['pictures']} pictures of {calibrated['split']}, measured on {split}:"
-        )
-        return [counted, accuracy_table(entry)]
-    worst = max(heads, key=lambda head: heads[head]["max_abs"] / max(1.0, heads[head]["scale"]))
+    if entry.get("precision") == "int8":
+        return _of_int8(entry)
+    worst = max(heads, key=lambda head: relative(heads[head]))
     lines = [
         f"read back and compared: largest difference {heads[worst]['max_abs']:.1e} ({worst}), "
-        f"bound {entry['bound']:.1e} of each head's scale"
+        f"{relative(heads[worst]):.1e} of the head's scale, bound {entry['bound']:.1e}"
     ]
     lines += _skipping(entry)
     sizes = entry.get("sizes", {})
@@ -37,7 +33,38 @@ def _lines(entry: Mapping[str, Any]) -> list[str]:
         why = f": other sizes do not trace ({sizes['reason']})" if "reason" in sizes else ""
         batch = "one picture" if entry.get("dynamic_skip") == "branch" else "any batch"
         lines.append(f"takes {batch} of {height} x {width} (height x width){why}")
+    if entry.get("accuracy"):
+        lines += [f"measured on {entry['measured_on']}:", *_table(_figures(entry))]
+    elif "not_measured" in entry:
+        lines.append(f"metrics were not compared: {entry['not_measured']}")
     return lines
+
+
+def _of_int8(entry: Mapping[str, Any]) -> list[str]:
+    calibrated, split = entry["calibrated_on"], entry["measured_on"]
+    told = f"calibrated on {calibrated['pictures']} pictures of {calibrated['split']}, measured on {split}:"
+    small, large = entry["bytes"] / 1e6, entry["bytes_float32"] / 1e6
+    size = ("file, MB", f"{large:.2f}", f"{small:.2f} ({entry['size_ratio']:.1f} times smaller)")
+    lines = [told, *_table([*_figures(entry), size])]
+    if heads := entry.get("float_heads"):
+        lines.append(f"left in float: the heads of {', '.join(heads)}, which had lost more than is allowed")
+    return lines
+
+
+def _figures(entry: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """A row for each metric, in float32 and in what the file computes in; a dash where there is no label."""
+    precision = entry["precision"]
+    rows = [("task, metric", "float32", precision)]
+    for task, metrics in entry["accuracy"].items():
+        for metric, pair in metrics.items():
+            before, after = ("-" if pair[t] is None else f"{pair[t]:.4f}" for t in ("float32", precision))
+            rows.append((f"{task} {metric}", before, after))
+    return rows
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    width = max(len(row[0]) for row in rows)
+    return [f"{name:{width}}  {before:>9}  {after:>9}" for name, before, after in rows]
 
 
 def _skipping(entry: Mapping[str, Any]) -> list[str]:

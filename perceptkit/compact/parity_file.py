@@ -1,6 +1,10 @@
 """parity.json beside exported files: for each file of the folder, what it was compared with and how far it is off.
 
-{"model.onnx": {"format", "precision", "bound", "heads": {head: {"max_abs", "scale"}}, "sha256", ...}, ...}
+{"model.onnx": {"ok", "format", "precision", "bound", "heads": {head: {"max_abs", "scale"}}, "sha256", ...}, ...}
+
+A file whose numbers are beyond its bound is never written, so `ok` is true, but where a file of fewer bits costs some
+task more of its metric than is allowed: then `lost` says which, and `accuracy` has every metric before and after
+(compact/quality.py).
 """
 
 import hashlib
@@ -17,13 +21,13 @@ NAME = "parity.json"
 def record(path: Path, report: Mapping[str, Any]) -> None:
     """Writes or replaces the entry of `path`; the other files' stay."""
     entries = {name: entry for name, entry in _read(path.parent).items() if (path.parent / name).is_file()}
-    entries[path.name] = {**report, "sha256": digest(path)}
+    entries[path.name] = {"ok": True, **report, "sha256": digest(path)}
     write_json(path.parent / NAME, entries)
 
 
 def write_inside(folder: Path, report: Mapping[str, Any]) -> None:
     """Writes the record of a folder that is one export: an artifact, a codebook."""
-    write_json(folder / NAME, dict(report))
+    write_json(folder / NAME, {"ok": True, **report})
 
 
 def amend(path: Path, more: Mapping[str, Any]) -> None:

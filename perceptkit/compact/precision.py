@@ -20,7 +20,7 @@ class Precision:
     name: str
     dtype: torch.dtype
     bound: float
-    """Relative to each head's own scale (at least 1), as in compact/verify.py."""
+    """Relative to each head's own scale, as in compact/verify.py."""
 
 
 def _half(name: str, dtype: torch.dtype) -> Precision:

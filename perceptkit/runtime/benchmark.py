@@ -59,6 +59,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Times every variant at every batch size, and measures its memory in a process of its own.
 
+    A row's `note` says what has to be known to read it; it is a footnote of the table.
+
     Args:
         variants: from `open_variants`; the first one is the reference of all ratios.
         artifact, files: what they were opened from.
@@ -88,7 +90,8 @@ def benchmark(
             else None
         )
         rows[variant.name] = {
-            "title": TITLES[variant.name],
+            "title": variant.title,
+            "note": variant.note,
             "params": variant.params,
             "macs": variant.macs,
             "file_bytes": variant.file_bytes,
@@ -121,15 +124,17 @@ def machine(device: str) -> dict[str, Any]:
 def as_markdown(found: Mapping[str, Any]) -> str:
     """The table that the command prints."""
     batches = list(next(iter(found["rows"].values()))["batches"])
+    notes = {name: row["note"] for name, row in found["rows"].items() if row["note"]}
     height, width = found["input"][1:]
-    reference = TITLES[found["reference"]]
+    reference = _title(found, found["reference"])
     head = ["", "params", "MACs", "file", "memory"]
     head += [f"batch {batch}: ms (quartiles)" for batch in batches] + [
         f"batch {batch}: x faster" for batch in batches
     ]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for row in found["rows"].values():
-        cells = [row["title"], f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.1f} M"]
+    for name, row in found["rows"].items():
+        mark = f" [{list(notes).index(name) + 1}]" if name in notes else ""
+        cells = [row["title"] + mark, f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e6:.1f} M"]
         cells += [_mib(row["file_bytes"]), _mib(row["peak_memory_bytes"])]
         cells += [_quartiles(row["batches"][batch]["ms"]) for batch in batches]
         cells += [f"{row['batches'][batch]['speedup']['median']:.2f}" for batch in batches]
@@ -137,6 +142,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     lines += ["", *_accuracies(found)]
     if latency := found.get("routing_latency"):
         lines += [routed_latency.as_markdown(latency), ""]
+    lines += [f"[{i}] {_title(found, name)}: {note}" for i, (name, note) in enumerate(notes.items(), start=1)]
     for name, reason in found.get("left_out", {}).items():
         lines.append(f"{TITLES[name]}: left out ({reason})")
     m = found["machine"]
@@ -156,8 +162,14 @@ def _accuracies(found: Mapping[str, Any]) -> list[str]:
     lines = ["| | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
     for name, row in accuracy.items():
         values = [f"{row[key]:.4f}" if row.get(key) is not None else "-" for key in columns]
-        lines.append(f"| {TITLES[name]} | " + " | ".join(values) + " |")
+        lines.append(f"| {_title(found, name)} | " + " | ".join(values) + " |")
     return [*lines, ""]
+
+
+def _title(found: Mapping[str, Any], name: str) -> str:
+    """As its row is called; trained baselines may have none."""
+    row = found["rows"].get(name)
+    return row["title"] if row is not None else TITLES[name]
 
 
 def _quartiles(ms: Mapping[str, float]) -> str:

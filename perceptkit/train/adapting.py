@@ -43,6 +43,8 @@ from perceptkit.train.training import Training
 
 FOLD_BOUND = 1e-4
 """Largest difference that folding may make, of an output's own scale."""
+FOLD_SMALLEST_SCALE = 0.01
+"""Of an output that counts as this large although it is smaller, for the reason that compact/verify.py gives."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def _fold(training: Training, strategy: Strategy) -> None:
         strategy.fold(supernet)
         after = training.forward(image)
     for task, output in after.items():
-        scale = max(1.0, before[task].abs().max().item())
+        scale = max(FOLD_SMALLEST_SCALE, before[task].abs().max().item())
         if (worst := (output - before[task]).abs().max().item()) > FOLD_BOUND * scale:
             raise PerceptkitError(f"folding changed {task} by {worst:.1e}: a bug, please report it")
 

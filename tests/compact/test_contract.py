@@ -3,9 +3,9 @@
 * Its outputs are those of the gated supernet.
 * Its parameters are the union of `cost.params`, except that
   - folding BatchNorm turns a norm's 2 C parameters into the convolution's C biases,
-  - a merged projection replaces those that nobody calls any more (tests/compact/test_merge.py),
+  - a merged projection replaces those that nobody calls any more: how many, merged_sizes.py says by formula,
   - fused heads change nothing.
-* Its MACs, counted by hooks, are those of `cost.macs`; merging makes them fewer, the rest changes nothing.
+* Its MACs, counted by hooks, are those of `cost.macs`, less what the same formula says of merging.
 * The model of one task costs that task's path.
 """
 
@@ -26,6 +26,8 @@ from perceptkit.model import cost
 from perceptkit.model.conv_bn import conv_bn_pairs
 from perceptkit.model.plan import Plan
 from tests.compact.conftest import SIZE, block_names, manifest_of, network
+from tests.compact.merged_sizes import merged_sizes
+from tests.compact.test_merge import dilated
 
 BACKBONES = [
     "test_resnet",
@@ -95,27 +97,73 @@ def macs_by_hooks(module, image):
     ],
 )
 def test_contract(name, seed):
-    net = network(name)
-    plan = random_plan(net, seed)
-    union, (macs, _) = cost.params(net, plan), cost.macs(net, plan, measured(name))
-    bare = compact(net, plan)
-    assert count(bare) == union
+    holds(network(name), random_plan(network(name), seed), measured(name))
+
+
+def folding(bare):
+    """Parameters that folding the norms of a compact model takes away."""
     pairs = [
         (bare.get_submodule(c), bare.get_submodule(n)) for c, n in conv_bn_pairs(bare, probe_images(SIZE)[1])
     ]
-    folding = sum(2 * norm.num_features - (conv.bias is None) * norm.num_features for conv, norm in pairs)
-    one = torch.zeros(1, 3, *SIZE)
+    return sum(2 * norm.num_features - (conv.bias is None) * norm.num_features for conv, norm in pairs)
+
+
+def holds(net, plan, steps, merges=None):
+    """Asserts the contract in all arrangements; `merges`: those in which projections must have been merged."""
+    union, (macs, _) = cost.params(net, plan), cost.macs(net, plan, steps)
+    bare, one = compact(net, plan), torch.zeros(1, 3, *SIZE)
+    assert count(bare) == union
     for optimize in ("none", "latency", "size"):
         small = compact_and_fold(net, plan, SIZE, optimize)
         refuse_mismatch(parity(lambda image: net(image, plan), small, probe_images(SIZE)), optimize)
-        if small.has_merged():  # `room` needs no neck: nothing reads what lies between two of its projections
-            assert optimize != "none" and net.blocks[-1].kind == "shortcut" or name == "regnety_002"
-            assert macs_by_hooks(small, one) < macs
-            assert optimize == "latency" or count(small) < union - folding
-            continue
-        assert count(small) == union - folding
-        assert macs_by_hooks(small, one) == macs
+        fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize)
+        assert count(small) == union - folding(bare) - fewer_params
+        assert macs_by_hooks(small, one) == macs - fewer_macs
+        assert small.has_merged() == (fewer_macs > 0) and fewer_macs >= 0
+        assert optimize != "size" or (fewer_params > 0) == small.has_merged()
+        assert merges is None or small.has_merged() == (optimize in merges)
         assert (len(small.fused) > 0) <= (optimize != "none")
+
+
+def kept_by(net, **blocks):
+    """A plan in which each task keeps the blocks named, and no other."""
+    names = block_names(net)
+    rows = [[name in blocks.get(task, ()) for name in names] for task in net.tasks]
+    return Plan.from_keep(list(net.tasks), names, rows)
+
+
+@pytest.mark.parametrize(
+    "kept, merges",
+    [
+        ({}, {"latency", "size"}),
+        ({"seg": ["layer3.0"], "depth": ["layer3.0"]}, {"latency"}),  # room parts from them after layer2
+        ({"seg": ["layer3.0", "layer4.0"], "room": ["layer1.0"]}, {"latency"}),  # all projections are kept
+        ({"seg": ["layer1.0"], "depth": ["layer1.1"]}, {"latency", "size"}),  # the same chain three times
+        ({"seg": ["layer4.0"]}, {"latency", "size"}),  # all run layer2 and layer3 as one
+        ({"seg": ["layer3.0", "layer4.0"], "room": ["layer2.0"]}, {"latency"}),  # one chain in two branches
+    ],
+    ids=lambda value: (
+        "-".join(f"{t}:{'+'.join(b)}" for t, b in value.items()) if isinstance(value, dict) else ""
+    ),
+)
+def test_contract_where_projections_are_merged(kept, merges):
+    """A dilated trunk: of its last three stages the neck reads only the last, so dense tasks have chains too."""
+    net = dilated()
+    holds(net, kept_by(net, **kept), cost.measure(net, SIZE), merges)
+
+
+def test_what_merging_saves_by_hand():
+    """32 -> 48 -> 192 -> 96 channels at 8, 4 and 2 pixels a side become 32 -> 96 at 2."""
+    net = network(chosen=("room",))
+    plan = kept_by(net)
+    transitions = [step for step in net.steps if step.projection is not None]
+    assert [(step.channels, step.stride) for step in transitions] == [(48, 8), (192, 16), (96, 32)]
+    old = (32 * 48 + 48) + (48 * 192 + 192) + (192 * 96 + 96)
+    macs = 32 * 48 * 8**2 + 48 * 192 * 4**2 + 192 * 96 * 2**2 - 32 * 96 * 2**2
+    for optimize in ("latency", "size"):
+        assert merged_sizes(net, plan, SIZE, optimize) == (old - (32 * 96 + 96), macs)
+    assert merged_sizes(net, plan, SIZE, "none") == (0, 0)
+    holds(net, plan, cost.measure(net, SIZE), {"latency", "size"})
 
 
 @pytest.mark.parametrize("optimize", ["none", "latency", "size"])
@@ -128,14 +176,16 @@ def test_one_task_costs_its_own_path(name, optimize):
         own = cost.macs(net, plan, measured(name), [task])[0]
         bare = compact(net, plan, [task])
         assert count(bare) == cost.params(net, plan, [task]) and macs_by_hooks(bare, one) == own
+        fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize, [task])
         built, cut = compact_and_fold(net, plan, SIZE, optimize, [task]), whole.only([task])
         # `room` needs no neck and skips all: nothing reads what lies between its projections
         assert built.has_merged() == (name == "test_resnet" and task == "room" and optimize != "none")
-        for small in (built, cut):
-            assert (
-                (macs_by_hooks(small, one) < own) if small.has_merged() else macs_by_hooks(small, one) == own
-            )
-        assert count(built) <= count(cut)
+        assert count(built) == count(bare) - folding(bare) - fewer_params
+        assert macs_by_hooks(built, one) == own - fewer_macs and built.has_merged() == (fewer_macs > 0)
+        # cut out of the whole it has what was merged there, where other tasks may have been in the way
+        fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize, cut=task)
+        assert macs_by_hooks(cut, one) == own - fewer_macs
+        assert count(cut) == count(bare) - folding(bare) - fewer_params
         for small in (bare, built, cut):
             assert list(small(one)) == [task]
             refuse_mismatch(parity(lambda x, t=task: net(x, plan, [t]), small, probe_images(SIZE)), task)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
+from perceptkit.compact.verify import (
+    BOUND,
+    SMALLEST_SCALE,
+    parity,
+    probe_images,
+    refuse_mismatch,
+    relative,
+)
 from perceptkit.errors import ExportError
 
 
@@ -48,10 +55,16 @@ def test_another_shape_or_no_output_is_never_the_same():
 @pytest.mark.parametrize(
     "max_abs, scale, same",
     [
-        (0.9e-4, 0.1, True),  # small outputs are compared absolutely
-        (1.1e-4, 0.1, False),
-        (1.1e-4, 2.0, True),  # large ones relative to their scale
+        (0.9e-4, 1.0, True),
+        (1.1e-4, 1.0, False),
+        (1.1e-4, 2.0, True),  # relative to the output's own scale, be it large
         (2.1e-4, 2.0, False),
+        (0.9e-6, 0.01, True),  # or small: one of a percent may be off by a millionth
+        (1.1e-6, 0.01, False),
+        (0.9e-4, 0.01, False),
+        (0.9e-6, 1e-5, True),  # below that it is what rounding numbers of size 1 leaves
+        (1.1e-6, 1e-5, False),
+        (0.9e-6, 0.0, True),
     ],
 )
 def test_bound(max_abs, scale, same):
@@ -62,6 +75,20 @@ def test_bound(max_abs, scale, same):
         with pytest.raises(ExportError, match=r"it does not reproduce the trained network \(head: "):
             refuse_mismatch(row, "it")
     assert BOUND == 1e-4
+
+
+def test_a_part_of_the_scale_by_hand():
+    assert relative({"max_abs": 0.5, "scale": 8.0}) == 0.0625
+    assert relative({"max_abs": 1e-6, "scale": 0.0}) == pytest.approx(1e-4)
+
+
+def test_the_floor_is_what_reordering_a_sum_costs():
+    """Terms of size 1 that cancel: two orders of the same small sum differ by less than the floor."""
+    terms = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    terms = torch.cat([terms, -terms + 1e-5], 1) / 16
+    expected, got = terms.double().sum(1), terms.flip(1).sum(1)
+    difference = (expected - got).abs().max().item()
+    assert expected.abs().max() < SMALLEST_SCALE and 0 < difference < BOUND * SMALLEST_SCALE
 
 
 def test_a_bound_of_zero_means_the_same_bits():

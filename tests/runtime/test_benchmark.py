@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import perceptkit as pk
 from perceptkit import api
@@ -57,7 +58,25 @@ def test_table(found):
     assert lines[0].count("|") == lines[2].count("|") and "batch 2: x faster" in lines[0]
     assert any(line.startswith("| compact | 0.2500 | - |") for line in lines)
     assert "compact, ONNX Runtime int8: left out (no pictures to calibrate on)" in text
-    assert "x faster than: separate single-task nets" in lines[-1]
+    assert "x faster than: separate single-task timm nets" in lines[-1]
+
+
+def test_notes_are_footnotes_and_a_row_may_have_a_name_of_its_own(found):
+    rows = {name: dict(row) for name, row in found["rows"].items()}
+    assert all(row["note"] == "" for row in rows.values()) and "[1]" not in as_markdown(found)
+    rows["compact"]["note"] = "it rained"
+    rows["single_nets"]["title"] = "supernets"
+    text = as_markdown({**found, "rows": rows, "accuracy": {"single_nets": {"seg miou": 0.5}}})
+    assert "| compact [1] |" in text and "[1] compact: it rained" in text.splitlines()
+    assert "| supernets | 0.5000 |" in text and text.endswith("x faster than: supernets")
+
+
+def test_memory_of_a_compiled_model_is_said_to_be_the_compiler_s(artifact, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # it takes seconds to import
+    (compiled,) = open_variants(["compiled"], artifact, {})
+    assert "its memory is that of a process that compiles" in compiled.note
+    (eager,) = open_variants(["compact"], artifact, {})
+    assert eager.note == ""
 
 
 @pytest.mark.slow
