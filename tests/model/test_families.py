@@ -17,7 +17,6 @@ import backbone_checks as checks
 SHORT = {"layers": (1, 2, 1, 1)}
 NARROW_VIT = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 NARROW_CONVIT = {"embed_dim": 16, "depth": 4, "num_heads": 3, "local_up_to_layer": 2, "img_size": 64}
-NARROW_MVIT = {"depths": (1, 1, 2, 1), "embed_dim": 24}
 NARROW_SWIN = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 FAMILIES = {
     # name: (size, (identity, shortcut) blocks, arguments)
@@ -70,10 +69,9 @@ FAMILIES = {
         NARROW_CONVIT,
     ),  # the block that takes the class token in changes the shape
     "levit_128s": ((64, 64), (9, 0), {"img_size": 64}),
-    "mvitv2_tiny": ((64, 64), (0, 0), NARROW_MVIT),
     "swinv2_cr_tiny_224": ((64, 64), (4, 0), NARROW_SWIN),
     "hieradet_small": ((64, 96), (3, 0), {"embed_dim": 24, "stages": (1, 2, 2, 1)}),
-    "vit_tiny_r_s16_p8_224": ((64, 64), (3, 0), NARROW_VIT),
+    "vit_tiny_r_s16_p8_224": ((64, 64), (12, 0), {}),
     "efficientformer_l1": (
         (224, 224),
         (15, 0),
@@ -130,3 +128,13 @@ def test_compile(name):
     size, _, arguments = FAMILIES[name]
     net, reference = checks.networks(name, size, arguments)
     assert checks.compiled(net, reference, checks.picture(size))
+
+
+@pytest.mark.slow
+def test_mvit_v2():
+    """Its depths are no arguments of timm's, so it is as large as it is."""
+    net, reference = checks.networks("mvitv2_tiny", (64, 64))
+    image = checks.picture((64, 64), batch=1)
+    assert checks.blocks(net, reference, image)["identity"] == 7
+    assert checks.equal(net, reference, image) and checks.skip(net, reference, image)
+    assert checks.copies(net, reference, image)

@@ -109,7 +109,7 @@ def reason_of(model):
         ((Activated(), Activated()), "blocks.0 gives SiLU(x) instead of x: it follows the addition"),
         ((Normed(), Normed()), "the shortcut of blocks.0 passes a norm"),
         ((Scaled(), Scaled()), "blocks.0 gives something else than its input"),
-        ((Straight(), Straight()), "no shortcut leads around the whole of blocks.0: with its weights at zero nothing of x is left"),
+        ((Straight(), Straight()), "no shortcut leads around the whole of blocks.0: with its weights at zero"),
         ((Joined(), Joined(16)), "the input of blocks.1 comes back as a part of its output's channels only"),
         ((Split(), Split()), "blocks.1, like all of them, changes the shape"),
     ],
