@@ -261,14 +261,16 @@ def work(name: str, columns: Sequence[str], backend: str) -> None:
 
 def page(found: dict[str, Any]) -> str:
     """The whole of docs/backbones.md."""
-    gated, refused, notes = [], [], []
+    gated, refused, notes, waiting = [], [], [], []
     for family, names in MODELS.items():
         for name in names:
             cells = found.get(name, {})
             facts = cells.get("blocks")
-            if facts and facts.get("refused"):
+            if not facts:
+                waiting.append(f"`{name}`")
+            elif facts.get("refused"):
                 refused.append(f"| {family} | `{name}` | {facts['found']} |")
-            elif facts:
+            else:
                 gated.append(f"| {family} | `{name}` | {' | '.join(row(cells))} |")
                 notes += [
                     f"* `{name}`, {column}: {cell['found']}"
@@ -280,14 +282,15 @@ def page(found: dict[str, Any]) -> str:
         gated="\n".join(["|---|---|---:|---:|---:|" + "---|" * (len(SHOWN) - 3), *gated]),
         refused="\n".join(refused),
         notes="\n".join(notes) or "None.",
+        waiting=", ".join(waiting) or "None.",
         bound=1e-4,
     )
 
 
 PAGE = """# Backbones
 
-Written by `python tools/backbones.py` from measurements, at least one model of every architecture file of timm; failures
-are shown with their reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any timm model.
+Written by `python tools/backbones.py` from measurements, at least one model of every architecture file of timm;
+failures are shown with their reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any model.
 
 * **identity, shortcut**: blocks that can be skipped to their input, and stage transitions that can be skipped to
   their projection. **share**: of the backbone's MACs at the model's own input size, what skipping all of them saves.
@@ -315,6 +318,10 @@ Weights are random, also those that timm initialises to zero. `-` was not measur
 | family | model | reason |
 |---|---|---|
 {refused}
+
+## Not measured
+
+{waiting}
 """
 
 

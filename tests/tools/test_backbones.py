@@ -40,6 +40,8 @@ def test_the_page_shows_failures_and_refusals_with_their_reason():
     )
     assert "* `resnet18`, onnx: largest difference 1.0e-01, bound 1e-04\n" in page
     assert "| VGG | `vgg11` | no residual block |\n" in page
+    waiting = page.split("## Not measured\n\n")[1]
+    assert "`resnet50`" in waiting and "`resnet18`" not in waiting and "`vgg11`" not in waiting
     header = next(line for line in page.splitlines() if line.startswith("| family | model | identity"))
     assert header.count("|") == 15
 
