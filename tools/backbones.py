@@ -290,7 +290,8 @@ def page(found: dict[str, Any]) -> str:
 PAGE = """# Backbones
 
 Written by `python tools/backbones.py` from measurements, at least one model of every architecture file of timm;
-failures are shown with their reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any model.
+failures are shown with their reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any
+model.
 
 * **identity, shortcut**: blocks that can be skipped to their input, and stage transitions that can be skipped to
   their projection. **share**: of the backbone's MACs at the model's own input size, what skipping all of them saves.

@@ -75,8 +75,8 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     names = ("patch_embed", "stem", "embeds")
     embed = next((getattr(model, name) for name in names if getattr(model, name, None) is not None), None)
     if isinstance(embed, HybridEmbed):  # patches of what a convolutional trunk gives
-        height, width = embed.feat_ratio(as_scalar=False)
-        return height, width
+        ratio = embed.feat_ratio(as_scalar=False)
+        return None if isinstance(ratio, int) else ratio
     size = getattr(embed, "patch_size", None)
     if not isinstance(size, tuple | list):
         return None

@@ -109,17 +109,21 @@ class SamVit(Vit):
         return super().run(model, name, x, shared)
 
 
-class CaitVit(Vit):
-    """CaiT: what its class-attention blocks do with the class token is a classifier, and the heads here have their
-    own; patches do not change in them."""
-
-    def opening(self, model: Any, image_BCHW: Tensor) -> Tensor:
-        return model.pos_drop(model.patch_embed(image_BCHW) + model.pos_embed)
+class LateToken(Vit):
+    """The class token is there for some of the parts only."""
 
     def to_map(self, model: Any, x: Tensor, image_HW: tuple[int, int]) -> Tensor | None:
         patch_h, patch_w = model.patch_embed.patch_size
         size_hw = (-(-image_HW[0] // patch_h), -(-image_HW[1] // patch_w))
         return folded(patches(x, size_hw), size_hw)
+
+
+class CaitVit(LateToken):
+    """CaiT: what its class-attention blocks do with the class token is a classifier, and the heads here have their
+    own; patches do not change in them."""
+
+    def opening(self, model: Any, image_BCHW: Tensor) -> Tensor:
+        return model.pos_drop(model.patch_embed(image_BCHW) + model.pos_embed)
 
     def features(self, model: Any, output: Tensor) -> Tensor:
         return output[:, model.num_prefix_tokens :]
@@ -154,7 +158,7 @@ class XcitVit(Vit):
         return folded(patches(x, size_hw), size_hw)
 
 
-class ConVit(Vit):
+class ConVit(LateToken):
     """ConViT: the class token joins before the first block that is not convolutional."""
 
     def opening(self, model: Any, image_BCHW: Tensor) -> Tensor:
@@ -165,8 +169,3 @@ class ConVit(Vit):
         if name == f"blocks.{model.local_up_to_layer}" and model.cls_token is not None:
             x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         return super().run(model, name, x, shared)
-
-    def to_map(self, model: Any, x: Tensor, image_HW: tuple[int, int]) -> Tensor | None:
-        patch_h, patch_w = model.patch_embed.patch_size
-        size_hw = (-(-image_HW[0] // patch_h), -(-image_HW[1] // patch_w))
-        return folded(patches(x, size_hw), size_hw)
