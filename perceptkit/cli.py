@@ -366,23 +366,22 @@ def list_things(options: argparse.Namespace) -> int:
 
 
 def list_gateable(names: Sequence[str]) -> int:
-    """A row for each backbone that can be gated, as it is found; the others are named at the end, and once what to
-    try instead."""
+    """A row for each backbone that can be gated, as it is found; the others are named at the end, each with its
+    reason and what to try instead."""
     from perceptkit.model.survey import as_row, survey
-    from perceptkit.model.trunk import ALTERNATIVES
 
     refused = []
     for name in names:
         try:
             print(as_row(name, survey(name), max(map(len, names))), flush=True)
         except errors.SpecError as error:
-            refused.append(f"{name}: {str(error).removesuffix(f'; {ALTERNATIVES}')}")
+            refused.append(f"{name}: {error}")
     if len(refused) == len(names):
         reasons = "\n  ".join(refused[:5] + ["..."] * (len(refused) > 5))
-        raise errors.SpecError(f"none of the backbones that match can be gated\n  {reasons}\n{ALTERNATIVES}")
+        raise errors.SpecError(f"none of the backbones that match can be gated\n  {reasons}")
     if refused:
         told = "\n  ".join(refused)
-        print(f"{len(refused)} that match cannot be gated\n  {told}\n{ALTERNATIVES}", file=sys.stderr)
+        print(f"{len(refused)} that match cannot be gated\n  {told}", file=sys.stderr)
     return 0
 
 

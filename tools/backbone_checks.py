@@ -42,12 +42,13 @@ class Failed(Exception):
 class Skipped(nn.Module):
     """What is left of a block in timm's own model when it is removed, whatever it is called with."""
 
-    def __init__(self, shortcut: nn.Module) -> None:
+    def __init__(self, shortcut: nn.Module, gives_all: bool = False) -> None:
         super().__init__()
         self.shortcut = shortcut
+        self.gives_all = gives_all  # hands on what else it is called with, as the blocks of MViT do
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return self.shortcut(x)
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (self.shortcut(x), *args) if self.gives_all else self.shortcut(x)
 
 
 class Fixed(nn.Module):
@@ -146,7 +147,9 @@ def skip(net: Supernet, reference: nn.Module, image: Tensor) -> str:
         parent, _, child = step.name.rpartition(".")
         block = reference.get_submodule(step.name)
         shortcut = reference.get_submodule(step.projection) if step.projection else nn.Identity()
-        setattr(reference.get_submodule(parent), child, Skipped(shortcut))
+        setattr(
+            reference.get_submodule(parent), child, Skipped(shortcut, gives_tuple(reference, block, image))
+        )
         expected = timm_features(net, reference, image)
         setattr(reference.get_submodule(parent), child, block)
         got = trunk_output(net, image, [other.block != step.block for other in steps])[1]
@@ -155,6 +158,15 @@ def skip(net: Supernet, reference: nn.Module, image: Tensor) -> str:
         if torch.equal(got, everything):
             raise Failed(f"{step.name} makes no difference")
     return f"{len(steps)} of {len(steps)} blocks"
+
+
+def gives_tuple(model: Any, block: nn.Module, image: Tensor) -> bool:
+    """Whether a block of timm's model gives more than a tensor in its `forward_features`."""
+    caught: list[bool] = []
+    hook = block.register_forward_hook(lambda module, args, output: caught.append(isinstance(output, tuple)))
+    model.forward_features(image)
+    hook.remove()
+    return caught[0]
 
 
 @torch.no_grad()

@@ -75,11 +75,77 @@ MODELS = {
     "MobileOne": ["mobileone_s0"],
     "VGG": ["vgg11"],
     "DenseNet": ["densenet121"],
-    "Inception": ["inception_v3"],
+    "Inception": ["inception_v3", "inception_v4", "inception_resnet_v2"],
     "RexNet": ["rexnet_100"],
     "LCNet": ["lcnet_050"],
     "DPN": ["dpn68"],
     "ResNeSt": ["resnest14d"],
+    "NFNet": ["nf_resnet50", "eca_nfnet_l0", "test_nfnet"],
+    "ResNet of blocks by name": ["gernet_s", "regnetz_b16"],
+    "attention in a ResNet": ["halonet_h1", "bat_resnext26ts"],
+    "RegNetV, Z": ["regnetv_040", "regnetz_005"],
+    "SENet": ["legacy_seresnet18"],
+    "TResNet": ["tresnet_m"],
+    "CSPNet": ["cs3darknet_focus_s"],
+    "CSPNeXt": ["cspnext_tiny"],
+    "DLA": ["dla46x_c"],
+    "HRNet": ["hrnet_w18_small"],
+    "SelecSLS": ["selecsls42"],
+    "VoVNet": ["ese_vovnet19b_slim_dw"],
+    "Xception": ["legacy_xception", "xception41"],
+    "NASNet": ["nasnetalarge", "pnasnet5large"],
+    "RDNet": ["rdnet_tiny"],
+    "HGNet v2": ["hgnetv2_b0"],
+    "LCNet v2": ["lcnetv2_small"],
+    "GhostNet v3": ["ghostnetv3_050"],
+    "RepGhost": ["repghostnet_050"],
+    "HardCoRe-NAS": ["hardcorenas_a"],
+    "MobileNet v5": ["mobilenetv5_base"],
+    "FasterNet": ["fasternet_t0"],
+    "StarNet": ["starnet_s050"],
+    "InceptionNeXt": ["inception_next_atto"],
+    "MambaOut": ["mambaout_femto"],
+    "ConvMixer": ["convmixer_768_32"],
+    "MLP-Mixer, gMLP, ResMLP": ["mixer_s32_224", "gmlp_ti16_224", "resmlp_12_224"],
+    "Sequencer": ["sequencer2d_s"],
+    "CSATv2": ["csatv2"],
+    "CPUBone": ["cpubone_nano"],
+    "LowFormer": ["lowformer_b0"],
+    "iFormer": ["iformer_t"],
+    "EfficientViT (MIT)": ["efficientvit_b0"],
+    "EfficientViT (MSRA)": ["efficientvit_m0"],
+    "EfficientViM": ["efficientvim_m1"],
+    "SHViT": ["shvit_s1"],
+    "SwiftFormer": ["swiftformer_xs"],
+    "FastViT": ["fastvit_t8"],
+    "MobileViT": ["mobilevit_xxs", "mobilevitv2_050"],
+    "TinyViT": ["tiny_vit_5m_224"],
+    "LeViT": ["levit_128s"],
+    "Swin v2, CR": ["swinv2_cr_tiny_224"],
+    "MViT v2": ["mvitv2_tiny"],
+    "SAM": ["samvit_base_patch16_224"],
+    "SAM 2": ["hieradet_small", "sam2_hiera_tiny"],
+    "NaFlexViT": ["naflexvit_base_patch16_gap"],
+    "CaiT": ["cait_xxs24_224"],
+    "XCiT": ["xcit_nano_12_p16_224"],
+    "ConViT": ["convit_tiny"],
+    "ViT on a ResNet": ["vit_tiny_r_s16_p8_224"],
+    "ViTamin": ["vitamin_small_224"],
+    "DaViT": ["davit_tiny"],
+    "FocalNet": ["focalnet_tiny_srf"],
+    "GCViT": ["gcvit_xxtiny"],
+    "Next-ViT": ["nextvit_small"],
+    "PiT": ["pit_ti_224"],
+    "Twins": ["twins_svt_small"],
+    "CoaT": ["coat_lite_tiny"],
+    "CrossViT": ["crossvit_9_240"],
+    "NesT": ["nest_tiny"],
+    "VOLO": ["volo_d1_224"],
+    "TNT": ["tnt_s_patch16_224"],
+    "Visformer": ["visformer_tiny"],
+    "Qwen3 ViT": ["qwen3_vit_88m"],
+    "Gemma 4 ViT": ["gemma4_vit_167m"],
+    "DeepSeek ViT": ["deepseek_vit_412m"],
 }
 
 
@@ -195,14 +261,16 @@ def work(name: str, columns: Sequence[str], backend: str) -> None:
 
 def page(found: dict[str, Any]) -> str:
     """The whole of docs/backbones.md."""
-    gated, refused, notes = [], [], []
+    gated, refused, notes, waiting = [], [], [], []
     for family, names in MODELS.items():
         for name in names:
             cells = found.get(name, {})
             facts = cells.get("blocks")
-            if facts and facts.get("refused"):
+            if not facts:
+                waiting.append(f"`{name}`")
+            elif facts.get("refused"):
                 refused.append(f"| {family} | `{name}` | {facts['found']} |")
-            elif facts:
+            else:
                 gated.append(f"| {family} | `{name}` | {' | '.join(row(cells))} |")
                 notes += [
                     f"* `{name}`, {column}: {cell['found']}"
@@ -214,14 +282,16 @@ def page(found: dict[str, Any]) -> str:
         gated="\n".join(["|---|---|---:|---:|---:|" + "---|" * (len(SHOWN) - 3), *gated]),
         refused="\n".join(refused),
         notes="\n".join(notes) or "None.",
+        waiting=", ".join(waiting) or "None.",
         bound=1e-4,
     )
 
 
 PAGE = """# Backbones
 
-Written by `python tools/backbones.py` from measurements, one model for each family; failures are shown with their
-reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any timm model.
+Written by `python tools/backbones.py` from measurements, at least one model of every architecture file of timm;
+failures are shown with their reason. `perceptkit list backbones --gateable 'PATTERN'` gives the same facts for any
+model.
 
 * **identity, shortcut**: blocks that can be skipped to their input, and stage transitions that can be skipped to
   their projection. **share**: of the backbone's MACs at the model's own input size, what skipping all of them saves.
@@ -249,6 +319,10 @@ Weights are random, also those that timm initialises to zero. `-` was not measur
 | family | model | reason |
 |---|---|---|
 {refused}
+
+## Not measured
+
+{waiting}
 """
 
 

@@ -10,7 +10,7 @@ transition that is skipped gives P(x) without the relu, as in AdaShare. P may ha
 subsampling shortcuts of CIFAR ResNets.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 PROJECTIONS = ("downsample", "shortcut")
 """Attributes that hold a stage transition's projection in timm's residual blocks."""
+RUN_ERRORS = (TypeError, RuntimeError, AttributeError, LookupError, ValueError, AssertionError)
+"""What modules raise that want more than one tensor, or another shape."""
 
 
 class Residual(NamedTuple):
@@ -43,18 +45,18 @@ def probe(block: nn.Module, like: Tensor, run: Callable[[Tensor], Tensor] | None
     run = run or block
     x = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     try:
-        with _zeroed(block):
+        with zeroed(block):
             y = run(x.clone())
         if _same_or_rectified(y, x):
             return Residual("identity")
         for attribute in PROJECTIONS:
             projection = getattr(block, attribute, None)
             if isinstance(projection, nn.Module):
-                with _zeroed(block, besides=projection):
+                with zeroed(block, spared=projection.parameters()):
                     y, p = run(x.clone()), projection(x.clone())
                 if p.any() and _same_or_rectified(y, p):
                     return Residual("shortcut", attribute)
-    except (TypeError, RuntimeError, AttributeError, IndexError, ValueError, AssertionError):
+    except RUN_ERRORS:
         return None  # it wants more than one tensor: nothing that the chain could run
     return None
 
@@ -69,10 +71,10 @@ def _same_or_rectified(y: object, x: Tensor) -> bool:
 
 
 @contextmanager
-def _zeroed(module: nn.Module, besides: nn.Module | None = None) -> Iterator[None]:
-    """All parameters of `module` are zero inside, those of `besides` excepted."""
-    spared = {id(p) for p in besides.parameters()} if besides is not None else set()
-    saved = [(p, p.detach().clone()) for p in module.parameters() if id(p) not in spared]
+def zeroed(module: nn.Module, spared: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """All parameters of `module` are zero inside, those that are spared excepted."""
+    excepted = {id(p) for p in spared}
+    saved = [(p, p.detach().clone()) for p in module.parameters() if id(p) not in excepted]
     try:
         for parameter, _ in saved:
             parameter.data.zero_()

@@ -20,15 +20,23 @@ class Call:
     inputs: Tensor
     output: Tensor | None = None
     children: list["Call"] = field(default_factory=list)
+    has_more: bool = False
+    """Whether it was given more than one argument."""
 
     def is_chain(self) -> bool:
         """Whether the calls inside lead, one after the other, from the input to the output."""
-        current = self.inputs
+        return bool(self.children) and self.gap() is None
+
+    def gap(self) -> str | None:
+        """Where the calls inside do not lead from the input to the output; None where they do."""
+        current, before = self.inputs, "its input"
         for call in self.children:
-            if call.inputs is not current or call.output is None:
-                return False
-            current = call.output
-        return bool(self.children) and current is self.output
+            if call.inputs is not current:
+                return f"{call.name} is not given {before}"
+            if call.output is None:
+                return f"{call.name} gives more than one tensor"
+            current, before = call.output, f"the output of {call.name}"
+        return None if current is self.output else f"its own output is not {before}"
 
     def output_of(self, name: str) -> Tensor | None:
         """What the (only) call of the module gave."""
@@ -53,16 +61,20 @@ def record(model: nn.Module, image_BCHW: Tensor) -> Call:
         if not name:
             continue
 
-        def before(_: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
             first = args[0] if args and isinstance(args[0], Tensor) else torch.empty(0)
-            stack.append(Call(name, first))
+            others = [other for other in (*args[1:], *kwargs.values()) if other is not None]
+            stack.append(Call(name, first, has_more=bool(others)))
 
         def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             call = stack.pop()
             call.output = output if isinstance(output, Tensor) else None
             stack[-1].children.append(call)
 
-        hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        hooks += [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after),
+        ]
     try:
         root.output = model.forward_features(image_BCHW)  # type: ignore[operator]
     except Exception as error:  # each family has its own way to refuse a size

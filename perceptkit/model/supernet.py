@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from perceptkit.errors import PlanError
 from perceptkit.model.blocks import num_params
-from perceptkit.model.families import covered_size
+from perceptkit.model.family import covered_size
 from perceptkit.model.gates import Keep, gather, mix, norms_learn
 from perceptkit.model.neck import FINEST, Neck
 from perceptkit.model.plan import Plan
@@ -33,7 +33,7 @@ from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to
 from perceptkit.tasks.base import Task
 
 COARSEST = 32
-VIT_CLASSIFIER = ("attn_pool", "fc_norm", "head", "head_dist")
+VIT_CLASSIFIER = ("attn_pool", "fc_norm", "head", "head_dist", "blocks_token_only")
 """Children of a timm ViT that come after its features."""
 RGB = tuple[float, float, float]
 KeepRows = Mapping[str, Sequence[Keep]]

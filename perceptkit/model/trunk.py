@@ -17,15 +17,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from perceptkit.errors import SpecError
-from perceptkit.model.blocks import num_params, probe
-from perceptkit.model.chain import Call, record, title
-from perceptkit.model.families import OPENING, family
+from perceptkit.model.blocks import RUN_ERRORS, num_params, probe
+from perceptkit.model.chain import Call, record
+from perceptkit.model.families import family
+from perceptkit.model.family import OPENING
+from perceptkit.model.refusal import refusal, why_no_block
 
 Kind = Literal["plain", "opening", "identity", "shortcut"]
 BASE, TUNED = "base", "tuned"
 """Children of a module that holds two copies of a block."""
-ALTERNATIVES = "try a resnet, convnext, efficientnet, mobilenet, regnet or vit"
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,14 @@ def find_steps(model: nn.Module, image_BCHW: Tensor) -> list[Step]:
         root = record(model, image_BCHW)
         parts = family(model).parts(model)
         if parts is not None:
-            steps, expected = _listed(model, parts, image_BCHW), root.output
+            steps = _listed(model, parts, image_BCHW)
+            expected = root.output if root.output is None else family(model).features(model, root.output)
         else:
             steps = _chained(model, root)
             expected = root.output_of(steps[-1].name)
         steps = _number(steps)
         if all(step.block is None for step in steps):
-            raise SpecError(f"no residual block of {title(model)} could be skipped; {ALTERNATIVES}")
+            raise refusal(model, why_no_block(model, root))
         return _measure(model, steps, image_BCHW, expected)
     finally:
         model.train(was_training)
@@ -93,9 +94,12 @@ def run_part(model: nn.Module, name: str, x: Tensor, shared: Any) -> Tensor:
 
 def to_map(model: nn.Module, x: Tensor, image_HW: tuple[int, int]) -> Tensor:
     """A step's output as (B, C, h, w)."""
-    found = family(model).to_map(model, x, image_HW)
+    try:
+        found = family(model).to_map(model, x, image_HW)
+    except RUN_ERRORS:  # another number of tokens than patches
+        found = None
     if found is None:
-        raise SpecError(f"the features of {title(model)} cannot be laid out as a map; {ALTERNATIVES}")
+        raise refusal(model, "its features are no maps, and nothing tells how to lay them out as one")
     return found
 
 
@@ -108,16 +112,22 @@ def _listed(model: nn.Module, parts: list[str], image_BCHW: Tensor) -> list[Step
         if step.kind == "plain":
             step = _proved(model, name, x, shared) or step
         steps.append(step)
-        x = run_part(model, name, x, shared)
+        x = _tried(model, name, x, shared)
     return steps
 
 
+def _tried(model: nn.Module, name: str, x: Tensor, shared: Any) -> Tensor:
+    """One part; it may want arguments that it is not given here, or another shape."""
+    try:
+        return run_part(model, name, x, shared)
+    except RUN_ERRORS as error:
+        reason = f"{name or 'its opening'} does not run on what comes before it ({type(error).__name__})"
+        raise refusal(model, reason) from error
+
+
 def _chained(model: nn.Module, root: Call) -> list[Step]:
-    if not root.is_chain():
-        raise SpecError(
-            f"the modules of {title(model)} form no chain from image to features, so its blocks cannot be "
-            f"gated; {ALTERNATIVES}"
-        )
+    if (gap := root.gap()) is not None:
+        raise refusal(model, f"its forward does more than call one module after the other: {gap}")
     steps = [step for call in root.children for step in _refine(model, call)]
     return _without_classifier_convolution(model, steps)
 
@@ -181,21 +191,14 @@ def _measure(model: nn.Module, steps: list[Step], image_BCHW: Tensor, expected: 
     image_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
     measured, x, longest, stride = [], image_BCHW, max(image_HW), 1
     shared = shared_inputs(model, image_HW)
-    try:
-        for step in steps:
-            x = run_part(model, step.name, x, shared)
-            feature = to_map(model, x, image_HW)
-            stride *= _stride(longest / max(feature.shape[2:]))
-            longest = max(feature.shape[2:])
-            measured.append(replace(step, channels=feature.shape[1], stride=stride))
-        same = expected is not None and torch.equal(x, expected)
-    except (TypeError, RuntimeError, AttributeError):  # a module wants arguments that the chain does not have
-        same = False
-    if not same:
-        raise SpecError(
-            f"the modules of {title(model)}, run one after the other, do not give its features, so its "
-            f"blocks cannot be gated; {ALTERNATIVES}"
-        )
+    for step in steps:
+        x = _tried(model, step.name, x, shared)
+        feature = to_map(model, x, image_HW)
+        stride *= _stride(longest / max(feature.shape[2:]))
+        longest = max(feature.shape[2:])
+        measured.append(replace(step, channels=feature.shape[1], stride=stride))
+    if expected is None or not torch.equal(x, expected):
+        raise refusal(model, "its modules, run one after the other, do not give what its own forward gives")
     return measured
 
 

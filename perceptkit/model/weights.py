@@ -13,7 +13,7 @@ from torch import nn
 
 from perceptkit.errors import SpecError
 from perceptkit.model import cifar_resnet, decathlon_resnet
-from perceptkit.model.families import covered_size, patch_size
+from perceptkit.model.family import covered_size, patch_size
 from perceptkit.spec.recipe import BackboneSpec
 
 CLASSIFIERS = ("fc", "classifier", "head", "linear")

@@ -9,11 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-
-from perceptkit.errors import SpecError
-from perceptkit.model.trunk import find_steps
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
 
@@ -21,6 +16,7 @@ import backbone_checks as checks
 
 SHORT = {"layers": (1, 2, 1, 1)}
 NARROW_VIT = {"embed_dim": 48, "depth": 3, "num_heads": 3}
+NARROW_CONVIT = {"embed_dim": 16, "depth": 4, "num_heads": 3, "local_up_to_layer": 2, "img_size": 64}
 NARROW_SWIN = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 FAMILIES = {
     # name: (size, (identity, shortcut) blocks, arguments)
@@ -63,6 +59,19 @@ FAMILIES = {
     "test_maxvit": ((64, 64), (8, 4), {}),
     "test_coatnet": ((64, 64), (1, 4), {}),
     "edgenext_xx_small": ((64, 64), (12, 0), {}),
+    "cait_xxs24_224": ((32, 48), (3, 0), NARROW_VIT),
+    "xcit_nano_12_p16_224": ((32, 48), (3, 0), NARROW_VIT),
+    "naflexvit_base_patch16_gap": ((32, 48), (3, 0), NARROW_VIT),
+    "samvit_base_patch16_224": ((32, 48), (3, 0), NARROW_VIT),
+    "convit_tiny": (
+        (64, 64),
+        (3, 0),
+        NARROW_CONVIT,
+    ),  # the block that takes the class token in changes the shape
+    "levit_128s": ((64, 64), (9, 0), {"img_size": 64}),
+    "swinv2_cr_tiny_224": ((64, 64), (4, 0), NARROW_SWIN),
+    "hieradet_small": ((64, 96), (3, 0), {"embed_dim": 24, "stages": (1, 2, 2, 1)}),
+    "vit_tiny_r_s16_p8_224": ((64, 64), (12, 0), {}),
     "efficientformer_l1": (
         (224, 224),
         (15, 0),
@@ -121,10 +130,11 @@ def test_compile(name):
     assert checks.compiled(net, reference, checks.picture(size))
 
 
-@pytest.mark.parametrize(
-    "name", ["vgg11", "repvgg_a0", "mobileone_s0", "densenet121", "lcnet_050", "rexnet_100"]
-)
-def test_refused_with_the_reason_and_alternatives(name):
-    model = timm.create_model(name, pretrained=False, num_classes=0)
-    with pytest.raises(SpecError, match=f"{name}.*; try a resnet"):
-        find_steps(model, torch.randn(1, 3, 64, 64))
+@pytest.mark.slow
+def test_mvit_v2():
+    """Its depths are no arguments of timm's, so it is as large as it is."""
+    net, reference = checks.networks("mvitv2_tiny", (64, 64))
+    image = checks.picture((64, 64), batch=1)
+    assert checks.blocks(net, reference, image)["identity"] == 7
+    assert checks.equal(net, reference, image) and checks.skip(net, reference, image)
+    assert checks.copies(net, reference, image)

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+
+from perceptkit.model.weights import backbone_names
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
 
@@ -37,8 +40,23 @@ def test_the_page_shows_failures_and_refusals_with_their_reason():
     )
     assert "* `resnet18`, onnx: largest difference 1.0e-01, bound 1e-04\n" in page
     assert "| VGG | `vgg11` | no residual block |\n" in page
+    waiting = page.split("## Not measured\n\n")[1]
+    assert "`resnet50`" in waiting and "`resnet18`" not in waiting and "`vgg11`" not in waiting
     header = next(line for line in page.splitlines() if line.startswith("| family | model | identity"))
     assert header.count("|") == 15
+
+
+def test_every_architecture_file_of_timm_has_a_row():
+    """A file that no row is of would be hidden: whoever reads the page could not tell gated from refused."""
+    shown = {name for names in backbones.MODELS.values() for name in names}
+    hidden = [
+        file
+        for file in timm.list_modules()
+        if (names := set(timm.list_models(module=file))) and not names & shown
+    ]
+    assert hidden == []
+    assert shown <= set(backbone_names())
+    assert len(shown) == sum(map(len, backbones.MODELS.values()))
 
 
 def test_runs_are_merged(tmp_path, monkeypatch):
