@@ -375,7 +375,7 @@ def list_gateable(names: Sequence[str]) -> int:
         try:
             print(as_row(name, survey(name), max(map(len, names))), flush=True)
         except errors.SpecError as error:
-            refused.append(f"{name}: {error}")
+            refused.append(str(error) if str(error).startswith(f"{name} (") else f"{name}: {error}")
     if len(refused) == len(names):
         reasons = "\n  ".join(refused[:5] + ["..."] * (len(refused) > 5))
         raise errors.SpecError(f"none of the backbones that match can be gated\n  {reasons}")

@@ -73,7 +73,15 @@ def _repeated(model: nn.Module, root: Call) -> dict[str, list[Call]]:
     for call in _all(root):
         module = model.get_submodule(call.name)
         layers = sum(p.ndim > 1 for p in module.parameters())
-        if layers > 1 and any(module.children()) and not isinstance(module, nn.Sequential):
+        paths = sum(
+            _is_norm(inner) for inner in module.modules()
+        )  # one layer may have a second norm beside it
+        if (
+            max(layers, paths) > 1
+            and layers
+            and any(module.children())
+            and not isinstance(module, nn.Sequential)
+        ):
             by_class[type(module).__name__].append(call)
     return {kind: calls for kind, calls in by_class.items() if len({call.name for call in calls}) > 1}
 

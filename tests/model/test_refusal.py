@@ -155,6 +155,7 @@ def test_probing_for_a_reason_changes_no_weight():
 REFUSED = {
     "vgg11": "it is a row of single layers; .*; try convnext_base",
     "repvgg_a0": "RepVggBlock, 100% of its parameters: .* passes a norm, as in re-parametrised nets",
+    "mobileone_s1": "MobileOneBlock, .* passes a norm, as in re-parametrised nets",
     "mobileone_s0": "MobileOneBlock, 100% of its parameters: .* passes a norm, as in re-parametrised nets",
     "densenet121": "DenseBlock, .* as a part of its output's channels only",
     "rexnet_100": "LinearBottleneck, .* as a part of its output's channels only",
