@@ -243,7 +243,7 @@ def test_list_gateable(run):
         r"test_resnet +1 identity +3 shortcut +52\.\d% of MACs +strides 4 8 16 32 +channels 32 48 192 96\n",
         out,
     )
-    assert "test_nfnet: test_nfnet (0.2 M) cannot be gated: NormFreeBlock, 35% of its parameters: " in err
+    assert "test_nfnet (0.2 M) cannot be gated: NormFreeBlock, 35% of its parameters: " in err
     assert "changes the shape, and has no projection that runs alone; try starnet_s050 (0.4 M), " in err
     assert run("list", "backbones", "test_[nr]*net", "--gateable")[:2] == (code, out)
 
@@ -256,7 +256,7 @@ def test_a_backbone_with_the_tag_of_its_weights(run):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["backbones", "--gateable", "test_nfnet"], "can be gated\n  test_nfnet: test_nfnet (0.2 M) "),
+        (["backbones", "--gateable", "test_nfnet"], "can be gated\n  test_nfnet (0.2 M) "),
         (["backbones", "--gateable", "test_nfnet"], "; try starnet_s050 (0.4 M), mobilenetv3_small_050"),
         (["backbones", "--gateable", "nothing*"], "none of the backbones matches 'nothing*'"),
         (["tasks", "--gateable"], "--gateable is a question to backbones"),
