@@ -314,6 +314,12 @@ def test_bad_frames_are_dropped():
     assert not kept(rays_of_two_toys(depth=0.2))  # too near
     assert not kept(rays_of_two_toys(brightness=10))
     assert not kept(rays_of_two_toys(), {1: ID["floor"], 5: ID["cube"], 6: ID["wall"]})  # one toy only
+    few = rays_of_two_toys()
+    few.body_UV[few.body_UV == 6] = 1
+    few.body_UV[3 * 40 : 3 * 44, 3 * 80 : 3 * 86] = 6  # 24 pixels of duck
+    assert not kept(few)
+    few.body_UV[3 * 44 + 1, 3 * 80 : 3 * 81] = 6
+    assert kept(few)  # and 25
     empty = rays_of_two_toys()
     empty.body_UV[: 3 * 35] = -1
     assert not kept(empty)
