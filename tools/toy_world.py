@@ -107,6 +107,9 @@ class World:
         for path in self.surfaces:
             Image.fromarray(surface(rng)).save(path)
         self.client = pybullet.connect(pybullet.DIRECT)
+        self.room: dict[int, int] = {}
+        """The sheets of the room there is now, as {body: class}."""
+        self.half_room_m = 0.0
 
     def close(self) -> None:
         self.engine.disconnect(self.client)
