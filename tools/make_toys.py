@@ -4,37 +4,37 @@
     python tools/make_toys.py data/toys
     perceptkit check toys
 
-PyBullet is a physics engine as a Python package; it brings TinyRenderer, which draws on the CPU, and the bodies of
-`pybullet_data`. The tool puts up to ten toys of 21 classes onto a table or the floor of a room, lets the loose
-ones fall until they rest, and looks at them twice, from random places and in random light:
+PyBullet is a physics engine as a Python package; it brings TinyRenderer, which draws on the CPU, and the
+bodies of `pybullet_data`. The tool puts up to ten toys of 21 classes onto a table or the floor of a room,
+lets the loose ones fall until they rest, and looks at them twice, from random places and in random light:
 
     OUT/{train,val,test}/
         rgb/00000.png     the renderer's picture, averaged over 3 x 3 pixels: 128 x 96; nothing casts a shadow
         depth/00000.png   16 bit, metres = value / 256; 0 where there is nothing (beyond the walls)
-        normal/00000.png  n = 2 * value / 255 - 1; camera axes x right, y down, z forward; grey where a pixel has
-                          no one normal: at borders, creases, on parts finer than a pixel, and in nothing
+        normal/00000.png  n = 2 * value / 255 - 1; camera axes x right, y down, z forward; grey where a
+                          pixel has no one normal: at borders, creases, on parts finer than a pixel, and in nothing
         seg/00000.png     0 void, 1 floor, 2 wall, 3 table, then the toys in the order of tasks/toys.yaml
         keypoints.json    {id: [[x, y, kind], ...]}: visible corners of cubes and jenga blocks, kind 0, and of
                           the table's top, kind 1; the centre of the first pixel is (0, 0)
-        index.json        per frame: room, camera [x, y, z in metres], axes (rows: the camera's x, y and z axis
-                          in the room), f in pixels
+        index.json        per frame: room, camera [x, y, z in metres], axes (rows: the camera's x, y
+                          and z axis in the room), f in pixels
 
-Labels are those of the ray through a pixel's centre, and exact: classes from the renderer's mask, depth from its
-buffer, normals from the differences of inverse depth within the pixel (toy_geometry.py). Normals are those of
-the meshes' facets, also where the shading is smooth; on flat parts right to 0.1 degrees, beside a crease to 6.
-Toys stand on what carries them to 5 mm; there are no shadows that show it.
+Labels are those of the ray through a pixel's centre, and exact: classes from the renderer's mask, depth from
+its buffer, normals from the differences of inverse depth within the pixel (toy_geometry.py). Normals are
+those of the meshes' facets, also where the shading is smooth; on flat parts right to 0.1 degrees, beside a
+crease to 6. Toys stand on what carries them to 5 mm; there are no shadows that show it.
 
-The splits have other rooms, made from other random numbers: other arrangements, sizes, colours, light. But the same
-21 kinds of toy, the same meshes and the same 24 floor and wall patterns are in all of them, so a test score says
-nothing about toys or rooms of another make. Both frames of a room are in one split. A frame depends on the seed, its
-split, its number and the version of pybullet, not on the counts.
+The splits have other rooms, made from other random numbers: other arrangements, sizes, colours, light. But
+the same 21 kinds of toy, the same meshes and the same 24 floor and wall patterns are in all of them, so a
+test score says nothing about toys or rooms of another make. Both frames of a room are in one split. A frame
+depends on the seed, its split, its number and the version of pybullet, not on the counts.
 OUT appears only when all of it is made. The 1440 frames of the default take 5 minutes of one CPU core.
 
-Licences: PyBullet is under the zlib licence, but `pybullet_data` has none as a whole, and its bodies come from many
-places: the duck is Sony's (SCEA Shared Source License 1.0), the bunny looks like Stanford's (not for commerce), the
-domino asks for a citation, the files of some robots carry BSD licences, most others say nothing; lego, jenga and
-the droid are trade marks. So make the frames where they are needed, for experiments, and do not pass them on.
-The package's bicycle (CC BY-SA) is left out.
+Licences: PyBullet is under the zlib licence, but `pybullet_data` has none as a whole, and its bodies come
+from many places: the duck is Sony's (SCEA Shared Source License 1.0), the bunny looks like Stanford's (not
+for commerce), the domino asks for a citation, the files of some robots carry BSD licences, most others say
+nothing; lego, jenga and the droid are trade marks. So make the frames where they are needed, for experiments,
+and do not pass them on. The package's bicycle (CC BY-SA) is left out.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 def make_set(out: Path, counts: dict[str, int], seed: int) -> None:
     """Makes all splits; `out` appears when they are complete.
 
-    Raises Refusal where pybullet is missing, `out` holds something, a count is not positive or the seed is negative.
+    Raises Refusal where pybullet is missing, `out` holds something, a count or the seed is too small.
     """
     for split, count in counts.items():
         if count < 1:
@@ -183,7 +183,7 @@ def intrinsics_and_pose(camera: Camera) -> dict[str, Any]:
 
 
 def frames_of_split(split: str, count: int, seed: int) -> Iterator[tuple[int, Frame]]:
-    """At most `count` frames and the numbers of their rooms; room r depends on the seed, the split and r only."""
+    """At most `count` frames and the numbers of their rooms; room r depends on seed, split and r only."""
     found = 0
     with tempfile.TemporaryDirectory() as scratch:
         world = World(Path(scratch), seed)
@@ -217,7 +217,7 @@ def look(world: World, placed: list[Placed], rng: np.random.Generator) -> Frame 
 def label_frame(
     rays: Rays, class_of: dict[int, int], camera: Camera, points: list[tuple[float, float, int]]
 ) -> Frame | None:
-    """The labels of a picture, or None where one of the thresholds above is not met. class_of: {body: class}."""
+    """The labels of a picture, or None where a threshold above is not met. class_of: {body: class}."""
     body_HW, inverse_HW = middle(rays.body_UV), middle(rays.inverse_UV)
     class_HW = np.full(body_HW.shape, CLASS_ID["void"], np.uint8)
     for body, class_id in class_of.items():

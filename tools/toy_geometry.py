@@ -1,20 +1,22 @@
 """Exact labels of a rendered toy scene from its depth buffer: depth in metres, normals, corners of boxes.
 
-A picture is rendered three times as wide and high as it is kept, so every kept pixel is a cell of 3 x 3 rays. The
-middle ray of a cell is the pixel's own, which the labels are read from; the picture is the mean of the cell.
+A picture is rendered three times as wide and high as it is kept, so every kept pixel is a cell of 3 x 3 rays.
+The middle ray of a cell is the pixel's own, which the labels are read from; the picture is the mean of the
+cell.
 
-Depth. The renderer's buffer holds d in [0, 1], as OpenGL's does: d = f / (f - n) * (1 - n / z) with the near and far
-plane n and f, hence
+Depth. The renderer's buffer holds d in [0, 1], as OpenGL's does: d = f / (f - n) * (1 - n / z) with the near
+and far plane n and f, hence
 
     1/z = (1 - d) / n + d / f.
 
-Normals. On a plane a x + b y + c z = 1 the inverse depth of the ray (X, Y, 1) is 1/z = a X + b Y + c: it is affine in
-the pixel coordinates. So (a, b, c) follows from the differences of 1/z between the middle ray and the four beside it
-(which is the cross product of the unprojected differences, without its division by small numbers), and a cell whose
-second difference is not zero holds a crease or a jump in depth: it has no normal.
+Normals. On a plane a x + b y + c z = 1 the inverse depth of the ray (X, Y, 1) is 1/z = a X + b Y + c: it is
+affine in the pixel coordinates. So (a, b, c) follows from the differences of 1/z between the middle ray and
+the four beside it (which is the cross product of the unprojected differences, without its division by small
+numbers), and a cell whose second difference is not zero holds a crease or a jump in depth: it has no normal.
 
-Axes: a camera has x right, y down, z forward; the world has z up. Units: metres. A pixel's centre has whole-number
-coordinates, as everywhere in perceptkit. Depth is the distance along the camera's z axis, not along the ray.
+Axes: a camera has x right, y down, z forward; the world has z up. Units: metres. A pixel's centre has
+whole-number coordinates, as everywhere in perceptkit. Depth is the distance along the camera's z axis, not
+along the ray.
 
 Shapes: H W kept pixels, U V rendered ones (3 H, 3 W), P points, 3 = (x, y, z). Needs numpy only.
 """
@@ -29,8 +31,8 @@ DEPTH_SCALE = 256  # stored value of one metre, in 16 bits
 NEAR_M, FAR_M = 0.1, 12.0
 
 MAX_BEND = 1e-3
-"""Largest second difference of 1/z within a pixel, relative to 1/z: a ball of 5 cm seen from 1 m has 2e-4, the edge of
-a cube 3e-3."""
+"""Largest second difference of 1/z within a pixel, relative to 1/z: a ball of 5 cm seen from 1 m has 2e-4,
+the edge of a cube 3e-3."""
 CORNER_SPACING_PX = 2.0
 CORNER_TOLERANCE = 0.01
 """Of a corner's depth: how far the surface beside it may be from it."""
@@ -63,7 +65,7 @@ class Camera:
 def look_at(
     position_3: np.ndarray, target_3: np.ndarray, roll: float, size_HW: tuple[int, int], focal_px: float
 ) -> Camera:
-    """A camera that has `target_3` in the middle, its x axis turned by `roll` (radians) out of the horizontal."""
+    """A camera that has `target_3` in the middle, its x axis `roll` radians out of the horizontal."""
     forward_3 = np.subtract(target_3, position_3) / np.linalg.norm(np.subtract(target_3, position_3))
     level_3 = np.cross(forward_3, [0.0, 0.0, 1.0])
     level_3 /= np.linalg.norm(level_3)
@@ -82,10 +84,11 @@ def opengl_view(camera: Camera) -> list[float]:
 
 
 def tinyrenderer_projection(camera: Camera) -> list[float]:
-    """The 16 numbers of the projection with which TinyRenderer's rays are those of `rays` at RAYS times the size.
+    """The 16 numbers of the projection with which TinyRenderer's rays are those of `rays`, RAYS times as many.
 
-    Ray (i, j) of its U x V picture passes through (2 i / V - 1, 1 - 2 (j + 1) / U), the lower left corner of the pixel
-    and not its centre; this was measured, on planes, to 0.001 pixel. So the frustum is shifted by half a pixel.
+    Ray (i, j) of its U x V picture passes through (2 i / V - 1, 1 - 2 (j + 1) / U), the lower left corner of
+    the pixel and not its centre; this was measured, on planes, to 0.001 pixel. So the frustum is shifted by
+    half a pixel.
     """
     height, width = (RAYS * side for side in camera.size_HW)
     focal = RAYS * camera.focal_px
@@ -142,7 +145,7 @@ class Box:
     kind: int
 
     def corners_towards(self, position_3: np.ndarray) -> np.ndarray:
-        """(P, 3) corners that the box itself does not hide from a position: one of their faces is turned to it."""
+        """(P, 3) corners the box itself does not hide from a position: one of their faces is turned to it."""
         signs_83 = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), -1).reshape(8, 3)
         points_83 = self.centre_3 + (signs_83 * self.half_3) @ self.axes_33.T
         faced_83 = signs_83 * ((position_3 - points_83) @ self.axes_33) > 0
@@ -152,9 +155,9 @@ class Box:
 def visible_corners(
     boxes: Iterable[Box], inverse_UV: np.ndarray, body_UV: np.ndarray, camera: Camera
 ) -> list[tuple[float, float, int]]:
-    """Corners in view as (x, y, kind), the nearest first; of a crowd within CORNER_SPACING_PX only the nearest.
+    """Corners in view as (x, y, kind), the nearest first; of a crowd only the nearest.
 
-    One is in view where a ray within one pixel of it meets its own body at its depth: nothing else is before it.
+    One is in view where a ray within one pixel of it meets its own body at its depth: nothing is before it.
     """
     height, width = camera.size_HW
     seen: list[tuple[float, float, float, int]] = []

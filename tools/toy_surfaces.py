@@ -12,7 +12,7 @@ SHEET_CELLS, SHEET_REPEATS = 8, 4
 
 
 def write_sheet(path: Path) -> Path:
-    """A square of side 2 around the origin, normal up, in cells: the renderer interpolates short triangles best."""
+    """A square of side 2 around the origin, normal up, in cells: short triangles are interpolated best."""
     side = np.linspace(0, 1, SHEET_CELLS + 1)
     lines = [f"v {2 * x - 1:.6f} {2 * y - 1:.6f} 0" for y in side for x in side]
     lines += [f"vt {SHEET_REPEATS * x:.6f} {SHEET_REPEATS * y:.6f}" for y in side for x in side]
@@ -27,7 +27,7 @@ def write_sheet(path: Path) -> Path:
 
 
 def surface(rng: np.random.Generator) -> np.ndarray:
-    """A texture that tiles, bytes: plain, checks, stripes, planks or spots in two colours, with some grain."""
+    """A texture that tiles, bytes: plain, checks, stripes, planks or spots in two colours, and grain."""
     y_S1, x_1S = np.mgrid[0:SURFACE_PX, 0:SURFACE_PX]
     kind, count = rng.integers(5), 2 ** int(rng.integers(1, 4))
     x, y = x_1S * count // SURFACE_PX, y_S1 * count // SURFACE_PX

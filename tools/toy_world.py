@@ -1,8 +1,8 @@
 """Rooms with toys in PyBullet: which toys there are and how they are put down.
 
-The toys are bodies of the package `pybullet_data`. Those that are fixed (robots, shelf, tray, stool) stand upright
-without touching each other; the others are dropped between and onto them and come to rest under gravity. A table is
-1.5 x 1 m with its top 0.625 m high; a toy is 5 to 60 cm long.
+The toys are bodies of the package `pybullet_data`. Those that are fixed (robots, shelf, tray, stool) stand
+upright without touching each other; the others are dropped between and onto them and come to rest under
+gravity. A table is 1.5 x 1 m with its top 0.625 m high; a toy is 5 to 60 cm long.
 
 Shapes: P points, 2 = (x, y), 3 = (x, y, z), z up, in metres.
 """
@@ -176,7 +176,7 @@ class World:
         rng: np.random.Generator,
         look: tuple[int, list[float]] | None = None,
     ) -> int:
-        """A sheet covered with one of the surfaces, tinted; `solid` is what toys collide with, -1 for nothing."""
+        """A sheet covered with one of the surfaces, tinted; `solid` is what toys hit, -1 for nothing."""
         engine = self.engine
         shape = engine.createVisualShape(engine.GEOM_MESH, fileName=str(self.sheet), meshScale=[*half_2, 1])
         body = engine.createMultiBody(0, solid, shape, at, turn)
@@ -275,7 +275,7 @@ def posture(toy: Toy, rng: np.random.Generator) -> tuple[float, float, float]:
 def free_spot(
     circles: list[tuple[float, float, float]], radius: float, half_2: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, float] | None:
-    """A place where a circle lies on a rectangle around the origin and beside all others; None after ATTEMPTS."""
+    """A place where a circle lies on a rectangle around the origin, beside all others, or None."""
     for _ in range(ATTEMPTS):
         x, y = rng.uniform(-1, 1, 2) * np.maximum(half_2 - radius / 2, 0)
         if all((x - a) ** 2 + (y - b) ** 2 >= (radius + r) ** 2 for a, b, r in circles):

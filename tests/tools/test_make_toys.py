@@ -1,4 +1,4 @@
-"""tools/make_toys.py, toy_geometry.py, toy_surfaces.py, toy_world.py: geometry by hand, refusals, a real run."""
+"""tools/make_toys.py and the toy_*.py beside it: geometry by hand, refusals, a real run."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def ahead() -> geometry.Camera:
 
 
 def fine_rays(camera: geometry.Camera) -> tuple[np.ndarray, np.ndarray]:
-    """X (1, V) and Y (U, 1) of the rendered rays, written out: a third of a pixel apart, around each centre."""
+    """X (1, V) and Y (U, 1) of the rendered rays, written out: a third of a pixel apart."""
     height, width = camera.size_HW
     x = np.arange(-1, RAYS * width - 1) / RAYS - (width - 1) / 2
     y = np.arange(-1, RAYS * height - 1) / RAYS - (height - 1) / 2
@@ -47,7 +47,7 @@ def plane(normal_3, distance: float, camera: geometry.Camera) -> np.ndarray:
 
 
 def ball(radius: float, distance: float, camera: geometry.Camera) -> np.ndarray:
-    """1/z of every ray that meets a ball straight ahead, 0 elsewhere: |t (X, Y, 1) - (0, 0, d)| = r, t smallest."""
+    """1/z of rays that meet a ball straight ahead: the smaller t of |t (X, Y, 1) - (0, 0, d)| = r."""
     x_1V, y_U1 = fine_rays(camera)
     a_UV = x_1V**2 + y_U1**2 + 1
     root_UV = distance**2 - a_UV * (distance**2 - radius**2)
