@@ -12,7 +12,7 @@ lets the loose ones fall until they rest, and looks at them twice, from random p
         rgb/00000.png     the renderer's picture, averaged over 3 x 3 pixels: 128 x 96; nothing casts a shadow
         depth/00000.png   16 bit, metres = value / 256; 0 where there is nothing (beyond the walls)
         normal/00000.png  n = 2 * value / 255 - 1; camera axes x right, y down, z forward; grey where a
-                          pixel has no one normal: at borders, creases, on parts finer than a pixel, and in nothing
+                          pixel has no one normal: at borders, creases, parts finer than a pixel, nothing
         seg/00000.png     0 void, 1 floor, 2 wall, 3 table, then the toys in the order of tasks/toys.yaml
         keypoints.json    {id: [[x, y, kind], ...]}: visible corners of cubes and jenga blocks, kind 0, and of
                           the table's top, kind 1; the centre of the first pixel is (0, 0)

@@ -84,7 +84,7 @@ def opengl_view(camera: Camera) -> list[float]:
 
 
 def tinyrenderer_projection(camera: Camera) -> list[float]:
-    """The 16 numbers of the projection with which TinyRenderer's rays are those of `rays`, RAYS times as many.
+    """The 16 numbers of the projection with which TinyRenderer's rays are those of `rays`, times RAYS.
 
     Ray (i, j) of its U x V picture passes through (2 i / V - 1, 1 - 2 (j + 1) / U), the lower left corner of
     the pixel and not its centre; this was measured, on planes, to 0.001 pixel. So the frustum is shifted by
