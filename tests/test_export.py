@@ -188,6 +188,7 @@ def test_16_bits_that_lose_too_much_are_warned_of(run, tmp_path, monkeypatch):
     assert entry["ok"] is False and entry["lost"]["seg"]["fp16"] == 0.25
 
 
+@pytest.mark.slow
 def test_arrangements_do_not_overwrite_each_other(run, shell):
     """Each has a name of its own, beside that of the model as it is."""
     names = ["artifact", "artifact_size", "artifact_latency"]

@@ -30,6 +30,7 @@ SMALL = (64, 64)
 MODELS = {
     "ResNet": ["resnet18", "resnet50"],
     "CIFAR ResNet": ["cifar10_resnet20"],
+    "Decathlon ResNet": ["decathlon_resnet26"],
     "ResNeXt": ["resnext50_32x4d"],
     "SE-ResNet": ["seresnet18"],
     "ECA-ResNet": ["ecaresnet26t"],

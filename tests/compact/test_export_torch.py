@@ -49,6 +49,7 @@ def test_the_record(exported):
     assert report["sizes"] == {"fixed": [64, 64]} and report["compared_on"]["batches"] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.078), ("fp16", 0.0098)])
 def test_half_precision_runs_on_the_cpu(tmp_path, precision, bound):
     small, manifest = lone()

@@ -88,7 +88,19 @@ def made(name):
     return net, reference, checks.picture(size, batch=1)
 
 
-@pytest.mark.parametrize("name", FAMILIES, scope="module")
+FAST = {
+    "cifar10_resnet20", "regnety_002", "mobilenetv3_small_050", "test_vit", "eva02_tiny_patch14_224",
+    "vit_relpos_small_patch16_224", "beit_base_patch16_224", "pvt_v2_b0", "hiera_tiny_224", "test_maxvit",
+    "cait_xxs24_224", "levit_128s",
+}  # fmt: skip
+"""One of each way to take a trunk apart; the others are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES],
+    scope="module",
+)
 class TestFamily:
     def test_blocks(self, name):
         found = checks.blocks(*made(name))

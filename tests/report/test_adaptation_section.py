@@ -84,6 +84,7 @@ def test_spottune(tmp_path):
     assert "image <b>x</b>" in page.pictures  # an attribute, not a tag
 
 
+@pytest.mark.slow
 def test_where_the_old_domain_was_not_measured(tmp_path):
     page = page_of(tmp_path / "run", STATIC | {"old_domain": {**OLD, "after": None, "why": "no <i>such"}})
     assert "It was not measured: no <i>such." in page.text

@@ -100,6 +100,7 @@ def test_none_without_a_router(finished, runs):
     assert [draw(name, [finished, *runs]) for name in ROUTING_PLOTS] == [None] * 3
 
 
+@pytest.mark.slow
 def test_they_are_written_light_and_dark(runs, tmp_path):
     written = write_plots(runs[0], tmp_path / "plots", runs[1:])
     assert {*ROUTING_PLOTS, "router", "keep_table"} <= set(written)

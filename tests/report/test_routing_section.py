@@ -176,6 +176,7 @@ def test_nothing_measured_nothing_said(tmp_path):
     assert routing_section(run, [run]).latency is None
 
 
+@pytest.mark.slow
 def test_while_it_is_learned_only_the_curves_are_there(tmp_path):
     path = make_routed_run(tmp_path / "run")
     for name in ("routing.json", "results.json", "policy.json", "cost.json"):
@@ -185,6 +186,7 @@ def test_while_it_is_learned_only_the_curves_are_there(tmp_path):
     assert "routing.json is not there yet: nothing on what pictures skip" in page.all("li")
 
 
+@pytest.mark.slow
 def test_the_whole_page_with_baselines(tmp_path):
     paths = [make_routed_run(tmp_path / f"g{gamma}", gamma) for gamma in (8, 2)]
     plain = make_run(tmp_path / "dense", "hard", tasks=("room",))

@@ -16,7 +16,14 @@ from perceptkit.compact.build import compact_and_fold
 from perceptkit.model.plan import Plan
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "resnet18",
+        pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
+    ],
+)
 def test_networks_by_hand_compute_the_same(backbone):
     setup = bench.Setup(backbone, size=64, batch=1, rounds=1, warmup=0, clock="wall")
     net = bench.make_supernet(setup)

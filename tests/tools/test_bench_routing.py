@@ -35,6 +35,7 @@ def test_macs_predict_the_saving():
     assert half == pytest.approx((none - macs.router / macs.full) / 2)
 
 
+@pytest.mark.slow
 def test_a_tiny_run(tmp_path, capsys):
     out = tmp_path / "found.json"
     threads = torch.get_num_threads()

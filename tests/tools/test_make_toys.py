@@ -468,6 +468,7 @@ def test_every_toy_stands_on_what_carries_it(world):
         assert -0.005 < height_UV[found_UV].min() < 0.01, toy.name
 
 
+@pytest.mark.slow
 def test_real_frames_pass_check_and_repeat(tmp_path):
     pytest.importorskip("pybullet", reason="pip install pybullet")
     for name, train in (("one", 3), ("two", 2)):

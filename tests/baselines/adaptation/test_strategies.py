@@ -19,11 +19,8 @@ from tests.baselines.adaptation.conftest import (
 
 LOOKS_AT_NO_PICTURE = [method for method in STRATEGIES if not method.startswith("spottune")]
 EFFICIENTNET = "tf_efficientnet_lite0"
-GROUPS_MATTER = ("series_adapter", "parallel_adapter", "dan")
 CASES = [
-    pytest.param(
-        method, name, marks=pytest.mark.slow if name == EFFICIENTNET and method not in GROUPS_MATTER else ()
-    )
+    pytest.param(method, name, marks=pytest.mark.slow if name == EFFICIENTNET else ())
     for method in LOOKS_AT_NO_PICTURE
     for name in (*WITH_BATCHNORM, PLAIN_VIT)
     if name != PLAIN_VIT or not method.endswith("_adapter")
