@@ -743,6 +743,9 @@ def benchmark(
     found["accuracy"] = of_baselines if split == "test" else {}
     if tasks_file is not None:
         found["accuracy"] |= accuracies(ready, m, tasks_file, split, say)
+        if "passes" in found["rows"] and "compact" in found["accuracy"] and m.router is None:
+            # the network that the artifact was proved equal to, in another order of execution
+            found["accuracy"]["passes"] = found["accuracy"]["compact"]
     found["split"] = split
     write_json(folder / "benchmark.json", found)
     write_benchmark_plot(found, folder / "benchmark.png")

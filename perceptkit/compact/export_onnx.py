@@ -45,8 +45,7 @@ def write_onnx(
     try:
         program = export_program(network, tasks, manifest.size_HW, precision, multiple=multiple)
     except Exception as error:  # torch's own types: of guards, of windows that sizes do not divide, ...
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        sizes = {"fixed": list(manifest.size_HW), "reason": reason}
+        sizes = {"fixed": list(manifest.size_HW), "reason": _why_fixed(str(error), manifest.backbone.name)}
         multiple = None
         program = export_program(network, tasks, manifest.size_HW, precision)
     with quiet():
@@ -61,6 +60,13 @@ def write_onnx(
     onnx.save(model, str(path))
     forward, _ = open_onnx(path)
     return forward, images(manifest.size_HW, multiple), {"sizes": sizes}
+
+
+def _why_fixed(message: str, backbone: str) -> str:
+    """What torch's tracer says of sizes that cannot vary, in words for whoever exports."""
+    if "specialized" in message or "Constraints violated" in message:
+        return f"{backbone} computes with numbers that were made for this size, as its windows or positions"
+    return (message.strip() or "torch gives no reason").splitlines()[0][:200]
 
 
 def needs_packages() -> None:

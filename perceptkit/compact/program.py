@@ -37,12 +37,20 @@ class Outputs(nn.Module):
 def size_multiple(network: nn.Module, size_HW: tuple[int, int]) -> int:
     """The step in which height and width may vary, `size_HW` among the sizes.
 
-    That of the coarsest features, or of patches it is no multiple of, as of 14 pixels; a divisor of it where the
-    size is no multiple.
+    That of the coarsest features, or of patches it is no multiple of, as of 14 pixels (patches that overlap are no
+    patches here); a divisor of it where the size is no multiple.
     """
-    patches = [getattr(module, "patch_size", 1) for module in network.modules()]
-    largest = max((max(p) if isinstance(p, tuple | list) else p for p in patches if p), default=1)
+    largest = max(map(_patch, network.modules()), default=1)
     return gcd(COARSEST if COARSEST % largest == 0 else largest, *size_HW)
+
+
+def _patch(module: nn.Module) -> int:
+    """Pixels along the longer side of the patches that this module makes; 1 where it makes none that stand apart."""
+    size = getattr(module, "patch_size", None)
+    if not isinstance(size, tuple | list):
+        return size if isinstance(size, int) else 1
+    stride = getattr(getattr(module, "proj", None), "stride", size)
+    return max(size) if tuple(stride) == tuple(size) else 1
 
 
 @torch.no_grad()

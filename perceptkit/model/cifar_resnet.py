@@ -206,3 +206,6 @@ def _entry(depth: int) -> Callable[..., nn.Module]:
 
     create.__name__ = name  # timm registers functions by their name
     return create
+
+
+register()

@@ -83,3 +83,6 @@ def decathlon_resnet26(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(
         DecathlonResNet, NAME, pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **kwargs
     )
+
+
+register()

@@ -9,6 +9,8 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from perceptkit.errors import SpecError
@@ -70,9 +72,11 @@ def create_backbone(
         raise SpecError(f"{key}.name {spec.name!r} is not a timm model{hint} (`perceptkit list backbones`)")
     arguments = dict(spec.args)
     config = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name.split(".")[0]) else None
+    from_hub = load and spec.weights == "pretrained"
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size_HW)
-    from_hub = load and spec.weights == "pretrained"
+        if "dynamic_img_size" not in arguments and _knows_dynamic_size(spec.name, arguments):
+            arguments["dynamic_img_size"] = True
     model = _create(spec, from_hub, num_classes, arguments, key)
     patch = patch_size(model)
     covered_HW = covered_size(model, size_HW)
@@ -112,6 +116,20 @@ def _create(
                 f"for another model, set {key}.args={{}}, or to arguments of {name}"
             ) from error
         raise SpecError(f"{name} cannot be made: {_first_line(error)}") from error
+
+
+def _knows_dynamic_size(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether timm's switch for other sizes than the model's own costs nothing: ViT and EVA resample their positions
+    where a size differs, Swin would make its masks anew for every picture.
+
+    Asked of a model without memory: which class a name makes is written nowhere else.
+    """
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            made = timm.create_model(name, **arguments, dynamic_img_size=True)
+        return isinstance(made, VisionTransformer | Eva)
+    except Exception:  # of any type: the real attempt says what is wrong
+        return False
 
 
 def _without_zero_init(name: str, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:

@@ -160,9 +160,15 @@ def _accuracies(found: Mapping[str, Any]) -> list[str]:
         return []
     columns = list(dict.fromkeys(key for row in accuracy.values() for key in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
-    for name, row in accuracy.items():
+    for name in [name for name in TITLES if name in accuracy]:
+        row = accuracy[name]
         values = [f"{row[key]:.4f}" if row.get(key) is not None else "-" for key in columns]
         lines.append(f"| {_title(found, name)} | " + " | ".join(values) + " |")
+    if without := [
+        name for name in ("single_nets", "hard_shared") if name in found["rows"].keys() - accuracy.keys()
+    ]:
+        titles = " and ".join(_title(found, name) for name in without)
+        lines += ["", f"Accuracy of {titles}: give trained ones with --baseline RUN (on test)."]
     return [*lines, ""]
 
 

@@ -145,6 +145,8 @@ def artifact_folder(path: Path) -> Path:
         return folder
     if (path / "checkpoints").is_dir():
         raise SpecError(f"{path} is not finished: continue it with `perceptkit train --resume --out {path}`")
+    if files := sorted(file.name for file in path.glob("*") if file.suffix in EXPORTED):
+        raise SpecError(f"{path} holds {len(files)} exported models; name one: {', '.join(files[:8])}")
     if path.is_file():
         raise SpecError(f"{path} is no exported model: those end in {' or '.join(EXPORTED)}")
     raise SpecError(f"{path} is no run, no artifact and no exported model")

@@ -58,7 +58,8 @@ class Predictor:
         """Results in the order of the pictures, lazily, each with a name of its own to save it under.
 
         Takes any iterable, an endless one too, as the frames of a video: no more than `batch` pictures are read ahead
-        of the result that was asked for; `batch=1` gives each result before the next picture is taken.
+        of the result that was asked for; `batch=1` gives each result before the next picture is taken. Names of paths
+        that occur again are numbered, so an endless stream of paths keeps their names in memory; frames have none.
 
         Args:
             pictures: paths, PIL pictures or RGB uint8 arrays (H, W, 3).
@@ -66,7 +67,7 @@ class Predictor:
             on_unreadable: is told of a picture that cannot be read, which is then left out.
 
         Raises:
-            DataError: a picture cannot be read, and there is no `on_unreadable`.
+            DataError: a picture cannot be read, and there is no `on_unreadable`; what was read before it came first.
         """
         # Reading ahead in a thread was measured and left out: of 480x640 frames, preparing takes 2 % of the CPU time.
         if batch < 1:
@@ -74,13 +75,16 @@ class Predictor:
         remaining = enumerate(pictures)
         taken: Counter[str] = Counter()
         while group := list(islice(remaining, batch)):
-            images, names = [], []
+            images: list[np.ndarray] = []
+            names: list[str] = []
             for i, picture in group:
                 name = _name(picture, i, taken)
                 try:
                     images.append(read_picture(picture))
                 except DataError as error:
                     if on_unreadable is None:
+                        if images:  # what was read before it is not lost
+                            yield from self._run(images, names)
                         raise
                     on_unreadable(error)
                 else:

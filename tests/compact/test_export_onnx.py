@@ -18,7 +18,7 @@ from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.spec.recipe import BackboneSpec
 from tests.compact import conftest as shared
-from tests.compact.conftest import SIZE, lone, network
+from tests.compact.conftest import SIZE, lone, manifest_of, network, plan_of
 from tests.data.conftest import make_tasks
 
 
@@ -172,6 +172,38 @@ def test_patches_of_14_decide():
         patch_size = (14, 14)
 
     assert size_multiple(torch.nn.Sequential(Embed()), (224, 280)) == 14
+
+
+def test_patches_that_overlap_do_not():
+    class Embed(torch.nn.Module):
+        patch_size = (7, 7)
+
+        def __init__(self):
+            super().__init__()
+            self.proj = torch.nn.Conv2d(3, 8, 7, stride=4, padding=3)
+
+    assert size_multiple(torch.nn.Sequential(Embed()), (64, 96)) == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pvt_v2_b0", "vit_tiny_patch16_224"])
+def test_transformers_whose_positions_follow_the_size_take_any(tmp_path, name):
+    net = network(name, chosen=("seg", "room"))
+    plan = plan_of(net, "all")
+    compact = compact_and_fold(net, plan, SIZE)
+    export_network(compact, manifest_of(net, plan, name), tmp_path / "model.onnx", "onnx")
+    report = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
+    assert report["sizes"] == {"multiple_of": 32, "default": [64, 64]}
+
+
+def test_a_reason_is_in_words():
+    torchs = (
+        "Constraints violated (32*height_steps)! For more information, run with TORCH_LOGS\n  - specialized"
+    )
+    assert export_onnx._why_fixed(torchs, "swin_tiny").startswith(
+        "swin_tiny computes with numbers that were made"
+    )
+    assert export_onnx._why_fixed("windows of 7\nand more", "x") == "windows of 7"
 
 
 @pytest.mark.slow

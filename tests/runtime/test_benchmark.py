@@ -57,6 +57,7 @@ def test_table(found):
     lines = text.splitlines()
     assert lines[0].count("|") == lines[2].count("|") and "batch 2: x faster" in lines[0]
     assert any(line.startswith("| compact | 0.2500 | - |") for line in lines)
+    assert "Accuracy of separate single-task timm nets" in text and "--baseline RUN" in text
     assert "compact, ONNX Runtime int8: left out (no pictures to calibrate on)" in text
     assert "x faster than: separate single-task timm nets" in lines[-1]
 

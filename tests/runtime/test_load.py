@@ -90,6 +90,15 @@ def test_anything_else(tmp_path):
         load(tmp_path / "model.pth")
 
 
+def test_a_folder_of_exported_models_names_them(tmp_path):
+    for name in ("model_seg.onnx", "model_room.onnx"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        SpecError, match=r"holds 2 exported models; name one: model_room.onnx, model_seg.onnx"
+    ):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -171,6 +171,17 @@ def test_an_exported_model_is_not_exported_again(tmp_path):
         scripted(red_as_depth, "depth").export(tmp_path / "m.onnx")
 
 
+def test_what_was_read_before_a_damaged_picture_comes_first(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths[:3]:
+        Image.fromarray(noise(8, 8, 3)).save(path)
+    paths[3].write_bytes(b"no picture")
+    results = scripted(red_as_depth, "depth").stream(paths, batch=8)
+    assert [next(results).name for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(DataError, match="3.png"):
+        next(results)
+
+
 def test_what_cannot_be_read_is_left_out_when_someone_is_told(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for path in paths:
