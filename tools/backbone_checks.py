@@ -19,6 +19,8 @@ import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
+from perceptkit.compact.precision import PRECISIONS
+from perceptkit.compact.program import export_program, size_multiple
 from perceptkit.model import cost
 from perceptkit.model.attention import plain_attention
 from perceptkit.model.neck import FINEST
@@ -60,6 +62,18 @@ class Fixed(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.net(image_BCHW, self.plan).values())
+
+
+class ByTask(nn.Module):
+    """The network with a plan: forward(image) -> {task: output}, as exporters want it."""
+
+    def __init__(self, net: Supernet) -> None:
+        super().__init__()
+        self.net, self.plan = net, mixed_plan(net)
+
+    def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.net(image_BCHW, self.plan)
+        return outputs
 
 
 def networks(
@@ -208,6 +222,29 @@ def exported(net: Supernet, reference: nn.Module, image: Tensor) -> str:
         return within_bound([difference(program.module()(x), fixed(x)) for x in batches])
 
 
+def sizes(net: Supernet, reference: nn.Module, image: Tensor) -> str:
+    """The program that ONNX files are made of, traced with free height and width, at three other sizes."""
+    written_out, tasks = ByTask(plain_attention(copy.deepcopy(net))), list(net.tasks)
+    multiple = size_multiple(net, net.size_HW)
+    try:
+        program = export_program(written_out, tasks, net.size_HW, PRECISIONS["32"], multiple=multiple)
+    except Exception:  # torch's own types, many: what write_onnx takes for a size that cannot vary
+        return "own"
+    height, width = net.size_HW
+    found = []
+    with torch.no_grad():
+        # a map of one pixel is left out: the program guards against it, the ONNX file does not
+        for size in (
+            (height + multiple, width),
+            (height, width + 3 * multiple),
+            (2 * multiple, 3 * multiple),
+        ):
+            other = picture(size)
+            found.append(difference(program.module()(other), tuple(written_out(other).values())))
+    within_bound(found)
+    return f"any / {multiple}"
+
+
 def onnx(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     """The exported program as ONNX, attention written out, run by onnxruntime at two batch sizes."""
     import onnxruntime
@@ -233,6 +270,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "skip": skip,
     "copies": copies,
     "export": exported,
+    "sizes": sizes,
     "onnx": onnx,
     "compile": compiled,
 }

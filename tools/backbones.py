@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-COLUMNS = ("blocks", "equal", "skip", "copies", "export", "onnx", "compile")
+COLUMNS = ("blocks", "equal", "skip", "copies", "export", "sizes", "onnx", "compile")
 SHOWN = ("identity", "shortcut", "share", "strides", "channels", "equal", "maps", *COLUMNS[2:])
 SMALL = (64, 64)
 """Pixels at which all columns but `blocks` are checked, where the model takes them."""
@@ -306,6 +306,8 @@ model.
   backend that is named. The figure is the largest difference to the eager network, of the output's own scale; above
   {bound:.0e} it is a failure.
 
+* **sizes**: heights and widths that an ONNX file of it takes: any multiple of a number, or its own alone.
+
 Weights are random, also those that timm initialises to zero. `-` was not measured.
 
 | family | model | {columns} |
@@ -340,7 +342,7 @@ def row(cells: dict[str, Any]) -> list[str]:
     if equal and equal["ok"]:
         maps = equal["found"].split(", ")[1].split(" maps")[0].replace(" of ", "/")
     texts += [mark(equal, "yes"), maps, mark(cells.get("skip"), "yes"), mark(cells.get("copies"), "yes")]
-    return texts + [mark(cells.get(column)) for column in ("export", "onnx", "compile")]
+    return texts + [mark(cells.get(column)) for column in ("export", "sizes", "onnx", "compile")]
 
 
 def mark(cell: dict[str, Any] | None, good: str | None = None) -> str:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a p
 import backbone_checks as checks
 
 SIZE = (32, 32)
+NARROW_SWIN = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 
 
 @pytest.fixture
@@ -85,3 +86,11 @@ def test_keys_that_timm_does_not_have(made):
     net.backbone.register_buffer("own", torch.zeros(1))
     with pytest.raises(checks.Failed, match="keys that timm does not have: own"):
         checks.copies(net, reference, image)
+
+
+@pytest.mark.slow
+def test_sizes_are_free_where_nothing_is_made_for_one():
+    net, reference = checks.networks("test_resnet", (64, 96))
+    assert checks.sizes(net, reference, checks.picture((64, 96))) == "any / 32"
+    net, reference = checks.networks("swin_tiny_patch4_window7_224", (64, 64), NARROW_SWIN)
+    assert checks.sizes(net, reference, checks.picture((64, 64))) == "own"
