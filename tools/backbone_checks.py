@@ -19,6 +19,7 @@ import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
+from perceptkit.compact.export_onnx import run_at_other_size
 from perceptkit.compact.precision import PRECISIONS
 from perceptkit.compact.program import export_program, size_multiple
 from perceptkit.model import cost
@@ -227,6 +228,7 @@ def sizes(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     written_out, tasks = ByTask(plain_attention(copy.deepcopy(net))), list(net.tasks)
     multiple = size_multiple(net, net.size_HW)
     try:
+        run_at_other_size(written_out, net.size_HW, multiple)
         program = export_program(written_out, tasks, net.size_HW, PRECISIONS["32"], multiple=multiple)
     except Exception:  # torch's own types, many: what write_onnx takes for a size that cannot vary
         return "own"

@@ -41,11 +41,13 @@ def write_onnx(
 
     network, tasks = plain_attention(copy.deepcopy(network)), list(manifest.tasks)
     multiple: int | None = size_multiple(network, manifest.size_HW)
+    assert multiple is not None
     sizes: dict[str, Any] = {"multiple_of": multiple, "default": list(manifest.size_HW)}
     try:
+        run_at_other_size(network, manifest.size_HW, multiple)
         program = export_program(network, tasks, manifest.size_HW, precision, multiple=multiple)
     except Exception as error:  # torch's own types: of guards, of windows that sizes do not divide, ...
-        sizes = {"fixed": list(manifest.size_HW), "reason": _why_fixed(str(error), manifest.backbone.name)}
+        sizes = {"fixed": list(manifest.size_HW), "reason": _why_fixed(error, manifest.backbone.name)}
         multiple = None
         program = export_program(network, tasks, manifest.size_HW, precision)
     with quiet():
@@ -62,9 +64,19 @@ def write_onnx(
     return forward, images(manifest.size_HW, multiple), {"sizes": sizes}
 
 
-def _why_fixed(message: str, backbone: str) -> str:
-    """What torch's tracer says of sizes that cannot vary, in words for whoever exports."""
-    if "specialized" in message or "Constraints violated" in message:
+@torch.no_grad()
+def run_at_other_size(network: nn.Module, size_HW: tuple[int, int], multiple: int) -> None:
+    """Raises what the network raises: a tracer may take hours to find out that it is made for one size (Hiera)."""
+    height, width = size_HW
+    for other in ((height + multiple, width), (height, width + 3 * multiple)):
+        network(probe_images(other)[1])
+
+
+def _why_fixed(error: Exception, backbone: str) -> str:
+    """Why sizes cannot vary, in words for whoever exports."""
+    message = str(error)
+    traced = "specialized" in message or "Constraints violated" in message
+    if traced or isinstance(error, AssertionError | RuntimeError) and "size" in message.lower():
         return f"{backbone} computes with numbers that were made for this size, as its windows or positions"
     return (message.strip() or "torch gives no reason").splitlines()[0][:200]
 

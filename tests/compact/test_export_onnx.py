@@ -196,14 +196,24 @@ def test_transformers_whose_positions_follow_the_size_take_any(tmp_path, name):
     assert report["sizes"] == {"multiple_of": 32, "default": [64, 64]}
 
 
+@pytest.mark.slow
+def test_a_network_of_one_size_is_not_traced_for_hours(tmp_path):
+    net = network("hiera_tiny_224", chosen=("room",))
+    plan = plan_of(net, "all")
+    compact, manifest = compact_and_fold(net, plan, SIZE), manifest_of(net, plan, "hiera_tiny_224")
+    export_network(compact, manifest, tmp_path / "model.onnx", "onnx")
+    sizes = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]["sizes"]
+    assert sizes["fixed"] == [64, 64] and "made for this size" in sizes["reason"]
+
+
 def test_a_reason_is_in_words():
-    torchs = (
-        "Constraints violated (32*height_steps)! For more information, run with TORCH_LOGS\n  - specialized"
+    why, torchs = (
+        export_onnx._why_fixed,
+        "Constraints violated (32*height_steps)! ... TORCH_LOGS\n  - specialized",
     )
-    assert export_onnx._why_fixed(torchs, "swin_tiny").startswith(
-        "swin_tiny computes with numbers that were made"
-    )
-    assert export_onnx._why_fixed("windows of 7\nand more", "x") == "windows of 7"
+    assert why(ValueError(torchs), "swin_tiny").startswith("swin_tiny computes with numbers that were made")
+    assert why(RuntimeError("The size of tensor a (6) must match"), "hiera").startswith("hiera computes with")
+    assert why(RuntimeError("windows of 7\nand more"), "x") == "windows of 7"
 
 
 @pytest.mark.slow
