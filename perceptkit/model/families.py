@@ -51,9 +51,14 @@ FAMILIES: tuple[tuple[type[nn.Module], Family], ...] = (
 )
 
 
+_found: dict[type[nn.Module], Family] = {}
+"""Of classes that were asked for: every step of every forward pass asks. No functools.cache: Dynamo warns of it."""
+
+
 def family(model: nn.Module) -> Family:
     """How this model is taken apart."""
-    for kind, found in FAMILIES:
-        if isinstance(model, kind):
-            return found
-    return CHAIN
+    found = _found.get(type(model))
+    if found is None:
+        found = next((found for kind, found in FAMILIES if isinstance(model, kind)), CHAIN)
+        _found[type(model)] = found
+    return found

@@ -200,6 +200,9 @@ class Supernet(nn.Module):
         """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
         assert step.block is not None
         choices = {task: rows[task][step.block] for task in branch.tasks}
+        if all(choice is True for choice in choices.values()):  # the usual case, and nothing is to be sorted
+            branch.x = self._run_kept(step, branch.x, shared, tuned.get(step.block))
+            return [branch]
         kept = [task for task, choice in choices.items() if choice is True]
         skipped = [task for task, choice in choices.items() if choice is False]
         mixed: dict[object, tuple[Tensor, list[str]]] = {}
