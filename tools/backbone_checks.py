@@ -230,6 +230,7 @@ def sizes(net: Supernet, reference: nn.Module, image: Tensor) -> str:
     try:
         run_at_other_size(written_out, net.size_HW, multiple)
         program = export_program(written_out, tasks, net.size_HW, PRECISIONS["32"], multiple=multiple)
+        run_at_other_size(program.module(), net.size_HW, multiple)
     except Exception:  # torch's own types, many: what write_onnx takes for a size that cannot vary
         return "own"
     height, width = net.size_HW
