@@ -46,9 +46,8 @@ def write_onnx(
     try:
         run_at_other_size(network, manifest.size_HW, multiple)
         program = export_program(network, tasks, manifest.size_HW, precision, multiple=multiple)
-        run_at_other_size(
-            program.module(), manifest.size_HW, multiple
-        )  # the file has no guards that would refuse
+        # the program guards what it was traced for; the file would compute something else without a word
+        run_at_other_size(program.module(), manifest.size_HW, multiple)
     except Exception as error:  # torch's own types: of guards, of windows that sizes do not divide, ...
         sizes = {"fixed": list(manifest.size_HW), "reason": _why_fixed(error, manifest.backbone.name)}
         multiple = None

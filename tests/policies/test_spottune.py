@@ -9,7 +9,7 @@ import torch
 from perceptkit.model.copies import choose_copy
 from perceptkit.model.strategy import learned_names, set_train_mode
 from perceptkit.policies.spottune import SpotTune, agreed, agreement_penalty, tuned_samples
-from tests.baselines.adaptation.conftest import adaptation, all_keep, domain, images
+from tests.baselines.adaptation.conftest import PLAIN_VIT, adaptation, all_keep, domain, images
 
 KINDS = ("full_copy", "parallel_adapter", "lora", "bn")
 
@@ -97,6 +97,20 @@ def test_what_learns(kind, frozen_bn, outside, image):
     norms_of_base = {name for name in moved if ".base." in name}
     assert bool(norms_of_base) == (frozen_bn == "adapt")
     assert not any("conv" in name for name in norms_of_base)
+
+
+@pytest.mark.parametrize(("kind", "outside", "learns"), [
+    ("full_copy", "tuned", True), ("full_copy", "fixed", False), ("bn", "tuned", False),
+])  # fmt: skip
+def test_patches_and_positions_are_outside_of_blocks(kind, outside, learns):
+    net = domain(PLAIN_VIT)
+    strategy = SpotTune(adaptation("spottune", tuned=kind, outside=outside))
+    plan = strategy.plan(net, all_keep(net))
+    strategy.begin(net, plan)
+    names = set(learned_names(net))
+    for name in ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.cls_token"):
+        assert name in net.state_dict() and (name in names) == learns
+    assert "backbone.norm.weight" in names  # the norms always do
 
 
 @torch.no_grad()
