@@ -3,7 +3,8 @@
     route       weights fixed, norms in eval mode; every picture runs by a sampled and by the most probable decision,
                 and the difference of their rewards is what the router learns from
     finetune    the same, and the sampled pass trains the weights too; in its last part (`settle`) the router is fixed,
-                and the weights are trained for its most probable decisions, as in AdaMML's last phase
+                and the weights are trained for its most probable decisions, as in AdaMML's last phase. With `distill`
+                the network as it was before anything was skipped teaches it
 
 What is sampled and what is most probable are judged in one pass: what comes before the first block that is open to the
 router runs once per picture, equal decisions for a picture run once, and a block runs for those pictures only that keep
@@ -14,6 +15,7 @@ The mathematics are in policies/blockdrop.py.
 Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -30,6 +32,7 @@ from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, StageBase
 from perceptkit.tasks.base import Task, masked_mean
+from perceptkit.tasks.distillation import distillation, has_relative_loss
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.ranks import mean_losses
@@ -39,6 +42,8 @@ HOST = "checkpoints/host.pt"
 """In the run folder: the network before anything was skipped."""
 ROUTED = "checkpoints/routed.pt"
 """The router when it alone had been learned."""
+TEMPERATURE = 4.0
+"""Of distillation; its gradients fall with the square of it, so the loss is multiplied by that (Hinton et al.)."""
 GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
@@ -268,9 +273,13 @@ def route_step(
 
 
 def gumbel_loss(
-    training: Training, batch: Batch, logits_BR: Tensor, tau: float
+    training: Training, batch: Batch, logits_BR: Tensor, tau: float, distill: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The tasks' losses under a straight-through sample, and 1 / gamma of what is used."""
+    """The tasks' losses under a straight-through sample, and 1 / gamma of what is used.
+
+    Args:
+        distill: weight of the loss of `taught`.
+    """
     routing, fabric = current(training), training.fabric
     shape = torch.Size((len(logits_BR) * fabric.world_size, logits_BR.shape[1]))
     noise_BR = logistic_noise(shape, training.generator)[fabric.global_rank :: fabric.world_size]
@@ -289,10 +298,44 @@ def gumbel_loss(
     usage_B = blockdrop.usage(keep_BR, routing.cost_R)
     right_B = blockdrop.task_mean(quality_BK, task_weights(training))
     penalty = blockdrop.cost_penalty(usage_B, right_B)
-    total = weighted_sum(losses, training.tasks) + penalty / routing.gamma
     refuse_nan(losses, training.position)
+    total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma
     told = {"usage": usage_B.mean(), **{f"loss/{name}": loss for name, loss in losses.items()}}
     return total, told
+
+
+def host_of(training: Training) -> Supernet:
+    """The network as it was before anything was skipped, a copy with weights of its own."""
+    host = copy.deepcopy(one_network(training))
+    host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
+    return host
+
+
+def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+    """How far the outputs are from the host's with all blocks: the sum over tasks, by their weights, of T^2 L."""
+    routing = current(training)
+    if routing.host is None:
+        routing.host = host_of(training).eval().requires_grad_(False)
+    everything = routing.cost_R.new_ones(len(batch.ids), len(routing.cost_R), dtype=torch.bool)
+    with torch.no_grad(), training.fabric.autocast():
+        answers = routing.host(batch.image_BCHW, training.plan, keep_BR=everything)
+    losses = {}
+    for name, task in training.tasks.items():
+        scale = 1.0 if has_relative_loss(task) else TEMPERATURE**2
+        losses[name] = scale * distillation(task, outputs[name], answers[name], TEMPERATURE)
+    return weighted_sum(losses, training.tasks)
+
+
+def weights_loss(
+    training: Training,
+    batch: Batch,
+    outputs: Mapping[str, Tensor],
+    losses: Mapping[str, Tensor],
+    distill: float,
+) -> Tensor:
+    """What the weights of the network learn from: labels, and the host's answers by the weight `distill`."""
+    total = weighted_sum(losses, training.tasks)
+    return total + distill * taught(training, batch, outputs) if distill else total
 
 
 def _quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
@@ -319,7 +362,7 @@ def finetune_step(
         logits_BR = routing.router(batch.image_BCHW).float()
     if spec.estimator == "gumbel":
         set_training(supernet, stage.batchnorm == "train")
-        total, told = gumbel_loss(training, batch, logits_BR, 1.0)
+        total, told = gumbel_loss(training, batch, logits_BR, 1.0, stage.distill)
     else:
         sampled_BR = sample(training, logits_BR)
         greedy_BR = blockdrop.greedy_keep(logits_BR, routing.open_R)
@@ -349,7 +392,8 @@ def finetune_step(
         losses = task_losses(outputs, batch, training.tasks)
         refuse_nan(losses, training.position)
         router_loss, told = policy_loss(training, logits_BR, sampled_BR, greedy_BR, right_VBK, joint=True)
-        total = weighted_sum(losses, training.tasks) + stage.rl_weight * router_loss
+        total = weights_loss(training, batch, outputs, losses, stage.distill)
+        total = total + stage.rl_weight * router_loss
         told |= {f"loss/{name}": loss for name, loss in losses.items()}
     for optimizer in optimizers:
         optimizer.zero_grad()
@@ -373,7 +417,7 @@ def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: flo
         outputs = supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
     losses = task_losses(outputs, batch, training.tasks)
     refuse_nan(losses, training.position)
-    total = weighted_sum(losses, training.tasks)
+    total = weights_loss(training, batch, outputs, losses, stage.distill)
     training.optimizer.zero_grad()
     training.fabric.backward(total)
     update(training, training.optimizer, supernet.parameters())

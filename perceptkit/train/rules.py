@@ -7,7 +7,8 @@
     random_drop     Veit et al.: the same random blocks deleted for all pictures
 
 Every rule starts from the network as it was before anything was skipped. Fine-tuning uses the stage `finetune`'s
-learning rate and norms, and as many pictures.
+learning rate, norms and distillation, and as many pictures; `all`, which would be its own teacher, learns from labels
+alone.
 
 Shapes: N pictures of a split, B of a batch, R routed blocks.
 """
@@ -28,10 +29,10 @@ from perceptkit.model import cost
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import PolicyStats
 from perceptkit.spec.recipe import FinetuneStage
-from perceptkit.train import checkpoint, optim
+from perceptkit.train import optim
 from perceptkit.train.evaluate import Evaluation, evaluate
-from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
-from perceptkit.train.routing import HOST, current, one_network, routing_spec, set_training
+from perceptkit.train.losses import refuse_nan, task_losses, update
+from perceptkit.train.routing import current, host_of, one_network, routing_spec, set_training, weights_loss
 from perceptkit.train.run_folder import write_json
 from perceptkit.train.training import Interrupted, Training
 
@@ -99,8 +100,7 @@ def compare_rules(
     costs = _costs(training)
     learned = _tested(training, training.supernet, test, learned_NR)
     rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
-    host = copy.deepcopy(one_network(training))
-    host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
+    host = host_of(training)
     if routed_NR is not None:
         alone = _tested(training, host, test, routed_NR)
         rows.append(_row(training, "learned", False, [alone], routed_NR, costs))
@@ -193,7 +193,7 @@ def _tuned_once(
     network = copy.deepcopy(host)
     if name in DRAWN_ONCE:
         policy_1R = rule(1, _generator(training, 0))
-        tune(training, network, lambda num, _: policy_1R.expand(num, -1), _epochs(training))
+        tune(training, network, lambda num, _: policy_1R.expand(num, -1), _epochs(training), name != "all")
     else:
         tune(training, network, rule, _epochs(training))
     keep_NR = rule(len(test), _generator(training, 0))
@@ -205,8 +205,11 @@ def _tuned_once(
     return row
 
 
-def tune(training: Training, network: Any, rule: Rule, epochs: int) -> None:
-    """Trains a network whose blocks are skipped by a rule, which is asked for every batch."""
+def tune(training: Training, network: Any, rule: Rule, epochs: int, distilled: bool = True) -> None:
+    """Trains a network whose blocks are skipped by a rule, which is asked for every batch.
+
+    `distilled`: with what the stage's `distill` adds to the loss.
+    """
     recipe, fabric = training.recipe, training.fabric
     stage = _finetune(training) or FinetuneStage(name="finetune", epochs=epochs)
     optimizer: Any = fabric.setup_optimizers(optim.make_optimizer(network, recipe.optim, stage))
@@ -227,8 +230,9 @@ def tune(training: Training, network: Any, rule: Rule, epochs: int) -> None:
                 outputs = network(pictures.image_BCHW, training.plan, keep_BR=keep_BR)
             losses = task_losses(outputs, pictures, training.tasks)
             refuse_nan(losses, training.position)
+            distill = stage.distill if distilled else 0.0
             optimizer.zero_grad()
-            fabric.backward(weighted_sum(losses, training.tasks))
+            fabric.backward(weights_loss(training, pictures, outputs, losses, distill))
             update(training, optimizer, network.parameters())
             done += 1
             if training.stop_requested:  # what is whole is kept; this rule begins anew

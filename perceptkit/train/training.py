@@ -19,6 +19,7 @@ from perceptkit.errors import ResumeError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
 from perceptkit.model.strategy import Strategy, set_train_mode
+from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.policies.blockdrop import greedy_keep, open_mask
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStage, StageSpec
@@ -50,6 +51,8 @@ class Routing:
     """Of the samples that the router learned from, over about the last hundred steps; None before any."""
     unique: list[int] = field(default_factory=list)
     """Different policies on val, by epoch."""
+    host: Supernet | None = None
+    """The network before anything was skipped, where it teaches; not part of a checkpoint, it has a file of its own."""
 
     @property
     def open_R(self) -> Tensor:

@@ -11,6 +11,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
+from perceptkit.tasks.distillation import distillation, has_relative_loss
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.routing_check import fold, full_rightness, judge_full, on_val, validate_routing
@@ -172,6 +173,42 @@ def test_a_settled_router_is_fixed_and_what_it_skips_is_not_computed(training, b
     assert losses["usage"] == pytest.approx(float(1 - cost_R[0] / cost_R.sum()))
     routing.finetune_step(training, stage, batch, 1e-2, 0.74)
     assert changed(after, states(training)[1])
+
+
+@torch.no_grad()
+def test_the_host_teaches_with_all_blocks(training, batch):
+    found, net = routing.current(training), training.supernet.eval()
+    everything = torch.ones(len(batch.ids), len(found.cost_R), dtype=torch.bool)
+    as_host = net(batch.image_BCHW, training.plan, keep_BR=everything)
+    skipping = net(batch.image_BCHW, training.plan, keep_BR=~everything)
+    for parameter in net.parameters():  # the teacher has weights of its own
+        parameter.zero_()
+    for outputs in as_host, skipping:
+        by_hand = 0.0
+        for name, task in training.tasks.items():
+            scale = 1 if has_relative_loss(task) else 16
+            loss = distillation(task, outputs[name], as_host[name], 4.0)
+            by_hand += task.spec.weight * scale * loss.item()
+        assert routing.taught(training, batch, outputs).item() == pytest.approx(by_hand, rel=1e-5)
+    assert routing.taught(training, batch, skipping) > routing.taught(training, batch, as_host)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_distill_adds_to_the_loss_what_the_host_teaches(training, batch, estimator, settle):
+    change(training, estimator=estimator)
+    training.position.stage = 2
+    stage = training.recipe.stages[2].model_copy(update={"settle": settle})
+    losses = {}
+    net, router = states(training)
+    for distill in 0.0, 1.0:
+        training.generator.manual_seed(0)
+        training.supernet.load_state_dict(net)
+        routing.current(training).router.load_state_dict(router)
+        training.begin_stage_optimizers(stage)
+        taught = stage.model_copy(update={"distill": distill})
+        losses[distill] = routing.finetune_step(training, taught, batch, 1e-3, 0.6)["loss"]
+    assert losses[1.0] > losses[0.0] + 1e-4
 
 
 def test_parity_moves_the_norms_in_the_greedy_pass_too(training, batch):

@@ -6,12 +6,8 @@ Li, Hoiem. *Learning without Forgetting.* ECCV 2016, TPAMI 2018. https://arxiv.o
     L_old = - sum_i y'_i log yhat'_i,    y' = softmax(z / T)
 
 y comes from the base, yhat from the old heads on the network that learns. As in the paper L_old is a cross-entropy, the
-entropy of y' included, and is not multiplied by T^2. By task type:
-
-    classification   as above; `multi_label`: the two-class form of every class, sigmoid(z / T), averaged
-    segmentation     as above, averaged over pixels
-    edges            the two-class form, averaged over pixels
-    others           mean (z - zhat)^2 / mean z^2: relative to the size of the old answer
+entropy of y' included, and is not multiplied by T^2. What it is for tasks that do not classify is in
+tasks/distillation.py.
 
 Nothing is fixed, everything learns: trunk (theta_s), new heads (theta_n) and the old heads (theta_o), which start from
 the base's. A dense old task reads the domain's neck, which starts from the base's: it counts as shared. A domain
@@ -20,7 +16,7 @@ stores all weights of its own network; the old heads are dropped, as folding doe
 Differs from the paper: the base answers for the same augmented picture, in eval mode and normalised as it expects, at
 every step, instead of once before training; and there is no stage that trains the new heads alone first.
 
-Shapes: B batch, C classes.
+Shapes: B batch.
 """
 
 import copy
@@ -30,7 +26,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from perceptkit.errors import SpecError
 from perceptkit.model.neck import Neck
@@ -38,37 +33,11 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.strategy import Strategy, freeze
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.spec import adaptation as specs
-from perceptkit.tasks.base import Task
+from perceptkit.tasks.distillation import distillation
 
 M = TypeVar("M", bound=nn.Module)
 OLD = "base/"
 """Before the names of the base's tasks: no task of a domain can be called so."""
-
-
-def softmax_distillation(output: Tensor, old: Tensor, temperature: float) -> Tensor:
-    """L_old over classes in dimension 1, averaged over all others."""
-    target = (old / temperature).softmax(1)
-    return -(target * (output / temperature).log_softmax(1)).sum(1).mean()
-
-
-def sigmoid_distillation(output: Tensor, old: Tensor, temperature: float) -> Tensor:
-    """L_old of yes-or-no answers, averaged over all of them."""
-    return F.binary_cross_entropy_with_logits(output / temperature, (old / temperature).sigmoid())
-
-
-def relative_square(output: Tensor, old: Tensor) -> Tensor:
-    """Squared difference over the mean square of the old output."""
-    return (output - old).square().mean() / old.square().mean().clamp(min=1e-12)
-
-
-def distillation(task: Task, output: Tensor, old: Tensor, temperature: float) -> Tensor:
-    """L_old of one task; see the module's docstring."""
-    output, old = output.float(), old.float()
-    if task.type == "segmentation" or (task.type == "classification" and task.is_yes_or_no):
-        return softmax_distillation(output, old, temperature)
-    if task.type in ("classification", "edges"):
-        return sigmoid_distillation(output, old, temperature)
-    return relative_square(output, old)
 
 
 def as_normalised_for(base: Supernet, net: Supernet, image_BCHW: Tensor) -> Tensor:
