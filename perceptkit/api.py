@@ -277,6 +277,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             cost=run.cost,
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
+            policies=training.routing.usual if training.routing else (),
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)

@@ -60,6 +60,8 @@ class Manifest:
     """How the network is arranged (compact/optimize.py); artifacts that do not say so are of `none`."""
     router: RouterSpec | None = None
     """Of a plan with routed blocks: the net that decides on them."""
+    policies: tuple[tuple[bool, ...], ...] = ()
+    """With a router: keep by routed block, as most pictures had it while it was learned, most frequent first."""
     written: Mapping[str, int] | None = None
     """`params` and `macs` of the network as it is in the file, counted: norms are folded there, projections merged.
     With a router they are those of the whole, of a picture that keeps all blocks. Older artifacts do not say."""
@@ -97,6 +99,7 @@ class Manifest:
             "method": self.method,
             "optimize": self.optimize,
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
+            "policies": [list(map(int, policy)) for policy in self.policies],
             "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
             "cost": dict(self.cost),
             "written": dict(self.written) if self.written is not None else None,
@@ -115,6 +118,9 @@ class Manifest:
         router = RouterSpec.model_validate(told) if told is not None else None
         if (router is not None) != bool(plan.routed()):
             raise ValueError("it has routed blocks without a router, or a router without routed blocks")
+        policies = tuple(tuple(map(bool, policy)) for policy in loaded.get("policies", ()))
+        if any(len(policy) != len(plan.routed()) for policy in policies):
+            raise ValueError(f"its policies are not of {len(plan.routed())} routed blocks")
         written = loaded.get("written")
         size, mean, std = (loaded["input"][key] for key in ("size", "mean", "std"))
         if not (len(size) == 2 and all(isinstance(pixels, int) and pixels > 0 for pixels in size)):
@@ -138,6 +144,7 @@ class Manifest:
             metrics=loaded["metrics"],
             optimize=check_optimize(loaded.get("optimize", "none")),
             router=router,
+            policies=policies,
             written={key: int(written[key]) for key in ("params", "macs")} if written is not None else None,
         )
 

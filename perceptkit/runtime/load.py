@@ -85,31 +85,38 @@ def load(
     where = find_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    network = None
     if path.suffix == ".pt2":
         manifest, forward = _exported(path, where if device else None)
-    else:
-        if domain is not None:
-            from perceptkit.compact.domains import read_domain  # loads what training needs
+        return Predictor(manifest, _graphed(forward, where) if cuda_graphs else forward)
+    if domain is not None:
+        from perceptkit.compact.domains import read_domain  # loads what training needs
 
-            network, manifest = read_domain(path, domain)
-        else:
-            network, manifest = build.read(artifact_folder(path))
-        if tasks is not None:
-            network, manifest = some_tasks(network, manifest, tasks)
+        network, manifest = read_domain(path, domain)
+    else:
+        network, manifest = build.read(artifact_folder(path))
+    if tasks is not None:
+        network, manifest = some_tasks(network, manifest, tasks)
+    if isinstance(network, RoutedNet):
+        if cuda_graphs:
+            raise SpecError(f"cuda_graphs replay the same kernels every time; {path} decides by picture")
+    elif executor != AUTO:
+        raise SpecError(f"executor {executor!r} is for artifacts with a router, and {path} has none")
+
+    def place(network: torch.nn.Module, manifest: Manifest) -> Forward:
         if isinstance(network, RoutedNet):
-            if cuda_graphs:
-                raise SpecError(f"cuda_graphs replay the same kernels every time; {path} decides by picture")
-            forward = SkippingForward(network, where, precision, executor)
-        elif executor != AUTO:
-            raise SpecError(f"executor {executor!r} is for artifacts with a router, and {path} has none")
-        else:
-            forward = on_device(network, where, precision)
-    if cuda_graphs:
-        if where.type != "cuda":
-            raise SpecError(f"cuda_graphs need a CUDA device, not {where}")
-        forward = GraphedForward(forward)
-    return Predictor(manifest, forward, network)
+            # a book may change results where it is asked for by name; under `auto` it never does
+            book = manifest.policies if executor == AUTO and manifest.policies else None
+            return SkippingForward(network, where, precision, executor, book)
+        forward = on_device(network, where, precision)
+        return _graphed(forward, where) if cuda_graphs else forward
+
+    return Predictor(manifest, place(network, manifest), network, place)
+
+
+def _graphed(forward: Forward, device: torch.device) -> Forward:
+    if device.type != "cuda":
+        raise SpecError(f"cuda_graphs need a CUDA device, not {device}")
+    return GraphedForward(forward)
 
 
 def _exported(path: Path, device: torch.device | None) -> tuple[Manifest, Forward]:

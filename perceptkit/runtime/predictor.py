@@ -1,23 +1,25 @@
 """A model an application runs: pictures in, results in the picture's own size and the user's units out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from perceptkit.compact import build
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.export import export_network
 from perceptkit.compact.optimize import check_optimize
-from perceptkit.compact.routed import RoutedNet
+from perceptkit.compact.verify import Forward
 from perceptkit.errors import DataError, ExportError
 from perceptkit.runtime.pictures import Picture, read_picture, to_input
 from perceptkit.runtime.result import Result
-from perceptkit.runtime.skipping import SkippingForward
+
+Place: TypeAlias = Callable[[torch.nn.Module, Manifest], Forward]
+"""Makes the forward of a network and what its manifest says."""
 
 
 class Predictor:
@@ -27,15 +29,17 @@ class Predictor:
         manifest: what the model is.
         forward: normalised image (B, 3, H, W) -> {task: output}, on the CPU or wherever it likes.
         network: the torch module behind `forward`, where there is one.
+        place: makes the `forward` of this network rearranged; it stays where it is without.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        forward: Callable[[Tensor], Mapping[str, Tensor]],
+        forward: Forward,
         network: torch.nn.Module | None = None,
+        place: Place | None = None,
     ) -> None:
-        self.manifest, self.forward, self.network = manifest, forward, network
+        self.manifest, self.forward, self.network, self.place = manifest, forward, network, place
         self.tasks = dict(manifest.tasks)
 
     def predict(self, picture: Picture) -> Result:
@@ -106,13 +110,13 @@ class Predictor:
             yield Result(image, predictions, self.tasks, name)
 
     def optimized(self, optimize: str) -> "Predictor":
-        """The same model, arranged for `latency` or `size`.
+        """The same model, arranged for `latency` or `size`, on the same device, with the same executor.
 
         Raises ExportError where it was itself loaded from an exported file, or cannot be arranged so any more.
         """
         network, manifest = build.rearrange(self.exportable(), self.manifest, check_optimize(optimize))
-        forward = SkippingForward(network) if isinstance(network, RoutedNet) else network
-        return Predictor(manifest, forward, network)
+        forward = network if self.place is None else self.place(network, manifest)
+        return Predictor(manifest, forward, network, self.place)
 
     def export(
         self, path: str | Path, format: str = "onnx", precision: str = "32", device: str = "cpu"

@@ -13,15 +13,23 @@ from torch import Tensor
 from perceptkit.data.batch import Batch
 from perceptkit.data.sources import Source
 from perceptkit.policies import blockdrop
-from perceptkit.policies.policy_stats import PolicyStats, collapse_findings, policy_stats, unopened
+from perceptkit.policies.policy_stats import (
+    PolicyStats,
+    collapse_findings,
+    policy_stats,
+    unopened,
+)
 from perceptkit.spec.recipe import StageSpec
 from perceptkit.train import checkpoint
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
 from perceptkit.train.routing import ROUTED, current, reward_of, routing_spec, task_weights
-from perceptkit.train.routing_record import record_test
+from perceptkit.train.routing_record import by_frequency, record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
+
+USUAL = 8
+"""Policies that an artifact names."""
 
 
 def judge_full(training: Training) -> None:
@@ -194,6 +202,10 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     }
     found["folded"] = fold(training, stats, spec.fold_tolerance)
     found["is_static"] = training.routing is None
+    if training.routing is not None:
+        left = [plan.routed().index(block) for block in training.plan.routed()]
+        usual_UR = by_frequency(keep_NR[:, left])[0][:USUAL]
+        training.routing.usual = tuple(map(tuple, usual_UR.tolist()))
     return found
 
 

@@ -51,6 +51,8 @@ class Routing:
     """Of the samples that the router learned from, over about the last hundred steps; None before any."""
     unique: list[int] = field(default_factory=list)
     """Different policies on val, by epoch."""
+    usual: tuple[tuple[bool, ...], ...] = ()
+    """Policies that most pictures got, when all was learned; for the artifact."""
     host: Supernet | None = None
     """The network before anything was skipped, where it teaches; not part of a checkpoint, it has a file of its own."""
 

@@ -235,6 +235,7 @@ def test_a_manifest_that_is_no_json(copy):
         (lambda told: told["input"].update(mean=["x", "y", "z"]), "is damaged"),
         (lambda told: told["input"].update(std=[0, 0, 0]), "numbers above 0"),
         (lambda told: told["tasks"].pop("seg"), "its plan is for seg"),
+        (lambda told: told.update(policies=[[1]]), "its policies are not of 0 routed blocks"),
         (lambda told: told.pop("sha256"), "SHA-256 differs"),
         (lambda told: told.update(sha256=[]), "SHA-256 differs"),
         # what still makes sense, but is not what was written

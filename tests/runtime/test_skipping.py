@@ -1,11 +1,13 @@
 """A routed artifact skips when it is loaded, says what it ran, and gives the reference's outputs."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.build import write_artifact
 from perceptkit.errors import SpecError
 from perceptkit.runtime import executors
@@ -134,7 +136,17 @@ def test_a_loaded_artifact_skips(routed_artifact):
     assert isinstance(loaded.forward, SkippingForward) and len(loaded.forward.last.table) == 3
     one = load(routed_artifact, "cpu").predict(pixels[0])
     assert one["room"].probabilities == pytest.approx(expected[0]["room"].probabilities, abs=1e-4)
-    assert isinstance(loaded.optimized("size").forward, SkippingForward)
+    again = loaded.optimized("size").forward
+    assert isinstance(again, SkippingForward) and again.executor == "segments"
+    assert not load(routed_artifact, "cpu").forward.has_book
+    usual = ((True,) * len(loaded.manifest.plan.routed()),)
+    book = loaded.place(loaded.network, replace(loaded.manifest, policies=usual))
+    assert not book.has_book  # a larger network would stand in
+    automatic = load(routed_artifact, "cpu")
+    book = automatic.place(automatic.network, replace(automatic.manifest, policies=usual))
+    assert book.has_book and book.book.policies == list(usual)
+    named = replace(automatic.manifest, policies=usual)
+    assert Manifest.from_dict(json.loads(json.dumps(named.to_dict()))).policies == usual
 
 
 @pytest.mark.parametrize("executor", ["auto", *EXECUTORS])

@@ -402,6 +402,11 @@ def test_a_whole_run(routed_run, tmp_path):
     assert bool(plan.routed()) is not found["is_static"]
     model = pk.load(run.path)
     assert model.manifest.plan == plan
+    usual = model.manifest.policies
+    assert len(usual) == len(set(usual)) and bool(usual) is not found["is_static"]
+    if usual:
+        left = [found["blocks"].index(plan.blocks[block]) for block in plan.routed()]
+        assert list(usual[0]) == [found["seen"]["most_frequent"][r] for r in left]
     tested = json.loads((run.path / "results.json").read_text())["tasks"]
     again = pk.evaluate(run.path)
     for name, values in tested.items():
