@@ -312,7 +312,11 @@ def host_of(training: Training) -> Supernet:
 
 
 def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
-    """How far the outputs are from the host's with all blocks: the sum over tasks, by their weights, of T^2 L."""
+    """How far the outputs are from the host's with all blocks: 0 where they are the same.
+
+    The sum over tasks, by their weights, of T^2 (L(outputs) - L(the host's)) of tasks/distillation.py, without T^2 where
+    it has no temperature.
+    """
     routing = current(training)
     if routing.host is None:
         routing.host = host_of(training).eval().requires_grad_(False)
@@ -322,7 +326,8 @@ def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> T
     losses = {}
     for name, task in training.tasks.items():
         scale = 1.0 if has_relative_loss(task) else TEMPERATURE**2
-        losses[name] = scale * distillation(task, outputs[name], answers[name], TEMPERATURE)
+        least = distillation(task, answers[name], answers[name], TEMPERATURE)
+        losses[name] = scale * (distillation(task, outputs[name], answers[name], TEMPERATURE) - least)
     return weighted_sum(losses, training.tasks)
 
 
