@@ -841,10 +841,11 @@ def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
 
 
 def summary(paths: Sequence[str | Path]) -> str:
-    """One Markdown table over finished runs: every metric, delta-MTL, parameters, MACs."""
-    from perceptkit.report.tables import summary_table
+    """Markdown: a table over finished runs with every metric, delta-MTL, parameters and MACs; then, of the first run,
+    the router beside other rules, and what was adapted, where there are such."""
+    from perceptkit.report.text import summary as text
 
-    return summary_table([Path(p) for p in paths])
+    return text([Path(p) for p in paths])
 
 
 def decathlon_score(accuracy: Mapping[str, float], baseline: Mapping[str, float] | None = None) -> float:

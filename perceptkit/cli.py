@@ -154,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
-    made.add_argument("--markdown", action="store_true", help="print the table instead of writing the page")
+    made.add_argument("--markdown", action="store_true", help="print its tables instead of writing the page")
     made = verb("list", list_things, "list what there is")
     made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
     made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")

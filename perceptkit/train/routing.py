@@ -314,8 +314,8 @@ def host_of(training: Training) -> Supernet:
 def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
     """How far the outputs are from the host's with all blocks: 0 where they are the same.
 
-    The sum over tasks, by their weights, of T^2 (L(outputs) - L(the host's)) of tasks/distillation.py, without T^2 where
-    it has no temperature.
+    The sum over tasks, by their weights, of T^2 (L(outputs) - L(the host's)) of tasks/distillation.py, without T^2
+    where it has no temperature.
     """
     routing = current(training)
     if routing.host is None:

@@ -1,0 +1,43 @@
+"""What a README wants of the page: its tables in Markdown, with the sentences that they need."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from perceptkit.report.adaptation_section import adaptation_section
+from perceptkit.report.grid import markdown
+from perceptkit.report.routing_section import routing_section
+from perceptkit.report.run_folder import Run, read_run
+from perceptkit.report.tables import summary_table
+
+
+def summary(paths: Sequence[Path]) -> str:
+    """One table over runs, then what the first of them learned by picture and how it was adapted, if it was.
+
+    Raises SpecError where a path is not a run folder.
+    """
+    return "\n".join((summary_table(paths), *_routing(read_run(paths[0])), *_adaptation(read_run(paths[0]))))
+
+
+def _routing(run: Run) -> Iterator[str]:
+    section = routing_section(run, [run])
+    if section is not None and section.rules is not None:
+        yield _paragraphs("Which blocks run", section.static, *section.summary, section.verdict)
+        yield markdown(section.rules)
+
+
+def _adaptation(run: Run) -> Iterator[str]:
+    section = adaptation_section(run)
+    if section is None:
+        return
+    yield _paragraphs("What was adapted", *section.summary)
+    if section.new is not None and len(section.new.columns) > 1:  # else the first table has said it
+        yield markdown(section.new)
+    yield _paragraphs("The old domain", section.old_words)
+    if section.old is not None:
+        yield markdown(section.old)
+    if section.stored is not None:
+        yield markdown(section.stored)
+
+
+def _paragraphs(title: str, *sentences: str) -> str:
+    return f"### {title}\n\n{' '.join(filter(None, sentences))}\n"
