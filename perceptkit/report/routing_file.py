@@ -9,7 +9,7 @@ Shapes: N pictures of the test split, R routed blocks.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class RuleRow:
     """Over pictures."""
     metrics: Mapping[str, Mapping[str, float]]
     """By task and metric."""
+    task_macs: Mapping[str, float] = field(default_factory=dict)
+    """Of each task on its own, the router included, on average; only where there are several."""
 
     @property
     def title(self) -> str:
@@ -171,7 +173,8 @@ def _place(rule: str) -> int:
 def _rule(row: Mapping[str, Any]) -> RuleRow:
     usage, blocks, macs, macs_std = (float(row[key]) for key in ("usage", "blocks", "macs", "macs_std"))
     metrics = {task: _numbers(values) for task, values in row["metrics"].items()}
-    return RuleRow(str(row["rule"]), bool(row["tuned"]), usage, blocks, macs, macs_std, metrics)
+    alone = _numbers(row.get("task_macs", {}))
+    return RuleRow(str(row["rule"]), bool(row["tuned"]), usage, blocks, macs, macs_std, metrics, alone)
 
 
 def _pictures(columns: Mapping[str, Any]) -> Pictures:

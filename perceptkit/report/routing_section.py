@@ -58,6 +58,8 @@ class Section:
     summary: tuple[str, ...]
     findings: tuple[str, ...]
     rules: Table | None
+    alone: Table | None
+    """What each task costs on its own."""
     verdict: str
     contrasts: tuple[Contrast, ...]
     groups: tuple[Group, ...]
@@ -77,7 +79,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
     if run.adapts:  # the copies of SpotTune are another section's
         return None
     if found is None:
-        return Section("", (), (), None, "", (), (), None, 0) if run.of_kind("routing") else None
+        return Section("", (), (), None, None, "", (), (), None, 0) if run.of_kind("routing") else None
     return Section(
         static=static_words(found),
         summary=(
@@ -88,6 +90,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         ),
         findings=found.findings or ("No sign of a collapse was found.",),
         rules=rules_table(run, found),
+        alone=task_cost_table(found),
         verdict=verdict(run, found),
         contrasts=_contrasts(found),
         groups=_groups(found),
@@ -214,6 +217,25 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
             "No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
         )
     return Table("which blocks run", columns, tuple(rows), tuple(notes))
+
+
+def task_cost_table(found: RoutingFile) -> Table | None:
+    """MACs of one task on its own under each rule, beside those of all blocks; None for a single task."""
+    full = found.row("all", False)
+    if full is None or not full.task_macs:
+        return None
+    scale, unit, decimals = scaled(list(full.task_macs.values()))
+    rows: dict[str, Row] = {}
+    for row in found.rows:  # a rule costs the same, tuned or not; the router may have changed
+        if row.tuned or row.rule not in rows:
+            texts = (
+                f"{number(macs / scale, decimals)} ({number(macs / full.task_macs[task], 2)})"
+                for task, macs in row.task_macs.items()
+            )
+            rows[row.rule] = Row(row.title, tuple(map(Cell, texts)))
+    columns = tuple(Column(task, unit) for task in full.task_macs)
+    note = "MACs of one image when this task alone is asked for, the router included; in brackets over all blocks."
+    return Table("one task alone", columns, tuple(rows.values()), (note,))
 
 
 def _best(found: RoutingFile, name: str, task: TaskResult) -> list[RuleRow]:

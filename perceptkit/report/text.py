@@ -23,6 +23,8 @@ def _routing(run: Run) -> Iterator[str]:
     if section is not None and section.rules is not None:
         yield _paragraphs("Which blocks run", section.static, *section.summary, section.verdict)
         yield markdown(section.rules)
+        if section.alone is not None:
+            yield markdown(section.alone)
 
 
 def _adaptation(run: Run) -> Iterator[str]:

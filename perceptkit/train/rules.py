@@ -16,7 +16,7 @@ Shapes: N pictures of a split, B of a batch, R routed blocks.
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ class Costs:
     """With all routed blocks skipped."""
     added_R: Tensor
     router: int
+    by_task: Mapping[str, "Costs"] = field(default_factory=dict)
+    """Of each task on its own, where there are several."""
 
     def of(self, keep_NR: Tensor) -> Tensor:
         """(N,) without the router."""
@@ -97,7 +99,7 @@ def compare_rules(
         "dist_k": lambda num, generator: heuristics.dist_k(num, rate_R, generator),
         "random_drop": lambda num, generator: random_drop(num, cost_R, used, generator),
     }
-    costs = _costs(training)
+    costs = costs_of(training)
     learned = _tested(training, training.supernet, test, learned_NR)
     rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
     host = host_of(training)
@@ -129,12 +131,19 @@ def _generator(training: Training, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(training.recipe.seed + number)
 
 
-def _costs(training: Training) -> Costs:
+def costs_of(training: Training) -> Costs:
+    """What the plan costs by decision, all tasks together and each alone."""
     supernet = one_network(training)
-    base, added = cost.routed_macs(supernet, training.plan, cost.measure(supernet, supernet.size_HW))
+    steps = cost.measure(supernet, supernet.size_HW)
     picture = torch.zeros(1, 3, *supernet.size_HW, device=training.fabric.device)
     router = cost.measured_macs(lambda: current(training).router.eval()(picture))
-    return Costs(base, torch.tensor(added, dtype=torch.float64), router)
+
+    def of(tasks: list[str], by_task: Mapping[str, Costs]) -> Costs:
+        base, added = cost.routed_macs(supernet, training.plan, steps, tasks)
+        return Costs(base, torch.tensor(added, dtype=torch.float64), router, by_task)
+
+    names = list(training.tasks)
+    return of(names, {name: of([name], {}) for name in names} if len(names) > 1 else {})
 
 
 def _row(
@@ -160,6 +169,7 @@ def _row(
         "macs": macs_N.mean().item() + own,
         "macs_std": macs_N.std(unbiased=False).item(),
         "router_macs": own,
+        "task_macs": {task: alone.of(keep_NR).mean().item() + own for task, alone in costs.by_task.items()},
     }
 
 

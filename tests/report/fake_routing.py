@@ -175,6 +175,9 @@ def _rows(keep_NR: np.ndarray, gamma: float, tuned: bool, tasks: tuple[str, ...]
                 "rule": rule, "tuned": is_tuned, "metrics": metrics, "usage": share, "blocks": blocks,
                 "macs": BASE_MACS + own + BLOCK_MACS * blocks,
                 "macs_std": float(keep_NR.sum(1).std()) * BLOCK_MACS * varies, "router_macs": own,
+                "task_macs": {t: BASE_MACS / (2 + k) + BLOCK_MACS * blocks + own for k, t in enumerate(tasks)}
+                if len(tasks) > 1
+                else {},
             }
         )  # fmt: skip
     return rows

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from perceptkit.report.page import render, write_report
-from perceptkit.report.routing_section import latency_table, routing_section, rules_table, verdict
+from perceptkit.report.routing_section import (
+    latency_table,
+    routing_section,
+    rules_table,
+    task_cost_table,
+    verdict,
+)
 from perceptkit.report.run_folder import read_run
 from tests.report.fake_routing import make_routed_run
 from tests.report.fake_run import make_run
@@ -196,3 +202,17 @@ def test_the_whole_page_with_baselines(tmp_path):
         "Beside rules that look at no picture", "Easy and hard pictures", "Policies that are alike", "Latency",
     ]  # fmt: skip
     assert HEADING not in Page(write_report(plain, paths).read_text()).all("h2")
+
+
+def test_what_a_task_costs_alone_is_beside_all_blocks(tmp_path, page):
+    run = read_run(make_routed_run(tmp_path / "run", tasks=("room", "seg")))
+    table = task_cost_table(run.routing)
+    assert [column.title for column in table.columns] == ["room", "seg"]
+    rows = {row.label: [cell.text for cell in row.cells] for row in table.rows}
+    full, learned = run.routing.row("all", False), run.routing.learned
+    assert len(rows) == len({row.rule for row in run.routing.rows})
+    assert all(text.endswith("(1.00)") for text in rows[full.title])
+    ratios = [learned.task_macs[task] / full.task_macs[task] for task in ("room", "seg")]
+    assert [text.split()[1] for text in rows[learned.title]] == [f"({ratio:.2f})" for ratio in ratios]
+    assert "one task alone" in Page(render(run, [], {})).text
+    assert "one task alone" not in page.text

@@ -7,6 +7,7 @@ import torch
 
 import perceptkit as pk
 from perceptkit.errors import SpecError
+from perceptkit.model import cost
 from perceptkit.model.plan import Plan
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import policy_stats
@@ -15,7 +16,7 @@ from perceptkit.tasks.distillation import distillation, has_relative_loss
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.routing_check import fold, full_rightness, judge_full, on_val, validate_routing
-from perceptkit.train.rules import tune
+from perceptkit.train.rules import costs_of, tune
 from perceptkit.train.training import Interrupted
 
 
@@ -375,6 +376,17 @@ def test_a_rehearsal_compares_for_one_epoch(routed_run):
 
 
 @pytest.mark.slow
+def test_costs_of_each_task_alone_are_those_of_its_own_plan(training):
+    costs = costs_of(training)
+    keep_NR = torch.rand(5, len(routing.current(training).cost_R)) < 0.5
+    for name in training.tasks:
+        net, one = training.supernet, training.plan.only([name])
+        steps = cost.measure(net, net.size_HW)
+        by_hand = [cost.macs(net, one.resolved(keep.tolist()), steps, [name])[0] for keep in keep_NR]
+        assert costs.by_task[name].of(keep_NR).tolist() == by_hand
+        assert max(by_hand) < costs.of(keep_NR).max()
+
+
 def test_tuning_a_rule_stops_when_asked_to(training):
     training.stop_requested = True
     host = routing.one_network(training)
