@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.spec.balance import BalanceSpec, Uniform
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
@@ -328,6 +329,9 @@ class Recipe(Strict):
     """The neck and the heads."""
     sharing: SharingSpec = SharingSpec()
     """Which blocks the tasks share."""
+    balance: BalanceSpec = Uniform()
+    """How the tasks' losses become one in the stages warmup, search and retrain; the policy, the router and the stage
+    adapt always weigh them by each task's `weight`."""
     start_from: str | None = None
     """A finished run of the same backbone, heads, tasks and sharing.method, without a router: the first stage begins
     with its weights and its plan. With `adaptation` its tasks may be others: it is the base."""
@@ -376,10 +380,34 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _balance_is_read(self) -> "Recipe":
+        names = [stage.name for stage in self.stages]
+        if message := balance_fault(self.balance.method, names, self.sharing.method):
+            raise fault("balance.method", message)
+        return self
+
+    @model_validator(mode="after")
     def _classifier_has_weights(self) -> "Recipe":
         if message := classifier_fault(self.heads.classifier, self.backbone.weights):
             raise fault("heads.classifier", message)
         return self
+
+
+def balance_fault(balance: str, names: Sequence[str], method: str) -> str:
+    """What is wrong with a way to balance losses; empty where nothing is.
+
+    Args:
+        balance: balance.method.
+        names: of the stages.
+        method: sharing.method.
+    """
+    if balance == "uniform":
+        return ""
+    if method == "single":
+        return "sharing.method single has a net per task: there is nothing to balance"
+    if not {"warmup", "search", "retrain"} & set(names):
+        return "is read by the stages warmup, search and retrain, and there is none of them"
+    return ""
 
 
 def classifier_fault(classifier: str, weights: str) -> str:

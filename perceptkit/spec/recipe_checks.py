@@ -9,6 +9,7 @@ from perceptkit.spec.recipe import (
     STAGE_ORDER,
     TWO_PRICES,
     SharingMethod,
+    balance_fault,
     classifier_fault,
     milestones_fault,
     price_fault,
@@ -32,6 +33,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_zoom(data, source),
         *_milestones(data, source),
         *_prices(data, source),
+        *_balance(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
         *_start(data, source, folder),
@@ -46,6 +48,15 @@ def _prices(data: dict[str, object], source: Source) -> list[Problem]:
         return [source.problem(("routing", "max_drop"), TWO_PRICES)]
     found = price_fault(routing["max_drop"], stages if isinstance(stages, list) else [])
     return [source.problem(_path(found[0]), found[1])] if found else []
+
+
+def _balance(data: dict[str, object], source: Source) -> list[Problem]:
+    balance, stages, sharing = data.get("balance"), data.get("stages"), data.get("sharing", {})
+    if not isinstance(balance, dict) or not isinstance(stages, list) or not isinstance(sharing, dict):
+        return []
+    names = [str(stage.get("name")) for stage in stages if isinstance(stage, dict)]
+    message = balance_fault(str(balance.get("method")), names, str(sharing.get("method")))
+    return [source.problem(("balance", "method"), message)] if message else []
 
 
 def _classifier(data: dict[str, object], source: Source) -> list[Problem]:

@@ -37,15 +37,15 @@ def relative_square(output: Tensor, other: Tensor) -> Tensor:
     return (output - other).square().mean() / other.square().mean().clamp(min=1e-12)
 
 
-def has_relative_loss(task: Task) -> bool:
-    """Whether it is the squared difference that counts; there is no temperature then."""
+def regresses(task: Task) -> bool:
+    """Whether the answer is a quantity and no choice: its squared difference counts, and there is no temperature."""
     return task.type not in ("segmentation", "classification", "edges")
 
 
 def distillation(task: Task, output: Tensor, other: Tensor, temperature: float) -> Tensor:
     """L of one task; see the module's docstring."""
     output, other = output.float(), other.float()
-    if has_relative_loss(task):
+    if regresses(task):
         return relative_square(output, other)
     if task.type == "edges" or not (task.type == "segmentation" or task.is_yes_or_no):
         return sigmoid_distillation(output, other, temperature)

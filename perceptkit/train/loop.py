@@ -24,8 +24,9 @@ from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
+from perceptkit.train.balancing import descend
 from perceptkit.train.evaluate import evaluate
-from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.losses import task_losses, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
@@ -78,6 +79,8 @@ def run_stages(training: Training) -> None:
             spent = training.stage_seconds.get(stage.name, 0.0) + time.monotonic() - began
             training.stage_seconds[stage.name] = spent
             training.position.next_epoch()
+            if training.balance is not None:
+                training.balance.end_epoch()
             training.save()
         end_stage(training, stage)
         training.position.next_stage()
@@ -207,15 +210,7 @@ def weight_step(
     keep = keep_of(training, stage, progress)
     if not isinstance(keep, Plan):
         keep = {task: [k if k is True else k.detach() for k in row] for task, row in keep.items()}
-    with training.fabric.autocast():
-        outputs = training.supernet(batch.image_BCHW, keep)
-    losses = task_losses(outputs, batch, training.tasks)
-    total = weighted_sum(losses, training.tasks)
-    refuse_nan(losses, training.position)
-    training.optimizer.zero_grad()
-    training.fabric.backward(total)
-    update(training, training.optimizer, training.supernet.parameters())
-    return mean_losses({"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}})
+    return mean_losses(descend(training, batch, lambda: training.supernet(batch.image_BCHW, keep), keep))
 
 
 def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: float) -> dict[str, float]:

@@ -32,7 +32,7 @@ from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, StageBase
 from perceptkit.tasks.base import Task, masked_mean
-from perceptkit.tasks.distillation import distillation, has_relative_loss
+from perceptkit.tasks.distillation import distillation, regresses
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.ranks import mean_losses
@@ -325,7 +325,7 @@ def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> T
         answers = routing.host(batch.image_BCHW, training.plan, keep_BR=everything)
     losses = {}
     for name, task in training.tasks.items():
-        scale = 1.0 if has_relative_loss(task) else TEMPERATURE**2
+        scale = 1.0 if regresses(task) else TEMPERATURE**2
         least = distillation(task, answers[name], answers[name], TEMPERATURE)
         losses[name] = scale * (distillation(task, outputs[name], answers[name], TEMPERATURE) - least)
     return weighted_sum(losses, training.tasks)

@@ -12,6 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from perceptkit.baselines.balancing.balance import Balance
+from perceptkit.baselines.balancing.table import build_balance
 from perceptkit.baselines.sharing.single import Network
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import Source
@@ -127,6 +129,8 @@ class Training:
     """Of the search's policy, or of the router."""
     routing: Routing | None = None
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
+    balance: Balance | None = None
+    """How the tasks' losses become one, in the stages that train all tasks from their labels alone; fresh in each."""
     strategy: Strategy | None = None
     """How the base is adapted, where it is."""
     base_digest: str = ""
@@ -145,6 +149,7 @@ class Training:
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
             "plan": self.plan.to_json(),
             "routing": self.routing.state() if self.routing else None,
+            "balance": self.balance.state_dict() if self.balance else None,
             "best_score": self.best_score,
             "stage_seconds": self.stage_seconds,
             "policy_generator": self.generator.get_state(),
@@ -173,6 +178,8 @@ class Training:
         for optimizer, key in ((self.optimizer, "optimizer"), (self.policy_optimizer, "policy_optimizer")):
             if optimizer is not None and state[key] is not None:
                 optimizer.load_state_dict(state[key])
+        if self.balance is not None and state["balance"] is not None:
+            self.balance.load_state_dict(state["balance"])
         self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
         self.generator.set_state(state["policy_generator"])
         torch.set_rng_state(state["torch_rng"])
@@ -200,6 +207,11 @@ class Training:
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""
         made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
+        self.balance = None
+        if stage.name in ("warmup", "search", "retrain"):
+            self.balance = build_balance(self.recipe.balance, self.tasks).to(self.fabric.device)
+            if learned := list(self.balance.parameters()):
+                made.add_param_group({"params": learned, "weight_decay": 0.0, "lr_scale": 1.0})
         self.optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
         if isinstance(stage, SearchStage):
             adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)

@@ -54,6 +54,14 @@ seed: 3
 
 
 @pytest.fixture
+def balanced_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
+    """`small_run` with weights of the tasks that are learned from every batch."""
+    tasks, recipe = small_run
+    recipe.write_text(RECIPE + "balance: {method: famo}\n", encoding="utf-8")
+    return tasks, recipe
+
+
+@pytest.fixture
 def routed_run(tmp_path: Path) -> tuple[Path, Path]:
     """A tasks file and a recipe with BlockDrop's stages: 12 + 12 + 12 steps."""
     tasks, recipe = tmp_path / "small.yaml", tmp_path / "routed_recipe.yaml"

@@ -13,6 +13,7 @@ import torch
 
 KILL_AT = {
     "small_run": {"warmup": 9, "search": 23, "retrain": 39},
+    "balanced_run": {"warmup": 9, "search": 23, "retrain": 39},
     "routed_run": {"warmup": 9, "route": 21, "finetune": 33},
 }
 """Steps in the middle of an epoch of each train stage; 23 is the second step of a policy turn."""

@@ -12,7 +12,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
-from perceptkit.tasks.distillation import distillation, has_relative_loss
+from perceptkit.tasks.distillation import distillation, regresses
 from perceptkit.train import routing, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.routing_check import fold, full_rightness, judge_full, on_val, validate_routing
@@ -187,7 +187,7 @@ def test_the_host_teaches_with_all_blocks(training, batch):
     for outputs in as_host, skipping:
         by_hand = 0.0
         for name, task in training.tasks.items():
-            scale = 1 if has_relative_loss(task) else 16
+            scale = 1 if regresses(task) else 16
             loss = distillation(task, outputs[name], as_host[name], 4.0)
             least = distillation(task, as_host[name], as_host[name], 4.0)
             by_hand += task.spec.weight * scale * (loss - least).item()

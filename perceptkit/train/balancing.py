@@ -1,0 +1,88 @@
+"""One update of the weights by the losses of several tasks, as the recipe's `balance` makes one of them.
+
+Shapes: K tasks.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from perceptkit.baselines.balancing.balance import Network
+from perceptkit.data.batch import Batch
+from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
+from perceptkit.train.losses import refuse_nan, task_losses, update
+from perceptkit.train.ranks import sum_over_ranks
+from perceptkit.train.training import Training
+
+
+def descend(
+    training: Training, batch: Batch, forward: Callable[[], Mapping[str, Tensor]], keep: Any
+) -> dict[str, Tensor]:
+    """Forward, backward and one step of the optimiser.
+
+    Args:
+        training: with a balance.
+        batch: the pictures.
+        forward: outputs by task.
+        keep: what the network executes: a plan, or keep probabilities by task.
+
+    Returns:
+        The total, each task's loss, and the weight of each where it changes.
+    """
+    tasks, balance, optimizer = training.tasks, training.balance, training.optimizer
+    assert balance is not None and optimizer is not None
+
+    def losses_now() -> dict[str, Tensor]:
+        with training.fabric.autocast():
+            outputs = forward()
+        return task_losses(outputs, batch, tasks)
+
+    losses = losses_now()
+    refuse_nan(losses, training.position)
+    weights = [p for p in training.supernet.parameters() if p.requires_grad]
+    network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep))
+    optimizer.zero_grad()
+    total = balance.backward(torch.stack(list(losses.values())), labelled(training, batch), network)
+    update(training, optimizer, [*weights, *balance.parameters()])
+    with torch.no_grad():
+        balance.after_update(lambda: torch.stack(list(_unnoticed(training.supernet, losses_now).values())))
+    told = {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}}
+    if training.recipe.balance.method not in ("uniform", "torchjd"):
+        told |= {f"weight/{name}": w for name, w in zip(tasks, balance.shown_K().detach(), strict=True)}
+    return told
+
+
+def labelled(training: Training, batch: Batch) -> Tensor:
+    """(K,) bool: which tasks have a label in this batch, on any rank."""
+    has = [task.is_labelled(batch.targets[name]).any() for name, task in training.tasks.items()]
+    return sum_over_ranks(torch.stack(has).float()) > 0
+
+
+def shared_layer(network: nn.Module, keep: Any) -> list[nn.Parameter]:
+    """The last weight of the last block that all tasks run, or of the stem where there is none; empty without a trunk
+    in common."""
+    if not isinstance(network, Supernet):
+        return []
+    rows = keep.table if isinstance(keep, Plan) else list(keep.values())
+    for b in range(len(network.blocks) - 1, -1, -1):
+        if all(row[b] != "skip" and row[b] is not False for row in rows):
+            block = network.backbone.get_submodule(network.blocks[b].name)
+            found = [p for p in block.parameters() if p.ndim > 1 and p.requires_grad]
+            if found:
+                return found[-1:]
+    return [p for p in network.backbone.parameters() if p.ndim > 1][:1]
+
+
+def _unnoticed(network: nn.Module, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `run` gives, with the running statistics of norms as they were before."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    found = run()
+    for norm, buffers in zip(norms, kept, strict=True):
+        for name, buffer in norm.named_buffers():
+            buffer.copy_(buffers[name])
+    return found
