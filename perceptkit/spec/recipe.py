@@ -81,8 +81,9 @@ class SharingSpec(Strict):
     """Weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
     """Weight (lambda_sh) of the sharing loss."""
-    formulation: Literal["paper"] = "paper"
-    """The regularisers as the paper prints them."""
+    formulation: Literal["paper", "reference_code"] = "paper"
+    """The regularisers as the paper prints them, or as the authors' code has them: sparsity as a mean over open blocks
+    of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over."""
 
 
 TWO_PRICES = "gamma is given too; max_drop solves for it"
@@ -164,6 +165,8 @@ class SearchStage(StageBase):
     """Share of the train split that only the policy sees."""
     policy_lr: PositiveFloat = 0.01
     """Learning rate of the policy's logits."""
+    policy_weight_decay: NonNegativeFloat = 0.0
+    """L2 pull of the policy's logits towards zero, so towards undecided; 5e-4 in the authors' code."""
 
 
 class RetrainStage(StageBase):

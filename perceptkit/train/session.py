@@ -208,7 +208,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)
-    policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
+    policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
     fabric.barrier()

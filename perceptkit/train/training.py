@@ -202,7 +202,8 @@ class Training:
         made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
         self.optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
         if isinstance(stage, SearchStage):
-            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)
+            decay = stage.policy_weight_decay
+            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr, weight_decay=decay)
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
         elif isinstance(stage, AdaptStage) and self.routing is not None:
             made = optim.router_optimizer(self.routing.router, self.recipe, stage)
