@@ -4,8 +4,9 @@ Sun, Panda, Feris, Saenko. *AdaShare: Learning What To Share For Efficient Deep 
 NeurIPS 2020. https://arxiv.org/abs/1911.12423
 
 Block l of task k is executed with probability a_{l,k}, the softmax of two logits. One Gumbel-softmax
-sample per task and batch mixes the block with its shortcut while the policy is learned. Two
-regularisers act on the blocks that the curriculum has opened. In `formulation: paper`:
+sample per task and batch mixes the block with its shortcut while the policy is learned (soft, as in every
+setting of the authors' code, or straight-through). Two regularisers act on the blocks that the curriculum
+has opened. In `formulation: paper`:
 
     L_sparsity = sum_{k<=K} sum_{l<=L} log a_{l,k}
     L_sharing  = sum_{k1,k2<=K} sum_{l<=L} (L - l)/L * |a_{l,k1} - a_{l,k2}|
@@ -48,7 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptkit.model.plan import KEEP, SKIP, Plan
-from perceptkit.policies.sampling import logistic_noise, relaxed_keep
+from perceptkit.policies.sampling import logistic_noise, relaxed_keep, straight_through
 
 Formulation = Literal["paper", "reference_code"]
 
@@ -112,9 +113,9 @@ def temperature(progress: float, start: float, floor: float) -> float:
     return start * (floor / start) ** min(max(progress, 0.0), 1.0)
 
 
-def open_blocks(epoch: int, speed: float, num_blocks: int) -> int:
-    """Top-down curriculum: how many blocks, counted from the top, are under policy control in `epoch` (from 0)."""
-    return min(num_blocks, int(epoch / speed) + 1)
+def open_blocks(epoch: float, speed: float, num_blocks: int) -> int:
+    """Top-down curriculum: how many blocks, counted from the top, are under policy control after so many epochs."""
+    return min(num_blocks, int(epoch / speed + 1e-9) + 1)  # 0.6 / 0.2 is a little below 3
 
 
 class AdaSharePolicy(nn.Module):
@@ -138,11 +139,19 @@ class AdaSharePolicy(nn.Module):
         self.policy_logits_KL2 = nn.Parameter(noise)
 
     def relax(
-        self, tau: float, open_count: int, generator: torch.Generator
+        self, tau: float, open_count: int, generator: torch.Generator, hard: bool = False
     ) -> dict[str, list[bool | Tensor]]:
-        """One sample per task for one batch: True below the curriculum, soft keeps in the open blocks."""
+        """One sample per task for one batch: True below the curriculum, keeps with a gradient in the open blocks.
+
+        They are soft, or with `hard` 0 or 1 with the gradient of the soft ones (straight-through). The same noise
+        gives the same side of 0.5 either way.
+        """
         noise_KL = logistic_noise(self.policy_logits_KL2.shape[:2], generator)
-        keep_KL = relaxed_keep(self.policy_logits_KL2, noise_KL, tau)
+        if hard:
+            z_KL2 = self.policy_logits_KL2.float()
+            keep_KL = straight_through(z_KL2[..., KEEP] - z_KL2[..., SKIP], noise_KL.to(z_KL2.device), tau)
+        else:
+            keep_KL = relaxed_keep(self.policy_logits_KL2, noise_KL, tau)
         closed = len(self.blocks) - open_count
         return {
             task: [True] * closed + list(keep_KL[k, closed:].unbind()) for k, task in enumerate(self.tasks)

@@ -157,16 +157,35 @@ class SearchStage(StageBase):
     name: Literal["search"]
     tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.3)
     """Gumbel-softmax temperature at the start and its floor; it falls geometrically in between."""
+    gumbel: Literal["soft", "straight_through"] = "soft"
+    """`soft` mixes each block with its shortcut, as the authors' code does; `straight_through` runs it or not, with
+    the gradient of the soft sample: what is searched is then of the kind that is decided, and weight steps skip."""
     curriculum: Literal["top_down", "none"] = "top_down"
     """`top_down` frees the last block first and one more per `speed` epochs."""
     speed: PositiveFloat = 1.0
     """Epochs until the curriculum frees one more block."""
+    alternate: Literal["epochs", "steps"] = "epochs"
+    """`epochs`: the weights see all their pictures, then the policy all of its own; `steps`: turns of `turn_steps`."""
+    turn_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """With `alternate: steps`, weight steps and policy steps of a turn, for example [400, 100]. An epoch ends when the
+    weights have seen all their pictures; the curriculum may open blocks within it."""
     policy_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the train split that only the policy sees."""
     policy_lr: PositiveFloat = 0.01
     """Learning rate of the policy's logits."""
     policy_weight_decay: NonNegativeFloat = 0.0
     """L2 pull of the policy's logits towards zero, so towards undecided; 5e-4 in the authors' code."""
+
+    @model_validator(mode="after")
+    def _turns_fit(self) -> "SearchStage":
+        if self.alternate == "steps" and self.turn_steps is None:
+            message = (
+                "missing key: 'alternate: steps' takes turns of so many weight and policy steps, as in [4, 1]"
+            )
+            raise fault("turn_steps", message)
+        if self.alternate == "epochs" and self.turn_steps is not None:
+            raise fault("turn_steps", "is for 'alternate: steps'; drop it, or write alternate: steps")
+        return self
 
 
 class RetrainStage(StageBase):

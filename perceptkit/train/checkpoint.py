@@ -17,7 +17,7 @@ class Position:
     stage: int = 0
     epoch: int = 0
     turn: int = 0
-    """Within an epoch: the search alternates between a weights turn and a policy turn."""
+    """Within an epoch: the search alternates between turns of the weights and turns of the policy."""
     batch: int = 0
     """Within a turn."""
     stage_step: int = 0

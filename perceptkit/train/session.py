@@ -27,14 +27,14 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
-from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.recipe import Recipe, StageSpec
 from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.evaluate import constant_metrics, evaluate
-from perceptkit.train.loop import run_stages, steps_per_epoch, turns
+from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
@@ -42,6 +42,7 @@ from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
+from perceptkit.train.turns import steps_per_epoch, turns
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
     """Raises SpecError where a train stage would never make a step: too few pictures for one full batch."""
     for stage in recipe.stages:
         whole = recipe.batch_of(stage) * world_size
-        for turn in turns(stage, num_train, recipe.seed):
+        for turn in turns(stage, num_train, whole, recipe.seed):
             if len(turn.indices) < whole:
                 share = (
                     f" ({stage.policy_fraction:g} of {num_train} are the policy's)"
@@ -140,6 +141,12 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                     f"{stage.name}: {len(turn.indices)} pictures to train the {turn.updates} on{share} are fewer than "
                     f"one batch of {whole}; lower {'loader.batch' if stage.batch is None else 'its batch'}"
                 )
+
+
+def steps_of_epoch(recipe: Recipe, stage: StageSpec, num_train: int, world_size: int) -> int:
+    """Of any kind."""
+    whole = recipe.batch_of(stage) * world_size
+    return sum(steps_per_epoch(turns(stage, num_train, whole, recipe.seed)).values())
 
 
 @torch.no_grad()
@@ -214,12 +221,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
-        stage.epochs
-        * sum(
-            steps_per_epoch(
-                stage, len(train_source), recipe.batch_of(stage), recipe.seed, fabric.world_size
-            ).values()
-        )
+        stage.epochs * steps_of_epoch(recipe, stage, len(train_source), fabric.world_size)
         for stage in recipe.stages
     )
     first = fabric.global_rank == 0

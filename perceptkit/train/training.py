@@ -278,12 +278,15 @@ class Training:
         shared: bool = True,
         batch: int | None = None,
         tasks: Mapping[str, Task] | None = None,
+        order: int | None = None,
     ) -> Any:
         """Batches of `source`; which images and augmentations follows from seed and step alone.
 
         Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default,
-        `tasks` those of the run.
+        `tasks` those of the run. Passes with the same `order` are alike; by default that is the epoch's.
         """
+        if order is None:
+            order = self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn
         return make_loader(
             source,
             indices,
@@ -294,7 +297,7 @@ class Training:
             mean=self.supernet.mean,
             std=self.supernet.std,
             seed=self.recipe.seed,
-            epoch=self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn,
+            epoch=order,
             shuffle=train,
             drop_last=train,
             rank=self.fabric.global_rank if shared else 0,
