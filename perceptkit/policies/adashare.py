@@ -168,7 +168,15 @@ class AdaSharePolicy(nn.Module):
 
     def decide(self, open_count: int | None = None) -> Plan:
         """The most probable choice of every entry; ties and blocks never opened are kept."""
-        keep_KL = (keep_prob(self.policy_logits_KL2) >= 0.5).cpu()
+        return self._plan(keep_prob(self.policy_logits_KL2) >= 0.5, open_count)
+
+    def sample(self, open_count: int, generator: torch.Generator) -> Plan:
+        """Each entry drawn by its own probability; blocks never opened are kept."""
+        u_KL = torch.rand(self.policy_logits_KL2.shape[:2], generator=generator, dtype=torch.float64)
+        return self._plan(u_KL < keep_prob(self.policy_logits_KL2).cpu(), open_count)
+
+    def _plan(self, keep_KL: Tensor, open_count: int | None) -> Plan:
+        keep_KL = keep_KL.cpu()
         closed = len(self.blocks) - (len(self.blocks) if open_count is None else open_count)
         keep_KL[:, :closed] = True
         return Plan.from_keep(self.tasks, self.blocks, keep_KL.tolist())

@@ -3,7 +3,7 @@
 A recipe is complete on one screen; `perceptkit describe` prints it with every default filled in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -176,16 +176,33 @@ class SearchStage(StageBase):
     policy_weight_decay: NonNegativeFloat = 0.0
     """L2 pull of the policy's logits towards zero, so towards undecided; 5e-4 in the authors' code."""
 
+    samples: NonNegativeInt = 0
+    """Plans that are drawn from the learned policy when the search is over, 8 in the paper; mean and deviation over
+    them are reported. 0 decides for the most probable choice of every task and block instead."""
+    retrain: Literal["each", "best"] = "each"
+    """With `samples`: `each` is retrained and the best on val is the run's, or only that which is `best` on val with
+    the weights of the search."""
+
     @model_validator(mode="after")
-    def _turns_fit(self) -> "SearchStage":
-        if self.alternate == "steps" and self.turn_steps is None:
-            message = (
-                "missing key: 'alternate: steps' takes turns of so many weight and policy steps, as in [4, 1]"
-            )
-            raise fault("turn_steps", message)
-        if self.alternate == "epochs" and self.turn_steps is not None:
-            raise fault("turn_steps", "is for 'alternate: steps'; drop it, or write alternate: steps")
+    def _is_read(self) -> "SearchStage":
+        if found := search_fault(self.model_dump()):
+            raise fault(*found)
         return self
+
+
+def search_fault(stage: Mapping[str, object]) -> tuple[str, str] | None:
+    """What is wrong between the keys of a stage `search`, as (key, message); None where nothing is."""
+    by_steps = stage.get("alternate", "epochs") == "steps"
+    if by_steps and stage.get("turn_steps") is None:
+        message = (
+            "missing key: 'alternate: steps' takes turns of so many weight and policy steps, as in [4, 1]"
+        )
+        return "turn_steps", message
+    if not by_steps and stage.get("turn_steps") is not None:
+        return "turn_steps", "is for 'alternate: steps'; drop it, or write alternate: steps"
+    if stage.get("retrain") == "best" and not stage.get("samples"):
+        return "retrain", "chooses between sampled plans, and samples is 0; drop it, or write samples: 8"
+    return None
 
 
 class RetrainStage(StageBase):
@@ -391,7 +408,8 @@ class Recipe(Strict):
         estimator = self.routing.estimator if self.routing is not None else None
         names, started = [stage.name for stage in self.stages], self.start_from is not None
         adapted = self.adaptation is not None
-        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted):
+        samples = any(isinstance(stage, SearchStage) and stage.samples for stage in self.stages)
+        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted, samples):
             raise fault(key, message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
@@ -421,7 +439,12 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
 
 
 def stage_faults(
-    names: Sequence[str], method: str, estimator: str | None, started: bool = False, adapted: bool = False
+    names: Sequence[str],
+    method: str,
+    estimator: str | None,
+    started: bool = False,
+    adapted: bool = False,
+    samples: bool = False,
 ) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message).
 
@@ -431,6 +454,7 @@ def stage_faults(
         estimator: routing.estimator; None where there is no section `routing`.
         started: whether there is a `start_from`.
         adapted: whether there is a section `adaptation`.
+        samples: whether the search decides by sampling.
     """
     if adapted or "adapt" in names:
         return adapt_faults(names, method, estimator, adapted)
@@ -450,6 +474,11 @@ def stage_faults(
         faults.append(
             ("stages", "there is no stage 'search', in which sharing.method adashare learns its plan")
         )
+    if "search" in names and "retrain" not in names and samples:
+        message = (
+            "there is no stage 'retrain', in which what is drawn is trained; drop this key, or add the stage"
+        )
+        faults.append((f"stages.{names.index('search')}.samples", message))
     if method != "adashare" and "search" in names:
         message = f"sharing.method {method} has nothing to search; drop this stage"
         faults.append((f"stages.{names.index('search')}.name", message))

@@ -1,6 +1,6 @@
 """The one training loop: stages as data, every step visible.
 
-    for each train stage:            warmup | search | retrain | route | finetune
+    for each train stage:            warmup | search | retrain (for each plan that was sampled) | route | finetune
         for each epoch:
             for each turn:           weights on the train split; in the search, weights and policy alternate (turns.py)
                 for each batch:      one step
@@ -15,9 +15,17 @@ from typing import Any
 
 from perceptkit.data.batch import Batch
 from perceptkit.model.plan import Plan
-from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
+from perceptkit.spec.recipe import (
+    AdaptStage,
+    FinetuneStage,
+    RetrainStage,
+    RouteStage,
+    SearchStage,
+    StageSpec,
+)
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
+from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
@@ -25,7 +33,13 @@ from perceptkit.train.ranks import mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_json, write_text
-from perceptkit.train.searching import log_policy, open_blocks_now, policy_step, sample_for_weights
+from perceptkit.train.searching import (
+    KeepRows,
+    log_policy,
+    open_blocks_now,
+    policy_step,
+    sample_for_weights,
+)
 from perceptkit.train.training import Interrupted, Training
 from perceptkit.train.turns import Stream, Turn, steps_per_epoch, turns
 
@@ -50,7 +64,10 @@ def run_stages(training: Training) -> None:
             training.position.next_epoch()
             training.save()
         end_stage(training, stage)
-        training.position.next_stage()
+        if training.sample is None or end_sample(training):
+            training.position.next_stage()
+        else:
+            training.position.next_sample()
         training.optimizer = None
         training.save()
 
@@ -60,6 +77,8 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     is_first = training.position.stage == 0 and training.recipe.start_from is None
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
+    if isinstance(stage, RetrainStage) and training.samples is not None:
+        begin_sample(training, stage)
     if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:
         begin_routing(training, stage)
         judge_full(training)
@@ -70,12 +89,15 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
 
 
 def end_stage(training: Training, stage: StageSpec) -> None:
-    """After the search the plan is decided and written down; after `adapt`, where BlockDrop follows, the network is
-    plain and static again."""
+    """After the search the plan is decided and written down, or plans are drawn; after `adapt`, where BlockDrop
+    follows, the network is plain and static again."""
     if isinstance(stage, SearchStage):
         last = turns_now(training, stage, stage.epochs - 1)[-1]
-        training.plan = training.policy.decide(open_blocks_now(training, stage, last))
-        if training.fabric.global_rank == 0:
+        open_count = open_blocks_now(training, stage, last)
+        training.plan = training.policy.decide(open_count)
+        if stage.samples:
+            draw_samples(training, stage, open_count)
+        elif training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
     if isinstance(stage, AdaptStage) and stage is not training.recipe.stages[-1]:
         assert training.open_test is not None
@@ -106,7 +128,8 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
         run_turn(training, stage, turn, streams[turn.updates], meters[turn.updates], per_epoch[turn.updates])
         position.next_turn()
     score, plan = validate(training, stage, plan_of_turns[-1])
-    if training.position.stage == len(training.recipe.stages) - 1 or isinstance(stage, AdaptStage):
+    is_last = position.stage == len(training.recipe.stages) - 1
+    if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
         training.save_best(score, plan)
 
 
@@ -159,7 +182,7 @@ def run_turn(
         if meter.full or is_last:
             values = meter.flush()
             if turn.updates != "policy":
-                row = {**values, "lr": lr, "peak_mib": peak_mib()}
+                row = {**values, "lr": lr, "peak_mib": peak_mib(), **sample_of(training)}
                 training.log.row("train", stage.name, position.epoch, position.step, **row)
         if training.stop_requested:
             training.save()
@@ -175,8 +198,9 @@ def weight_step(
     """One update of the supernet's weights; a policy is sampled, not changed."""
     assert training.optimizer is not None
     optim.set_learning_rate(training.optimizer, lr)
-    searches = isinstance(stage, SearchStage)
-    keep = sample_for_weights(training, stage, turn, training.position.batch) if searches else training.plan
+    keep: Plan | KeepRows = training.plan
+    if isinstance(stage, SearchStage):
+        keep = sample_for_weights(training, stage, turn, training.position.batch)
     with training.fabric.autocast():
         outputs = training.supernet(batch.image_BCHW, keep)
     losses = task_losses(outputs, batch, training.tasks)
@@ -207,12 +231,28 @@ def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, P
         score = evaluation.score
     else:
         evaluation, score, extra = validate_routing(training, batches, stage)
-    training.log.row("val", stage.name, position.epoch, position.step, **evaluation.flat(), score=score)
-    primaries = "  ".join(
-        f"{name} {task.primary} {evaluation.metrics[name][task.primary]:.3f}"
-        for name, task in training.tasks.items()
+    training.log.row(
+        "val",
+        stage.name,
+        position.epoch,
+        position.step,
+        **evaluation.flat(),
+        score=score,
+        **sample_of(training),
     )
-    line = f"{stage.name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
+    primaries = "  ".join(
+        f"{key} {task.primary} {evaluation.metrics[key][task.primary]:.3f}"
+        for key, task in training.tasks.items()
+    )
+    name: str = stage.name
+    if training.samples is not None and training.sample is not None:
+        name = f"{name}, sample {position.sample + 1} of {len(training.samples.queue)}:"
+    line = f"{name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
     training.progress.epoch(line)
     training.log.say(line)
     return score, plan
+
+
+def sample_of(training: Training) -> dict[str, int]:
+    """Which sampled plan a row of the log is of, where there are several."""
+    return {} if training.sample is None else {"sample": training.sample}

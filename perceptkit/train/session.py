@@ -27,13 +27,14 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
-from perceptkit.spec.recipe import Recipe, StageSpec
+from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
 from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.evaluate import constant_metrics, evaluate
+from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
+from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
@@ -42,7 +43,7 @@ from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
-from perceptkit.train.turns import steps_per_epoch, turns
+from perceptkit.train.turns import steps_of_epoch, turns
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     )
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     images = math.ceil(batches * largest / smallest) + 1
-    stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
+    stages = [stage.model_copy(update={"epochs": 1, **_fewer_samples(stage)}) for stage in recipe.stages]
     routing = recipe.routing
     if routing is not None and routing.compare_epochs:
         routing = routing.model_copy(update={"compare_epochs": 1})
@@ -83,6 +84,10 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
         specs.tasks_text,
         specs.recipe_text,
     )
+
+
+def _fewer_samples(stage: StageSpec) -> dict[str, int]:
+    return {"samples": min(stage.samples, 2)} if isinstance(stage, SearchStage) else {}
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -141,12 +146,6 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                     f"{stage.name}: {len(turn.indices)} pictures to train the {turn.updates} on{share} are fewer than "
                     f"one batch of {whole}; lower {'loader.batch' if stage.batch is None else 'its batch'}"
                 )
-
-
-def steps_of_epoch(recipe: Recipe, stage: StageSpec, num_train: int, world_size: int) -> int:
-    """Of any kind."""
-    whole = recipe.batch_of(stage) * world_size
-    return sum(steps_per_epoch(turns(stage, num_train, whole, recipe.seed)).values())
 
 
 @torch.no_grad()
@@ -248,6 +247,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     training.generator.manual_seed(recipe.seed)
     if state:
         training.restore(*state)
+        if training.samples is not None:
+            training.progress.total += further_steps(training)
     return training
 
 
@@ -289,7 +290,6 @@ class stop_on_interrupt:
 def finish(training: Training, specs: Specs) -> None:
     """The one look at the test split, with the weights that validation chose."""
     training.fabric.barrier()
-    training.load_best()
     recipe, run = training.recipe, training.run
     size_HW = specs.tasks.data.size
     assert training.open_test is not None
@@ -298,11 +298,16 @@ def finish(training: Training, specs: Specs) -> None:
     def batches(source: Source) -> Any:
         return training.loader(source, range(len(source)), train=False)
 
+    def tested(forward: Forward) -> Evaluation:
+        return evaluate(forward, batches(test), training.tasks, training.fabric.device)
+
+    of_samples = try_on_test(training, tested) if training.samples is not None else {}
+    training.load_best()
     adapted = conclude_adaptation(training, test) if training.strategy is not None else None
     routed = None
     if adapted is None and training.routing is not None:
         routed = conclude_routing(training, test)
-    result = evaluate(training.forward, batches(test), training.tasks, training.fabric.device)
+    result = tested(training.forward)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:
         return
@@ -330,6 +335,10 @@ def finish(training: Training, specs: Specs) -> None:
         "train_seconds": sum(seconds.values()),
         "stage_seconds": seconds,
     }
+    if training.samples is not None:
+        if training.samples.chosen is not None and is_final(training):
+            of_samples[training.samples.chosen] = result.metrics
+        results["samples"] = samples_record(training, of_samples)
     run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
     if routed is not None:

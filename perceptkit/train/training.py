@@ -30,6 +30,7 @@ from perceptkit.train.checkpoint import Position
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
 from perceptkit.train.run_log import RunLog
+from perceptkit.train.samples import Samples, checkpoint_of
 
 
 @dataclass
@@ -127,6 +128,8 @@ class Training:
     """Of the search's policy, or of the router."""
     routing: Routing | None = None
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
+    samples: Samples | None = None
+    """Plans drawn from the policy, where the recipe decides so: after the search."""
     strategy: Strategy | None = None
     """How the base is adapted, where it is."""
     base_digest: str = ""
@@ -145,6 +148,7 @@ class Training:
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
             "plan": self.plan.to_json(),
             "routing": self.routing.state() if self.routing else None,
+            "samples": self.samples.state() if self.samples else None,
             "best_score": self.best_score,
             "stage_seconds": self.stage_seconds,
             "policy_generator": self.generator.get_state(),
@@ -159,6 +163,8 @@ class Training:
         if self.strategy is not None and not isinstance(stage, AdaptStage):
             self.become_plain()
         self.plan = Plan.from_json(state["plan"])
+        if state.get("samples") is not None:
+            self.samples = Samples.from_state(state["samples"])
         if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
         if state["optimizer"] is not None:  # None: saved between two stages
@@ -183,8 +189,16 @@ class Training:
         if self.fabric.global_rank == 0:
             checkpoint.save(self.run / "checkpoints/last.pt", self.state(), self.position)
 
+    @property
+    def sample(self) -> int | None:
+        """Which of the sampled plans is being retrained now; None where none is."""
+        stages = self.recipe.stages
+        retrains = self.position.stage < len(stages) and stages[self.position.stage].name == "retrain"
+        return self.samples.queue[self.position.sample] if self.samples and retrains else None
+
     def save_best(self, score: float, plan: Plan) -> None:
-        """Writes checkpoints/best.pt when the score on val is the best of the last stage so far."""
+        """Writes checkpoints/best.pt, or that of the plan that is being retrained, when the score on val is the best of
+        the stage so far."""
         if score <= self.best_score:
             return
         self.best_score = score
@@ -195,7 +209,14 @@ class Training:
                 "routing": self.routing.state() if self.routing else None,
                 "score": score,
             }
-            checkpoint.save(self.run / "checkpoints/best.pt", best, self.position)
+            of_run = self.run / "checkpoints/best.pt"
+            path = of_run if self.sample is None else checkpoint_of(self.run, self.sample)
+            checkpoint.save(path, best, self.position)
+
+    def say(self, line: str) -> None:
+        """A line for the screen and for log.txt."""
+        self.progress.say(line)
+        self.log.say(line)
 
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""

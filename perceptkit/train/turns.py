@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from perceptkit.data.batch import Batch
 from perceptkit.data.loader import split_indices
-from perceptkit.spec.recipe import RouteStage, SearchStage, StageSpec
+from perceptkit.spec.recipe import Recipe, RouteStage, SearchStage, StageSpec
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,12 @@ def steps_per_epoch(plan_of_turns: Iterable[Turn]) -> dict[str, int]:
     for turn in plan_of_turns:
         steps[turn.updates] = steps.get(turn.updates, 0) + turn.steps
     return steps
+
+
+def steps_of_epoch(recipe: Recipe, stage: StageSpec, num_train: int, world_size: int) -> int:
+    """Steps of any kind."""
+    whole = recipe.batch_of(stage) * world_size
+    return sum(steps_per_epoch(turns(stage, num_train, whole, recipe.seed)).values())
 
 
 class Stream:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perceptkit.model.plan import KEEP, SKIP
+from perceptkit.model.plan import KEEP, SKIP, Plan
 from perceptkit.policies.adashare import (
     MIN_KEEP,
     AdaSharePolicy,
@@ -18,6 +18,7 @@ from perceptkit.policies.adashare import (
     sparsity_loss,
     temperature,
 )
+from perceptkit.policies.sampling import logistic_noise
 
 
 def logits(*keep_rows: list[float]) -> Tensor:
@@ -206,6 +207,55 @@ def test_same_seed_same_sample_on_every_rank():
     a = policy(TWO_TASKS).relax(1.0, 2, torch.Generator().manual_seed(3))
     b = policy(TWO_TASKS).relax(1.0, 2, torch.Generator().manual_seed(3))
     assert all(torch.equal(x, y) for t in "ab" for x, y in zip(a[t], b[t], strict=True))
+
+
+def test_straight_through_is_hard_forwards_and_soft_backwards():
+    made = policy(logits([0.8, 0.4], [0.3, 0.5]))
+    grads, keeps = [], []
+    for hard in (False, True):
+        rows = made.relax(0.7, 2, torch.Generator().manual_seed(4), hard)
+        keep = torch.stack([k for row in rows.values() for k in row])
+        made.policy_logits_KL2.grad = None
+        (keep * torch.tensor([1.0, -2.0, 3.0, 0.5])).sum().backward()
+        grads.append(made.policy_logits_KL2.grad)
+        keeps.append(keep.detach())
+    assert torch.equal(keeps[1], (keeps[0] >= 0.5).float())
+    assert not torch.equal(keeps[0], keeps[1]) and grads[0].abs().min() > 0
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_straight_through_by_hand():
+    """One block, tau 2, the noise of the seed: keep is its side of 0.5, d keep / d z_keep = s (1 - s) / 2."""
+    made = policy(logits([0.8]), tasks="a")
+    noise = logistic_noise(torch.Size((1, 1)), torch.Generator().manual_seed(7)).item()
+    s = 1 / (1 + math.exp(-(math.log(0.8 / 0.2) + noise) / 2))
+    (keep,) = made.relax(2.0, 1, torch.Generator().manual_seed(7), hard=True)["a"]
+    assert keep.item() == (1.0 if s >= 0.5 else 0.0)
+    keep.backward()
+    assert made.policy_logits_KL2.grad[0, 0].tolist() == pytest.approx([-s * (1 - s) / 2, s * (1 - s) / 2])
+
+
+def test_sampled_plans_have_the_learned_probabilities():
+    made = policy(logits([0.8, 0.05], [0.3, 0.5]))
+    generator = torch.Generator().manual_seed(0)
+    n = 2000
+    plans = [made.sample(2, generator) for _ in range(n)]
+    for k, row in enumerate(([0.8, 0.05], [0.3, 0.5])):
+        for b, p in enumerate(row):
+            frequency = sum(plan.table[k][b] == "keep" for plan in plans) / n
+            assert abs(frequency - p) < 4 * math.sqrt(p * (1 - p) / n)
+
+
+def test_a_sampled_plan_keeps_what_was_never_opened_and_follows_from_its_seed():
+    made = policy(logits([1e-6, 0.5], [1e-6, 0.5]))
+
+    def plans(seed: int) -> list[Plan]:
+        generator = torch.Generator().manual_seed(seed)
+        return [made.sample(1, generator) for _ in range(20)]
+
+    assert all(row[0] == "keep" for plan in plans(1) for row in plan.table)
+    assert plans(1) == plans(1) != plans(2)
+    assert all(row[0] == "skip" for row in made.sample(2, torch.Generator()).table)
 
 
 def test_decide_is_deterministic():
