@@ -16,6 +16,7 @@ from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
+from perceptkit.report.samples_table import SampledPlans, read_samples
 from perceptkit.train.run_log import read_rows
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class Results:
     """The best constant predictor's metrics by task."""
     train_seconds: float
     stage_seconds: Mapping[str, float]
+    samples: SampledPlans | None = None
+    """Where the plan was decided by sampling."""
 
     @property
     def metrics(self) -> dict[str, Mapping[str, float]]:
@@ -268,6 +271,7 @@ def _results(file: Path) -> Results:
         constant={task: _numbers(values) for task, values in loaded["constant"].items()},
         train_seconds=float(loaded["train_seconds"]),
         stage_seconds=_numbers(loaded["stage_seconds"]),
+        samples=read_samples(loaded["samples"]) if "samples" in loaded else None,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perceptkit.report.delta_mtl import DeltaMtl, delta_mtl
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, markdown, number
-from perceptkit.report.run_folder import Cost, MetricInfo, Run, TaskResult, read_run
+from perceptkit.report.run_folder import Cost, MetricInfo, Results, Run, TaskResult, read_run
 
 __all__ = ["cost_table", "markdown", "results_table", "single_query_table", "summary_table"]
 
@@ -72,6 +72,25 @@ def _metric_row(
     if with_constant:
         cells.append(Cell(number(constant, decimals)))
     return Row(metric, tuple(cells), direction(info), "primary" if metric == shown.primary else "")
+
+
+def samples_spread_table(results: Results) -> Table | None:
+    """Each metric of the chosen plan beside mean and deviation over all samples; None where the others have none."""
+    samples = results.samples
+    if samples is None or samples.mean.metrics is None or samples.std.metrics is None:
+        return None
+    rows: list[Row] = []
+    for task, shown in results.tasks.items():
+        rows.append(Row(task, (Cell(),) * 3, shown.type if shown.type != task else "", "task"))
+        for metric in sorted(shown.metrics, key=lambda name: name != shown.primary):
+            info = shown.info.get(metric)
+            decimals = DECIMALS.get(info.unit, 3) if info else 3
+            of_task = [by_task.get(task, {}) for by_task in (samples.mean.metrics, samples.std.metrics)]
+            values = [shown.metrics[metric], *(found.get(metric, math.nan) for found in of_task)]
+            cells = tuple(Cell(number(value, decimals)) for value in values)
+            rows.append(Row(metric, cells, direction(info), "primary" if metric == shown.primary else ""))
+    columns = (Column("this run"), Column("mean", f"of {samples.drawn}"), Column("standard deviation"))
+    return Table("task, metric", columns, tuple(rows))
 
 
 def direction(info: MetricInfo | None) -> str:
