@@ -17,9 +17,9 @@ KILL_AT = {
     "sampled_run": {
         "warmup": 9,
         "search": 24,
-        "retrain": 33,
-        "retrain, second plan": 46,
-        "retrain, third plan": 64,
+        "retrain": 39,
+        "retrain, 2nd plan": 46,
+        "retrain, 3rd plan": 64,
     },
 }
 """Steps in the middle of an epoch of each train stage; 23 is the second step of a policy turn, and so is 24 where a
