@@ -154,6 +154,11 @@ class Run:
         return self.results.method if self.results else str(self._recipe("sharing", "method") or "")
 
     @property
+    def shares_activations(self) -> bool:
+        """Whether tasks with the same plan compute things once: not with nets or norms of each task's own."""
+        return self.method != "single" and self._recipe("sharing", "batchnorm") != "per_task"
+
+    @property
     def backbone(self) -> str:
         """The trunk's timm name; empty where nothing says."""
         return self.results.backbone if self.results else str(self._recipe("backbone", "name") or "")

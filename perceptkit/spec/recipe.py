@@ -84,6 +84,9 @@ class SharingSpec(Strict):
     formulation: Literal["paper", "reference_code"] = "paper"
     """The regularisers as the paper prints them, or as the authors' code has them: sparsity as a mean over open blocks
     of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over."""
+    batchnorm: Literal["shared", "per_task"] = "shared"
+    """`per_task`: every task has BatchNorms of its own. Tasks then share weights but no activations: all tasks together
+    cost as many passes as there are tasks, and an artifact, where norms are folded, as many networks."""
 
 
 TWO_PRICES = "gamma is given too; max_drop solves for it"
@@ -411,6 +414,9 @@ class Recipe(Strict):
         samples = any(isinstance(stage, SearchStage) and stage.samples for stage in self.stages)
         for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted, samples):
             raise fault(key, message)
+        routed = self.routing is not None
+        if message := batchnorm_fault(self.sharing.batchnorm, self.sharing.method, routed, adapted):
+            raise fault("sharing.batchnorm", message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
         return self
@@ -426,6 +432,18 @@ def classifier_fault(classifier: str, weights: str) -> str:
     """What is wrong with a head that starts as the backbone's classifier."""
     if classifier == "pretrained" and weights == "none":
         return "backbone.weights none holds no classifier; expected new, or weights"
+    return ""
+
+
+def batchnorm_fault(batchnorm: object, method: str, routed: bool, adapted: bool) -> str:
+    """What is wrong with norms of each task's own; nothing is wrong with anything else here."""
+    if batchnorm != "per_task":
+        return ""
+    if method == "single":
+        return "sharing.method single has a net per task, norms included; drop this key"
+    if routed or adapted:
+        section = "routing" if routed else "adaptation"
+        return f"per_task leaves no activation that tasks share; {section} wants one network for all; drop this key"
     return ""
 
 

@@ -9,6 +9,7 @@ from perceptkit.spec.recipe import (
     STAGE_ORDER,
     TWO_PRICES,
     SharingMethod,
+    batchnorm_fault,
     classifier_fault,
     milestones_fault,
     price_fault,
@@ -31,6 +32,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
     return [
         *_stages(data, source),
         *_search(data, source),
+        *_batchnorm(data, source),
         *_zoom(data, source),
         *_milestones(data, source),
         *_prices(data, source),
@@ -93,6 +95,17 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     for key, message in stage_faults(names, str(method), estimator, started, adapted, samples):
         found.append(source.problem(_path(key), message))
     return found
+
+
+def _batchnorm(data: dict[str, object], source: Source) -> list[Problem]:
+    sharing = data.get("sharing")
+    if not isinstance(sharing, dict):
+        return []
+    routed, adapted = data.get("routing") is not None, data.get("adaptation") is not None
+    message = batchnorm_fault(
+        sharing.get("batchnorm"), str(sharing.get("method", "adashare")), routed, adapted
+    )
+    return [source.problem(("sharing", "batchnorm"), message)] if message else []
 
 
 def _search(data: dict[str, object], source: Source) -> list[Problem]:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from perceptkit.model import cost
-from perceptkit.model.supernet import Supernet
 from perceptkit.spec.recipe import RetrainStage, SearchStage
 from perceptkit.train import checkpoint
 from perceptkit.train.evaluate import Evaluation, Forward
@@ -129,12 +128,11 @@ def samples_record(training: Training, metrics: Mapping[int, Metrics]) -> dict[s
 
     `metrics` are those of the test, by plan.
     """
-    samples, supernet = training.samples, training.supernet
-    assert samples is not None and isinstance(supernet, Supernet)
-    steps = cost.measure(supernet, supernet.size_HW)
+    samples, network = training.samples, training.supernet
+    assert samples is not None
     rows = []
     for i, (plan, count) in enumerate(zip(samples.plans, samples.counts, strict=True)):
-        price = cost.row(supernet, plan, steps)
+        price = cost.table(network, plan, network.size_HW)["rows"]["compact"]
         rows.append(
             {
                 "count": count,

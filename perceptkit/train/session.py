@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from perceptkit.baselines.sharing.single import Network, build_single
+from perceptkit.baselines.sharing.build import network_builder
+from perceptkit.baselines.sharing.single import Network
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sources import Source, open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model import cost
-from perceptkit.model.build import build_supernet
 from perceptkit.model.classifier import classification_task, start_as_classifier
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
@@ -119,7 +119,7 @@ def make_supernet(
 
     `mean` and `std` are those of the data, where they are not what the backbone's weights expect.
     """
-    build = build_single if recipe.sharing.method == "single" else build_supernet
+    build = network_builder(recipe.sharing)
     has_base = recipe.adaptation is not None and recipe.start_from is not None  # which brings the weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
