@@ -95,7 +95,8 @@ def _costs(run: Run) -> list[Table]:
     if run.cost is None:
         return []
     routed = run.plan is not None and bool(run.plan.skippable())
-    return [tables.cost_table(run.cost, run.method, routed), tables.single_query_table(run.cost)]
+    of_all = tables.cost_table(run.cost, run.method, routed, run.has_own_norms)
+    return [of_all, tables.single_query_table(run.cost)]
 
 
 def _samples(run: Run) -> list[Table]:
@@ -109,6 +110,8 @@ def _subtitle(run: Run) -> list[str]:
     parts = [METHODS.get(run.method, run.method), run.backbone]
     if run.routing:
         parts.insert(1, "BlockDrop" + (", static" if run.routing.is_static else ""))
+    if run.has_own_norms:
+        parts.insert(1, "norms per task")
     if run.cost:
         parts.append("x".join(map(str, run.cost.input_CHW[1:])) + " px")
     if run.results:

@@ -154,9 +154,9 @@ class Run:
         return self.results.method if self.results else str(self._recipe("sharing", "method") or "")
 
     @property
-    def shares_activations(self) -> bool:
-        """Whether tasks with the same plan compute things once: not with nets or norms of each task's own."""
-        return self.method != "single" and self._recipe("sharing", "batchnorm") != "per_task"
+    def has_own_norms(self) -> bool:
+        """Whether every task has norms of its own: tasks with the same plan then compute nothing together."""
+        return self._recipe("sharing", "batchnorm") == "per_task"
 
     @property
     def backbone(self) -> str:

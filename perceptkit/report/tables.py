@@ -209,10 +209,10 @@ def scaled(values: Sequence[float]) -> tuple[float, str, int]:
     return scale, unit, 1 if largest >= 100 * scale else 2
 
 
-def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
+def cost_table(cost: Cost, method: str, routed: bool = False, own_norms: bool = False) -> Table:
     """What the run made beside one hard-shared pass and T single-task nets, with ratios to both.
 
-    `routed`: a router decides on some of the blocks that are counted.
+    `routed`: a router decides on some of the blocks that are counted. `own_norms`: every task has norms of its own.
     """
     count = len(cost.per_task_macs)
     prices = {key: cost.rows[key] for key in _networks(cost, method)}
@@ -241,6 +241,11 @@ def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
     note = f"MACs: multiply-accumulates for one {size} image, all tasks, heads included."
     if routed:
         note += " Blocks that the router may skip are counted, the router is not."
+    if own_norms:
+        note += (
+            " Every task has norms of its own, so no activation is shared. Parameters are those that were trained; in"
+            " the artifact norms are folded, and convolutions are each task's own too."
+        )
     return Table("network", (*columns, Column("backbone", f"MACs, {macs_unit}")), tuple(rows), (note,))
 
 
