@@ -271,6 +271,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             tasks=training.tasks,
             plan=training.plan,
             method=specs.recipe.sharing.method,
+            batchnorm=specs.recipe.sharing.batchnorm,
             size_HW=specs.tasks.data.size,
             mean=training.supernet.mean,
             std=training.supernet.std,

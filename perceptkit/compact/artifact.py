@@ -62,6 +62,8 @@ class Manifest:
     """Of a plan with routed blocks: the net that decides on them."""
     policies: tuple[tuple[bool, ...], ...] = ()
     """With a router: keep by routed block, as most pictures had it while it was learned, most frequent first."""
+    batchnorm: str = "shared"
+    """`per_task`: each task has norms, and so, folded, a network of its own. Older artifacts are `shared`."""
     written: Mapping[str, int] | None = None
     """`params` and `macs` of the network as it is in the file, counted: norms are folded there, projections merged.
     With a router they are those of the whole, of a picture that keeps all blocks. Older artifacts do not say."""
@@ -97,6 +99,7 @@ class Manifest:
             },
             "plan": json.loads(self.plan.to_json()),
             "method": self.method,
+            "batchnorm": self.batchnorm,
             "optimize": self.optimize,
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "policies": [list(map(int, policy)) for policy in self.policies],
@@ -137,6 +140,7 @@ class Manifest:
             tasks=tasks,
             plan=plan,
             method=loaded["method"],
+            batchnorm=str(loaded.get("batchnorm", "shared")),
             size_HW=(size[0], size[1]),
             mean=(mean[0], mean[1], mean[2]),
             std=(std[0], std[1], std[2]),

@@ -56,9 +56,10 @@ def supernet_of(manifest: Manifest, method: str) -> Any:
 
     Args:
         manifest: of the model.
-        method: `single` gives one net per task, all others a supernet.
+        method: `single` gives one net per task, all others a supernet, unless the manifest's own tasks share no norms.
     """
-    build = build_single if method == "single" else build_supernet
+    is_own = method == manifest.method and manifest.batchnorm == "per_task"
+    build = build_single if method == "single" or is_own else build_supernet
     with torch.random.fork_rng(devices=[]):
         return build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False).eval()
 

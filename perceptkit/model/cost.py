@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -161,19 +161,35 @@ def routed_macs(
 
 def params(supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -> int:
     """Parameters that all tasks, or some of them, need together: the union of what they keep."""
+    return sum(_needed(supernet, plan, tasks).values())
+
+
+def _needed(supernet: Supernet, plan: Plan, tasks: Sequence[str] | None = None) -> dict[int, int]:
+    """Sizes of the parameters that are needed, by their identity: several networks may share some."""
     chosen = list(tasks) if tasks is not None else list(plan.tasks)
-    total = num_params(supernet.backbone)
+    found = _sizes(supernet.backbone)
     used = plan.only(chosen).kept_by_any()
     for step in supernet.steps:
         if step.block is not None and not used[step.block]:
-            total -= num_params(supernet.backbone.get_submodule(step.name))
+            dropped = _sizes(supernet.backbone.get_submodule(step.name))
             if step.projection is not None:
-                total += num_params(supernet.backbone.get_submodule(step.projection))
+                dropped = _without(dropped, _sizes(supernet.backbone.get_submodule(step.projection)))
+            found = _without(found, dropped)
         elif step.has_copies and step.name not in plan.dual:  # what it is compared with has no second copy
-            total -= num_params(supernet.backbone.get_submodule(step.base))
+            found = _without(found, _sizes(supernet.backbone.get_submodule(step.base)))
     if any(supernet.tasks[t].dense for t in chosen):
-        total += num_params(supernet.neck)
-    return total + sum(num_params(supernet.heads[head_key(t)]) for t in chosen)
+        found |= _sizes(supernet.neck)
+    for task in chosen:
+        found |= _sizes(supernet.heads[head_key(task)])
+    return found
+
+
+def _sizes(module: nn.Module | None) -> dict[int, int]:
+    return {id(p): p.numel() for p in module.parameters()} if module is not None else {}
+
+
+def _without(sizes: Mapping[int, int], others: Mapping[int, int]) -> dict[int, int]:
+    return {key: size for key, size in sizes.items() if key not in others}
 
 
 def row(
@@ -188,7 +204,8 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
     """Parameters and MACs of the plan, of hard sharing and of one net per task, heads and necks included.
 
     Args:
-        network: a Supernet, or separate nets that give a Supernet per task with `by_task()`.
+        network: a Supernet, or nets that give a Supernet per task with `by_task()`: separate ones, or such that
+            share weights but no norms, and so no activations.
         plan: who keeps what.
         size_HW: of the input, in pixels.
     """
@@ -198,13 +215,18 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
     if nets is not None:  # each net has its own task only; all have the same trunk
         parts = {name: measure(net, size_HW) for name, net in nets.items()}
         own = {name: row(net, plan.only([name]), parts[name]) for name, net in nets.items()}
-        compact = _summed(list(own.values()))
+        dense = Plan.all_keep(plan.tasks, plan.blocks)
+        alone = [row(net, dense.only([name]), parts[name]) for name, net in nets.items()]
+        union: dict[int, int] = {}  # they may share all but their norms
+        for name, net in nets.items():
+            union |= _needed(net, plan.only([name]))
+        compact = {**_summed(list(own.values())), "params": sum(union.values())}
         return {
             "input": [3, *size_HW],
             "rows": {
                 "compact": compact,
                 "hard_shared": _shared_instead(nets, parts),
-                "single_task_nets": compact,
+                "single_task_nets": _summed(alone),
             },
             "per_task_macs": {name: line["macs"] for name, line in own.items()},
         }

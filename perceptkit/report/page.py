@@ -20,6 +20,7 @@ from perceptkit.report.plan_pictures import block_kinds
 from perceptkit.report.plots import write_plots
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
+from perceptkit.report.samples_table import plans_table
 from perceptkit.train.run_folder import write_text
 
 METHODS = {"adashare": "AdaShare", "hard": "hard sharing", "single": "single-task nets"}
@@ -75,6 +76,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         figures=_figures(run, [run, *baselines]),
         results=tables.results_table([run, *baselines]) if run.results else None,
         costs=_costs(run),
+        samples=_samples(run),
         plan_words=_plan_words(run),
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),
@@ -93,13 +95,23 @@ def _costs(run: Run) -> list[Table]:
     if run.cost is None:
         return []
     routed = run.plan is not None and bool(run.plan.skippable())
-    return [tables.cost_table(run.cost, run.method, routed), tables.single_query_table(run.cost)]
+    of_all = tables.cost_table(run.cost, run.method, routed, run.has_own_norms)
+    return [of_all, tables.single_query_table(run.cost)]
+
+
+def _samples(run: Run) -> list[Table]:
+    if run.results is None or run.results.samples is None:
+        return []
+    spread = tables.samples_spread_table(run.results)
+    return [plans_table(run.results.samples), *([spread] if spread else [])]
 
 
 def _subtitle(run: Run) -> list[str]:
     parts = [METHODS.get(run.method, run.method), run.backbone]
     if run.routing:
         parts.insert(1, "BlockDrop" + (", static" if run.routing.is_static else ""))
+    if run.has_own_norms:
+        parts.insert(1, "norms per task")
     if run.cost:
         parts.append("x".join(map(str, run.cost.input_CHW[1:])) + " px")
     if run.results:

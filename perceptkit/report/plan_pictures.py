@@ -39,7 +39,9 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
     counts = [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]
     lines = {
         "tasks that may run it" if routed else "tasks keeping it": counts,
-        "runs per image, at most" if routed else "runs per image": executions(plan),
+        "runs per image, at most" if routed else "runs per image": counts
+        if run.has_own_norms
+        else executions(plan),
     }
     for offset, (label, counts) in enumerate(lines.items()):
         y = len(plan.tasks) + 0.15 + 0.72 * offset

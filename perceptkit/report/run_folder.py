@@ -16,6 +16,7 @@ from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
+from perceptkit.report.samples_table import SampledPlans, read_samples
 from perceptkit.train.run_log import read_rows
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class Results:
     """The best constant predictor's metrics by task."""
     train_seconds: float
     stage_seconds: Mapping[str, float]
+    samples: SampledPlans | None = None
+    """Where the plan was decided by sampling."""
 
     @property
     def metrics(self) -> dict[str, Mapping[str, float]]:
@@ -149,6 +152,11 @@ class Run:
     def method(self) -> str:
         """`adashare`, `hard`, `single`; empty where nothing says."""
         return self.results.method if self.results else str(self._recipe("sharing", "method") or "")
+
+    @property
+    def has_own_norms(self) -> bool:
+        """Whether every task has norms of its own: tasks with the same plan then compute nothing together."""
+        return self._recipe("sharing", "batchnorm") == "per_task"
 
     @property
     def backbone(self) -> str:
@@ -268,6 +276,7 @@ def _results(file: Path) -> Results:
         constant={task: _numbers(values) for task, values in loaded["constant"].items()},
         train_seconds=float(loaded["train_seconds"]),
         stage_seconds=_numbers(loaded["stage_seconds"]),
+        samples=read_samples(loaded["samples"]) if "samples" in loaded else None,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perceptkit.report.delta_mtl import DeltaMtl, delta_mtl
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, markdown, number
-from perceptkit.report.run_folder import Cost, MetricInfo, Run, TaskResult, read_run
+from perceptkit.report.run_folder import Cost, MetricInfo, Results, Run, TaskResult, read_run
 
 __all__ = ["cost_table", "markdown", "results_table", "single_query_table", "summary_table"]
 
@@ -72,6 +72,25 @@ def _metric_row(
     if with_constant:
         cells.append(Cell(number(constant, decimals)))
     return Row(metric, tuple(cells), direction(info), "primary" if metric == shown.primary else "")
+
+
+def samples_spread_table(results: Results) -> Table | None:
+    """Each metric of the chosen plan beside mean and deviation over all samples; None where the others have none."""
+    samples = results.samples
+    if samples is None or samples.mean.metrics is None or samples.std.metrics is None:
+        return None
+    rows: list[Row] = []
+    for task, shown in results.tasks.items():
+        rows.append(Row(task, (Cell(),) * 3, shown.type if shown.type != task else "", "task"))
+        for metric in sorted(shown.metrics, key=lambda name: name != shown.primary):
+            info = shown.info.get(metric)
+            decimals = DECIMALS.get(info.unit, 3) if info else 3
+            of_task = [by_task.get(task, {}) for by_task in (samples.mean.metrics, samples.std.metrics)]
+            values = [shown.metrics[metric], *(found.get(metric, math.nan) for found in of_task)]
+            cells = tuple(Cell(number(value, decimals)) for value in values)
+            rows.append(Row(metric, cells, direction(info), "primary" if metric == shown.primary else ""))
+    columns = (Column("this run"), Column("mean", f"of {samples.drawn}"), Column("standard deviation"))
+    return Table("task, metric", columns, tuple(rows))
 
 
 def direction(info: MetricInfo | None) -> str:
@@ -190,10 +209,10 @@ def scaled(values: Sequence[float]) -> tuple[float, str, int]:
     return scale, unit, 1 if largest >= 100 * scale else 2
 
 
-def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
+def cost_table(cost: Cost, method: str, routed: bool = False, own_norms: bool = False) -> Table:
     """What the run made beside one hard-shared pass and T single-task nets, with ratios to both.
 
-    `routed`: a router decides on some of the blocks that are counted.
+    `routed`: a router decides on some of the blocks that are counted. `own_norms`: every task has norms of its own.
     """
     count = len(cost.per_task_macs)
     prices = {key: cost.rows[key] for key in _networks(cost, method)}
@@ -222,6 +241,11 @@ def cost_table(cost: Cost, method: str, routed: bool = False) -> Table:
     note = f"MACs: multiply-accumulates for one {size} image, all tasks, heads included."
     if routed:
         note += " Blocks that the router may skip are counted, the router is not."
+    if own_norms:
+        note += (
+            " Every task has norms of its own, so no activation is shared. Parameters are those that were trained; in"
+            " the artifact norms are folded, and convolutions are each task's own too."
+        )
     return Table("network", (*columns, Column("backbone", f"MACs, {macs_unit}")), tuple(rows), (note,))
 
 

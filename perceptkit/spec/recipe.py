@@ -3,7 +3,7 @@
 A recipe is complete on one screen; `perceptkit describe` prints it with every default filled in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -82,8 +82,12 @@ class SharingSpec(Strict):
     """Weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
     """Weight (lambda_sh) of the sharing loss."""
-    formulation: Literal["paper"] = "paper"
-    """The regularisers as the paper prints them."""
+    formulation: Literal["paper", "reference_code"] = "paper"
+    """The regularisers as the paper prints them, or as the authors' code has them: sparsity as a mean over open blocks
+    of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over."""
+    batchnorm: Literal["shared", "per_task"] = "shared"
+    """`per_task`: every task has BatchNorms of its own. Tasks then share weights but no activations: all tasks together
+    cost as many passes as there are tasks, and an artifact, where norms are folded, as many networks."""
 
 
 TWO_PRICES = "gamma is given too; max_drop solves for it"
@@ -157,14 +161,52 @@ class SearchStage(StageBase):
     name: Literal["search"]
     tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.3)
     """Gumbel-softmax temperature at the start and its floor; it falls geometrically in between."""
+    gumbel: Literal["soft", "straight_through"] = "soft"
+    """`soft` mixes each block with its shortcut, as the authors' code does; `straight_through` runs it or not, with
+    the gradient of the soft sample: what is searched is then of the kind that is decided, and weight steps skip."""
     curriculum: Literal["top_down", "none"] = "top_down"
     """`top_down` frees the last block first and one more per `speed` epochs."""
     speed: PositiveFloat = 1.0
     """Epochs until the curriculum frees one more block."""
+    alternate: Literal["epochs", "steps"] = "epochs"
+    """`epochs`: the weights see all their pictures, then the policy all of its own; `steps`: turns of `turn_steps`."""
+    turn_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """With `alternate: steps`, weight steps and policy steps of a turn, for example [400, 100]. An epoch ends when the
+    weights have seen all their pictures; the curriculum may open blocks within it."""
     policy_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the train split that only the policy sees."""
     policy_lr: PositiveFloat = 0.01
     """Learning rate of the policy's logits."""
+    policy_weight_decay: NonNegativeFloat = 0.0
+    """L2 pull of the policy's logits towards zero, so towards undecided; 5e-4 in the authors' code."""
+
+    samples: NonNegativeInt = 0
+    """Plans that are drawn from the learned policy when the search is over, 8 in the paper; mean and deviation over
+    them are reported. 0 decides for the most probable choice of every task and block instead."""
+    retrain: Literal["each", "best"] = "each"
+    """With `samples`: `each` is retrained and the best on val is the run's, or only that which is `best` on val with
+    the weights of the search."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> "SearchStage":
+        if found := search_fault(self.model_dump()):
+            raise fault(*found)
+        return self
+
+
+def search_fault(stage: Mapping[str, object]) -> tuple[str, str] | None:
+    """What is wrong between the keys of a stage `search`, as (key, message); None where nothing is."""
+    by_steps = stage.get("alternate", "epochs") == "steps"
+    if by_steps and stage.get("turn_steps") is None:
+        message = (
+            "missing key: 'alternate: steps' takes turns of so many weight and policy steps, as in [4, 1]"
+        )
+        return "turn_steps", message
+    if not by_steps and stage.get("turn_steps") is not None:
+        return "turn_steps", "is for 'alternate: steps'; drop it, or write alternate: steps"
+    if stage.get("retrain") == "best" and not stage.get("samples"):
+        return "retrain", "chooses between sampled plans, and samples is 0; drop it, or write samples: 8"
+    return None
 
 
 class RetrainStage(StageBase):
@@ -373,8 +415,12 @@ class Recipe(Strict):
         estimator = self.routing.estimator if self.routing is not None else None
         names, started = [stage.name for stage in self.stages], self.start_from is not None
         adapted = self.adaptation is not None
-        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted):
+        samples = any(isinstance(stage, SearchStage) and stage.samples for stage in self.stages)
+        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted, samples):
             raise fault(key, message)
+        routed = self.routing is not None
+        if message := batchnorm_fault(self.sharing.batchnorm, self.sharing.method, routed, adapted):
+            raise fault("sharing.batchnorm", message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
         return self
@@ -417,6 +463,18 @@ def classifier_fault(classifier: str, weights: str) -> str:
     return ""
 
 
+def batchnorm_fault(batchnorm: object, method: str, routed: bool, adapted: bool) -> str:
+    """What is wrong with norms of each task's own; nothing is wrong with anything else here."""
+    if batchnorm != "per_task":
+        return ""
+    if method == "single":
+        return "sharing.method single has a net per task, norms included; drop this key"
+    if routed or adapted:
+        section = "routing" if routed else "adaptation"
+        return f"per_task leaves no activation that tasks share; {section} wants one network for all; drop this key"
+    return ""
+
+
 def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] | None:
     """What is wrong with a penalty that a stage states, as (key, message); None where nothing is."""
     for i, stage in enumerate(stages):
@@ -427,7 +485,12 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
 
 
 def stage_faults(
-    names: Sequence[str], method: str, estimator: str | None, started: bool = False, adapted: bool = False
+    names: Sequence[str],
+    method: str,
+    estimator: str | None,
+    started: bool = False,
+    adapted: bool = False,
+    samples: bool = False,
 ) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message).
 
@@ -437,6 +500,7 @@ def stage_faults(
         estimator: routing.estimator; None where there is no section `routing`.
         started: whether there is a `start_from`.
         adapted: whether there is a section `adaptation`.
+        samples: whether the search decides by sampling.
     """
     if adapted or "adapt" in names:
         return adapt_faults(names, method, estimator, adapted)
@@ -456,6 +520,11 @@ def stage_faults(
         faults.append(
             ("stages", "there is no stage 'search', in which sharing.method adashare learns its plan")
         )
+    if "search" in names and "retrain" not in names and samples:
+        message = (
+            "there is no stage 'retrain', in which what is drawn is trained; drop this key, or add the stage"
+        )
+        faults.append((f"stages.{names.index('search')}.samples", message))
     if method != "adashare" and "search" in names:
         message = f"sharing.method {method} has nothing to search; drop this stage"
         faults.append((f"stages.{names.index('search')}.name", message))

@@ -10,9 +10,11 @@ from perceptkit.spec.recipe import (
     TWO_PRICES,
     SharingMethod,
     balance_fault,
+    batchnorm_fault,
     classifier_fault,
     milestones_fault,
     price_fault,
+    search_fault,
     stage_faults,
     zoom_fault,
 )
@@ -30,6 +32,8 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
     data = source.data if isinstance(source.data, dict) else {}
     return [
         *_stages(data, source),
+        *_search(data, source),
+        *_batchnorm(data, source),
         *_zoom(data, source),
         *_milestones(data, source),
         *_prices(data, source),
@@ -98,8 +102,29 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     written = routing.get("estimator", "reinforce") if isinstance(routing, dict) else routing
     estimator = None if routing is None else str(written)
     adapted = data.get("adaptation") is not None
-    for key, message in stage_faults(names, str(method), estimator, started, adapted):
+    samples = any(bool(stage.get("samples")) for stage in stages if isinstance(stage, dict))
+    for key, message in stage_faults(names, str(method), estimator, started, adapted, samples):
         found.append(source.problem(_path(key), message))
+    return found
+
+
+def _batchnorm(data: dict[str, object], source: Source) -> list[Problem]:
+    sharing = data.get("sharing")
+    if not isinstance(sharing, dict):
+        return []
+    routed, adapted = data.get("routing") is not None, data.get("adaptation") is not None
+    message = batchnorm_fault(
+        sharing.get("batchnorm"), str(sharing.get("method", "adashare")), routed, adapted
+    )
+    return [source.problem(("sharing", "batchnorm"), message)] if message else []
+
+
+def _search(data: dict[str, object], source: Source) -> list[Problem]:
+    stages = data.get("stages")
+    found = []
+    for i, stage in enumerate(stages if isinstance(stages, list) else []):
+        if isinstance(stage, dict) and stage.get("name") == "search" and (fault := search_fault(stage)):
+            found.append(source.problem(("stages", i, fault[0]), fault[1]))
     return found
 
 

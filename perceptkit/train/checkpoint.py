@@ -17,13 +17,15 @@ class Position:
     stage: int = 0
     epoch: int = 0
     turn: int = 0
-    """Within an epoch: the search alternates between a weights turn and a policy turn."""
+    """Within an epoch: the search alternates between turns of the weights and turns of the policy."""
     batch: int = 0
     """Within a turn."""
     stage_step: int = 0
     """Weight steps taken in this stage; the learning rate depends on it."""
     step: int = 0
     """Steps of any kind since the run began."""
+    sample: int = 0
+    """Within a stage that is run for several plans: which of them, in the order of their queue."""
 
     def next_turn(self) -> None:
         """Moves to the first batch of the next turn."""
@@ -33,9 +35,14 @@ class Position:
         """Moves to the first turn of the next epoch."""
         self.epoch, self.turn, self.batch = self.epoch + 1, 0, 0
 
+    def next_sample(self) -> None:
+        """Moves to the first epoch of the same stage, for the next plan."""
+        self.sample, self.epoch, self.turn, self.batch, self.stage_step = self.sample + 1, 0, 0, 0, 0
+
     def next_stage(self) -> None:
         """Moves to the first epoch of the next stage."""
         self.stage, self.epoch, self.turn, self.batch, self.stage_step = self.stage + 1, 0, 0, 0, 0
+        self.sample = 0
 
 
 def save(path: Path, state: dict[str, Any], position: Position) -> None:

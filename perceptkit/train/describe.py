@@ -15,10 +15,9 @@ import torch
 import yaml
 from torch import nn
 
-from perceptkit.baselines.sharing.single import build_single
+from perceptkit.baselines.sharing.build import network_builder
 from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
-from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet, head_key
@@ -101,8 +100,7 @@ def router_row(recipe: Recipe, num_blocks: int, size_HW: tuple[int, int]) -> dic
 
 def build_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
     """The recipe's network with random weights, whatever it says of them: nothing is downloaded."""
-    build = build_single if recipe.sharing.method == "single" else build_supernet
-    network = build(recipe.backbone, recipe.heads, tasks, size_HW, load=False)
+    network: Any = network_builder(recipe.sharing)(recipe.backbone, recipe.heads, tasks, size_HW, load=False)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -1,8 +1,8 @@
 """The one training loop: stages as data, every step visible.
 
-    for each train stage:            warmup | search | retrain | route | finetune
+    for each train stage:            warmup | search | retrain (for each plan that was sampled) | route | finetune
         for each epoch:
-            for each turn:           weights on the train split; in the search, weights and policy alternate
+            for each turn:           weights on the train split; in the search, weights and policy alternate (turns.py)
                 for each batch:      one step
             evaluate on val, log, remember the best, save
 
@@ -11,59 +11,42 @@ run that was killed and resumed ends with the same bits as one that was not.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from perceptkit.data.batch import Batch
-from perceptkit.data.loader import split_indices
 from perceptkit.model.plan import Plan
-from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
-from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
+from perceptkit.spec.recipe import (
+    AdaptStage,
+    FinetuneStage,
+    RetrainStage,
+    RouteStage,
+    SearchStage,
+    StageSpec,
+)
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
 from perceptkit.train.balancing import descend
+from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
-from perceptkit.train.losses import task_losses, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
-from perceptkit.train.ranks import average_gradients, mean_losses
+from perceptkit.train.ranks import mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_json, write_text
+from perceptkit.train.searching import (
+    KeepRows,
+    log_policy,
+    open_blocks_now,
+    policy_step,
+    sample_for_weights,
+)
 from perceptkit.train.training import Interrupted, Training
+from perceptkit.train.turns import Stream, Turn, steps_per_epoch, turns
 
 LOG_EVERY = 10
 """Steps between two train rows of the log."""
 SAVE_SECONDS = 120.0
 """A checkpoint is written at the end of every epoch, and within one that takes longer than this."""
-
-
-@dataclass
-class Turn:
-    """A pass over some images that updates either the weights or the policy."""
-
-    updates: str
-    """`weights` (with the router, where both are tuned), `policy` or `router`."""
-    indices: Sequence[int]
-
-
-def turns(stage: StageSpec, num_train: int, seed: int) -> list[Turn]:
-    """The turns of one epoch; in the search the policy sees images that the weights do not."""
-    if isinstance(stage, SearchStage):
-        policy_indices, weight_indices = split_indices(num_train, stage.policy_fraction, seed)
-        return [Turn("weights", weight_indices), Turn("policy", policy_indices)]
-    if isinstance(stage, RouteStage):
-        return [Turn("router", range(num_train))]
-    return [Turn("weights", range(num_train))]
-
-
-def steps_per_epoch(
-    stage: StageSpec, num_train: int, batch: int, seed: int, world_size: int
-) -> dict[str, int]:
-    """Steps by what they update."""
-    return {t.updates: len(t.indices) // (batch * world_size) for t in turns(stage, num_train, seed)}
 
 
 def run_stages(training: Training) -> None:
@@ -83,7 +66,10 @@ def run_stages(training: Training) -> None:
                 training.balance.end_epoch()
             training.save()
         end_stage(training, stage)
-        training.position.next_stage()
+        if training.sample is None or end_sample(training):
+            training.position.next_stage()
+        else:
+            training.position.next_sample()
         training.optimizer = None
         training.save()
 
@@ -93,6 +79,8 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
     is_first = training.position.stage == 0 and training.recipe.start_from is None
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
+    if isinstance(stage, RetrainStage) and training.samples is not None:
+        begin_sample(training, stage)
     if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:
         begin_routing(training, stage)
         judge_full(training)
@@ -103,12 +91,15 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
 
 
 def end_stage(training: Training, stage: StageSpec) -> None:
-    """After the search the plan is decided and written down; after `adapt`, where BlockDrop follows, the network is
-    plain and static again."""
+    """After the search the plan is decided and written down, or plans are drawn; after `adapt`, where BlockDrop
+    follows, the network is plain and static again."""
     if isinstance(stage, SearchStage):
-        open_count = open_blocks_now(training, stage, stage.epochs - 1)
+        last = turns_now(training, stage, stage.epochs - 1)[-1]
+        open_count = open_blocks_now(training, stage, last)
         training.plan = training.policy.decide(open_count)
-        if training.fabric.global_rank == 0:
+        if stage.samples:
+            draw_samples(training, stage, open_count)
+        elif training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
     if isinstance(stage, AdaptStage) and stage is not training.recipe.stages[-1]:
         assert training.open_test is not None
@@ -121,49 +112,60 @@ def end_stage(training: Training, stage: StageSpec) -> None:
         training.supernet.requires_grad_(True)  # what follows trains all of it, in a resumed run too
 
 
-def open_blocks_now(training: Training, stage: SearchStage, epoch: int) -> int:
-    """Blocks under policy control in this epoch, counted from the top."""
-    num_blocks = len(training.policy.blocks)
-    if stage.curriculum == "none":
-        return num_blocks
-    return open_blocks(epoch, stage.speed, num_blocks)
+def turns_now(training: Training, stage: StageSpec, epoch: int) -> list[Turn]:
+    """The turns of an epoch of this stage in this run."""
+    whole = training.recipe.batch_of(stage) * training.fabric.world_size
+    return turns(stage, len(training.train), whole, training.recipe.seed, epoch)
 
 
 def run_epoch(training: Training, stage: StageSpec) -> None:
     """All turns of one epoch, then validation."""
     position = training.position
-    plan_of_turns = turns(stage, len(training.train), training.recipe.seed)
+    plan_of_turns = turns_now(training, stage, position.epoch)
+    per_epoch = steps_per_epoch(plan_of_turns)
+    streams = {turn.updates: stream_of(training, stage, turn) for turn in plan_of_turns}
+    meters = {updates: Meter(LOG_EVERY) for updates in streams}
     while position.turn < len(plan_of_turns):
-        run_turn(training, stage, plan_of_turns[position.turn])
+        turn = plan_of_turns[position.turn]
+        run_turn(training, stage, turn, streams[turn.updates], meters[turn.updates], per_epoch[turn.updates])
         position.next_turn()
-    score, plan = validate(training, stage)
-    if training.position.stage == len(training.recipe.stages) - 1 or isinstance(stage, AdaptStage):
+    score, plan = validate(training, stage, plan_of_turns[-1])
+    is_last = position.stage == len(training.recipe.stages) - 1
+    if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
         training.save_best(score, plan)
 
 
-def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
-    """The steps of one turn."""
+def stream_of(training: Training, stage: StageSpec, turn: Turn) -> Stream:
+    """The batches of all turns of this one's kind."""
+    batch = training.recipe.batch_of(stage)
+    kind = 1 if turn.updates == "policy" else 0
+
+    def open_pass(number: int, start: int) -> Any:
+        order = training.position.stage * 10_000 + number * 10 + kind
+        return training.loader(
+            training.train, turn.indices, train=True, start=start, batch=batch, order=order
+        )
+
+    return Stream(open_pass, len(turn.indices) // (batch * training.fabric.world_size))
+
+
+def run_turn(
+    training: Training, stage: StageSpec, turn: Turn, stream: Stream, meter: Meter, per_epoch: int
+) -> None:
+    """The steps of one turn; `per_epoch` of its kind make an epoch."""
     position, recipe = training.position, training.recipe
     if isinstance(stage, RouteStage):
         open_blocks_of(training, stage, position.epoch)
-    per_epoch = steps_per_epoch(
-        stage, len(training.train), recipe.batch_of(stage), recipe.seed, training.fabric.world_size
-    )
     training.train_mode()
-    meter = Meter(LOG_EVERY)
     saved = time.monotonic()
-    batches = iter(
-        training.loader(
-            training.train, turn.indices, train=True, start=position.batch, batch=recipe.batch_of(stage)
-        )
-    )
-    while position.batch < per_epoch[turn.updates]:
+    while position.batch < turn.steps:
         with meter.waiting():
-            batch = next(batches).to(training.fabric.device)
+            batch = stream.take(turn.first + position.batch).to(training.fabric.device)
         if turn.updates == "policy":
-            losses = policy_step(training, stage, batch, position.batch / per_epoch["policy"])
+            assert isinstance(stage, SearchStage)
+            losses = policy_step(training, stage, batch, turn)
         else:
-            total = stage.epochs * per_epoch[turn.updates]
+            total = stage.epochs * per_epoch
             lr = optim.learning_rate(recipe.optim, stage, position.stage_step, total)
             if isinstance(stage, RouteStage):
                 losses = route_step(training, stage, batch, lr, position.stage_step / total)
@@ -172,16 +174,17 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
             elif isinstance(stage, AdaptStage):
                 losses = adapt_step(training, batch, lr, position.stage_step / total)
             else:
-                losses = weight_step(training, stage, batch, lr, position.batch / per_epoch[turn.updates])
+                losses = weight_step(training, stage, batch, lr, turn)
             position.stage_step += 1
         position.batch += 1
         position.step += 1
         meter.step(losses, len(batch.ids) * training.fabric.world_size)
         training.progress.step(stage.name, position.epoch, stage.epochs, losses)
-        if meter.full or position.batch == per_epoch[turn.updates]:
+        is_last = position.batch == turn.steps and turn.ends == position.epoch + 1
+        if meter.full or is_last:
             values = meter.flush()
             if turn.updates != "policy":
-                row = {**values, "lr": lr, "peak_mib": peak_mib()}
+                row = {**values, "lr": lr, "peak_mib": peak_mib(), **sample_of(training)}
                 training.log.row("train", stage.name, position.epoch, position.step, **row)
         if training.stop_requested:
             training.save()
@@ -191,55 +194,24 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
             saved = time.monotonic()
 
 
-def keep_of(training: Training, stage: StageSpec, progress_in_turn: float) -> Any:
-    """What the supernet executes in this step: the plan, or one relaxed sample per task during the search."""
-    if not isinstance(stage, SearchStage):
-        return training.plan
-    tau = temperature((training.position.epoch + progress_in_turn) / stage.epochs, *stage.tau)
-    return training.policy.relax(
-        tau, open_blocks_now(training, stage, training.position.epoch), training.generator
-    )
-
-
 def weight_step(
-    training: Training, stage: StageSpec, batch: Batch, lr: float, progress: float
+    training: Training, stage: StageSpec, batch: Batch, lr: float, turn: Turn
 ) -> dict[str, float]:
-    """One update of the supernet's weights; the policy is sampled, not changed."""
+    """One update of the supernet's weights; a policy is sampled, not changed."""
     assert training.optimizer is not None
     optim.set_learning_rate(training.optimizer, lr)
-    keep = keep_of(training, stage, progress)
-    if not isinstance(keep, Plan):
-        keep = {task: [k if k is True else k.detach() for k in row] for task, row in keep.items()}
+    keep: Plan | KeepRows = training.plan
+    if isinstance(stage, SearchStage):
+        keep = sample_for_weights(training, stage, turn, training.position.batch)
     return mean_losses(descend(training, batch, lambda: training.supernet(batch.image_BCHW, keep), keep))
 
 
-def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: float) -> dict[str, float]:
-    """One update of the policy's logits; the weights are not changed."""
-    assert isinstance(stage, SearchStage) and training.policy_optimizer is not None
-    sharing = training.recipe.sharing
-    for parameter in training.supernet.parameters():
-        parameter.requires_grad_(False)
-    with training.fabric.autocast():
-        outputs = training.supernet(batch.image_BCHW, keep_of(training, stage, progress))
-    losses = task_losses(outputs, batch, training.tasks)
-    sparsity, share = training.policy.regularisers(open_blocks_now(training, stage, training.position.epoch))
-    total = weighted_sum(losses, training.tasks) + sharing.sparsity * sparsity + sharing.sharing * share
-    training.policy_optimizer.zero_grad()
-    training.fabric.backward(total)
-    average_gradients(training.policy.parameters())
-    training.policy_optimizer.step()
-    for parameter in training.supernet.parameters():
-        parameter.requires_grad_(True)
-    return mean_losses({"loss": total, "sparsity_loss": sparsity, "sharing_loss": share})
-
-
-def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
+def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, Plan]:
     """The score on val, and the plan it belongs to: as it stands, or in the search as it would be decided now."""
     position, plan = training.position, training.plan
     if isinstance(stage, SearchStage):
-        open_count = open_blocks_now(training, stage, position.epoch)
-        plan = training.policy.decide(open_count)
-        log_policy(training, stage, open_count)
+        plan = training.policy.decide(open_blocks_now(training, stage, turn))
+        log_policy(training, stage, turn)
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     extra = ""
@@ -253,33 +225,28 @@ def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
         score = evaluation.score
     else:
         evaluation, score, extra = validate_routing(training, batches, stage)
-    training.log.row("val", stage.name, position.epoch, position.step, **evaluation.flat(), score=score)
-    primaries = "  ".join(
-        f"{name} {task.primary} {evaluation.metrics[name][task.primary]:.3f}"
-        for name, task in training.tasks.items()
+    training.log.row(
+        "val",
+        stage.name,
+        position.epoch,
+        position.step,
+        **evaluation.flat(),
+        score=score,
+        **sample_of(training),
     )
-    line = f"{stage.name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
+    primaries = "  ".join(
+        f"{key} {task.primary} {evaluation.metrics[key][task.primary]:.3f}"
+        for key, task in training.tasks.items()
+    )
+    name: str = stage.name
+    if training.samples is not None and training.sample is not None:
+        name = f"{name}, sample {position.sample + 1} of {len(training.samples.queue)}:"
+    line = f"{name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
     training.progress.epoch(line)
     training.log.say(line)
     return score, plan
 
 
-def log_policy(training: Training, stage: SearchStage, open_count: int) -> None:
-    """The policy after an epoch of the search."""
-    policy, position = training.policy, training.position
-    with torch.no_grad():
-        rows = keep_prob(policy.policy_logits_KL2).tolist()
-        sparsity, share = policy.regularisers(open_count)
-    probabilities = dict(zip(policy.tasks, rows, strict=True))
-    training.progress.keep_prob = probabilities
-    training.log.row(
-        "policy",
-        stage.name,
-        position.epoch,
-        position.step,
-        tau=temperature((position.epoch + 1) / stage.epochs, *stage.tau),
-        open_blocks=open_count,
-        keep_prob=probabilities,
-        sparsity_loss=sparsity.item(),
-        sharing_loss=share.item(),
-    )
+def sample_of(training: Training) -> dict[str, int]:
+    """Which sampled plan a row of the log is of, where there are several."""
+    return {} if training.sample is None else {"sample": training.sample}

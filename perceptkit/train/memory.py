@@ -79,7 +79,9 @@ def estimate(
         if isinstance(stage, SearchStage):
             num_open = num_blocks
             if stage.curriculum == "top_down":
-                num_open = open_blocks(stage.epochs - 1, stage.speed, num_blocks)
+                # in turns of steps it opens blocks until the end of the last epoch
+                last = stage.epochs - (1 if stage.turn_steps is None else 1e-6)
+                num_open = open_blocks(last, stage.speed, num_blocks)
         batch = recipe.batch_of(stage)
         if (num_open, batch) not in activations:
             activations[num_open, batch] = activation_bytes(

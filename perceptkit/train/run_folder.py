@@ -4,6 +4,7 @@
     metrics.jsonl metrics.csv log.txt                 the run log
     policy.json                                       the plan
     checkpoints/last.pt best.pt                       full state / the best weights on validation
+    checkpoints/sample_N.pt searched.pt               the best weights of a sampled plan / where all of them start
     results.json cost.json predictions/               the test, the price, pictures
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with
 

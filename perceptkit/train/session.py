@@ -16,25 +16,26 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from perceptkit.baselines.sharing.single import Network, build_single
+from perceptkit.baselines.sharing.build import network_builder
+from perceptkit.baselines.sharing.single import Network
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sources import Source, open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model import cost
-from perceptkit.model.build import build_supernet
 from perceptkit.model.classifier import classification_task, start_as_classifier
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
-from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
 from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.evaluate import constant_metrics, evaluate
-from perceptkit.train.loop import run_stages, steps_per_epoch, turns
+from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
+from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
+from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
@@ -42,6 +43,7 @@ from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
+from perceptkit.train.turns import steps_of_epoch, turns
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     )
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     images = math.ceil(batches * largest / smallest) + 1
-    stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
+    stages = [stage.model_copy(update={"epochs": 1, **_fewer_samples(stage)}) for stage in recipe.stages]
     routing = recipe.routing
     if routing is not None and routing.compare_epochs:
         routing = routing.model_copy(update={"compare_epochs": 1})
@@ -82,6 +84,10 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
         specs.tasks_text,
         specs.recipe_text,
     )
+
+
+def _fewer_samples(stage: StageSpec) -> dict[str, int]:
+    return {"samples": min(stage.samples, 2)} if isinstance(stage, SearchStage) else {}
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -113,7 +119,7 @@ def make_supernet(
 
     `mean` and `std` are those of the data, where they are not what the backbone's weights expect.
     """
-    build = build_single if recipe.sharing.method == "single" else build_supernet
+    build = network_builder(recipe.sharing)
     has_base = recipe.adaptation is not None and recipe.start_from is not None  # which brings the weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -129,7 +135,7 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
     """Raises SpecError where a train stage would never make a step: too few pictures for one full batch."""
     for stage in recipe.stages:
         whole = recipe.batch_of(stage) * world_size
-        for turn in turns(stage, num_train, recipe.seed):
+        for turn in turns(stage, num_train, whole, recipe.seed):
             if len(turn.indices) < whole:
                 share = (
                     f" ({stage.policy_fraction:g} of {num_train} are the policy's)"
@@ -208,18 +214,13 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)
-    policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
+    policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
-        stage.epochs
-        * sum(
-            steps_per_epoch(
-                stage, len(train_source), recipe.batch_of(stage), recipe.seed, fabric.world_size
-            ).values()
-        )
+        stage.epochs * steps_of_epoch(recipe, stage, len(train_source), fabric.world_size)
         for stage in recipe.stages
     )
     first = fabric.global_rank == 0
@@ -246,6 +247,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     training.generator.manual_seed(recipe.seed)
     if state:
         training.restore(*state)
+        if training.samples is not None:
+            training.progress.total += further_steps(training)
     return training
 
 
@@ -287,7 +290,6 @@ class stop_on_interrupt:
 def finish(training: Training, specs: Specs) -> None:
     """The one look at the test split, with the weights that validation chose."""
     training.fabric.barrier()
-    training.load_best()
     recipe, run = training.recipe, training.run
     size_HW = specs.tasks.data.size
     assert training.open_test is not None
@@ -296,11 +298,16 @@ def finish(training: Training, specs: Specs) -> None:
     def batches(source: Source) -> Any:
         return training.loader(source, range(len(source)), train=False)
 
+    def tested(forward: Forward) -> Evaluation:
+        return evaluate(forward, batches(test), training.tasks, training.fabric.device)
+
+    of_samples = try_on_test(training, tested) if training.samples is not None else {}
+    training.load_best()
     adapted = conclude_adaptation(training, test) if training.strategy is not None else None
     routed = None
     if adapted is None and training.routing is not None:
         routed = conclude_routing(training, test)
-    result = evaluate(training.forward, batches(test), training.tasks, training.fabric.device)
+    result = tested(training.forward)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:
         return
@@ -328,6 +335,10 @@ def finish(training: Training, specs: Specs) -> None:
         "train_seconds": sum(seconds.values()),
         "stage_seconds": seconds,
     }
+    if training.samples is not None:
+        if training.samples.chosen is not None and is_final(training):
+            of_samples[training.samples.chosen] = result.metrics
+        results["samples"] = samples_record(training, of_samples)
     run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
     if routed is not None:

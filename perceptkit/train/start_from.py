@@ -122,5 +122,5 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
     return {
         "backbone": {"name": recipe.backbone.name, "args": recipe.backbone.args},
         "heads": {"channels": recipe.heads.channels},
-        "sharing": {"method": recipe.sharing.method},
+        "sharing": {"method": recipe.sharing.method, "batchnorm": recipe.sharing.batchnorm},
     }

@@ -32,6 +32,7 @@ from perceptkit.train.checkpoint import Position
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
 from perceptkit.train.run_log import RunLog
+from perceptkit.train.samples import Samples, checkpoint_of
 
 
 @dataclass
@@ -131,6 +132,8 @@ class Training:
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
     balance: Balance | None = None
     """How the tasks' losses become one, in the stages that train all tasks from their labels alone; fresh in each."""
+    samples: Samples | None = None
+    """Plans drawn from the policy, where the recipe decides so: after the search."""
     strategy: Strategy | None = None
     """How the base is adapted, where it is."""
     base_digest: str = ""
@@ -150,6 +153,7 @@ class Training:
             "plan": self.plan.to_json(),
             "routing": self.routing.state() if self.routing else None,
             "balance": self.balance.state_dict() if self.balance else None,
+            "samples": self.samples.state() if self.samples else None,
             "best_score": self.best_score,
             "stage_seconds": self.stage_seconds,
             "policy_generator": self.generator.get_state(),
@@ -164,6 +168,8 @@ class Training:
         if self.strategy is not None and not isinstance(stage, AdaptStage):
             self.become_plain()
         self.plan = Plan.from_json(state["plan"])
+        if state.get("samples") is not None:
+            self.samples = Samples.from_state(state["samples"])
         if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
         if state["optimizer"] is not None:  # None: saved between two stages
@@ -190,8 +196,16 @@ class Training:
         if self.fabric.global_rank == 0:
             checkpoint.save(self.run / "checkpoints/last.pt", self.state(), self.position)
 
+    @property
+    def sample(self) -> int | None:
+        """Which of the sampled plans is being retrained now; None where none is."""
+        stages = self.recipe.stages
+        retrains = self.position.stage < len(stages) and stages[self.position.stage].name == "retrain"
+        return self.samples.queue[self.position.sample] if self.samples and retrains else None
+
     def save_best(self, score: float, plan: Plan) -> None:
-        """Writes checkpoints/best.pt when the score on val is the best of the last stage so far."""
+        """Writes checkpoints/best.pt, or that of the plan that is being retrained, when the score on val is the best of
+        the stage so far."""
         if score <= self.best_score:
             return
         self.best_score = score
@@ -202,7 +216,14 @@ class Training:
                 "routing": self.routing.state() if self.routing else None,
                 "score": score,
             }
-            checkpoint.save(self.run / "checkpoints/best.pt", best, self.position)
+            of_run = self.run / "checkpoints/best.pt"
+            path = of_run if self.sample is None else checkpoint_of(self.run, self.sample)
+            checkpoint.save(path, best, self.position)
+
+    def say(self, line: str) -> None:
+        """A line for the screen and for log.txt."""
+        self.progress.say(line)
+        self.log.say(line)
 
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""
@@ -214,7 +235,8 @@ class Training:
                 made.add_param_group({"params": learned, "weight_decay": 0.0, "lr_scale": 1.0})
         self.optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(made))
         if isinstance(stage, SearchStage):
-            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr)
+            decay = stage.policy_weight_decay
+            adam = torch.optim.Adam(self.policy.parameters(), lr=stage.policy_lr, weight_decay=decay)
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
         elif isinstance(stage, AdaptStage) and self.routing is not None:
             made = optim.router_optimizer(self.routing.router, self.recipe, stage)
@@ -289,12 +311,15 @@ class Training:
         shared: bool = True,
         batch: int | None = None,
         tasks: Mapping[str, Task] | None = None,
+        order: int | None = None,
     ) -> Any:
         """Batches of `source`; which images and augmentations follows from seed and step alone.
 
         Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default,
-        `tasks` those of the run.
+        `tasks` those of the run. Passes with the same `order` are alike; by default that is the epoch's.
         """
+        if order is None:
+            order = self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn
         return make_loader(
             source,
             indices,
@@ -305,7 +330,7 @@ class Training:
             mean=self.supernet.mean,
             std=self.supernet.std,
             seed=self.recipe.seed,
-            epoch=self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn,
+            epoch=order,
             shuffle=train,
             drop_last=train,
             rank=self.fabric.global_rank if shared else 0,

@@ -142,6 +142,35 @@ def test_running_statistics_move_once_per_execution(image):
     assert [int(m.num_batches_tracked) for m in norms] == [count + 4 for count in before]
 
 
+def test_skipped_blocks_leave_running_statistics_alone(image):
+    """A block that some tasks skip sees what the others bring, bit for bit; one that all skip sees nothing."""
+    blocks = [block.name for block in make_net("resnet10t").blocks]
+    last, before_last = len(blocks) - 1, len(blocks) - 2
+    rows = {task: [True] * len(blocks) for task in TASKS}
+    for task in TASKS:
+        rows[task][last] = False
+    rows["b"][before_last] = rows["c"][before_last] = False
+    plan = Plan.from_keep(TASKS, blocks, list(rows.values()))
+
+    def statistics(tasks):
+        net = make_net("resnet10t").train()
+        net(image, plan, tasks)
+        found = net.backbone.state_dict()
+        return {key: value for key, value in found.items() if "running" in key or "num_batches" in key}
+
+    together, alone_a, without_a = statistics(TASKS), statistics(["a"]), statistics(["b", "c"])
+    fresh = make_net("resnet10t").backbone.state_dict()
+
+    def of(block):
+        return [key for key in together if key.startswith(block) and "downsample" not in key]
+
+    assert of(blocks[last]) and of(blocks[before_last])
+    assert all(torch.equal(together[key], fresh[key]) for key in of(blocks[last]))
+    assert all(torch.equal(together[key], alone_a[key]) for key in of(blocks[before_last]))
+    assert all(torch.equal(without_a[key], fresh[key]) for key in of(blocks[before_last]))
+    assert not any(torch.equal(together[key], fresh[key]) for key in of(blocks[0]))
+
+
 def test_held_blocks_run_once_for_all_tasks(image):
     """As in the search: the curriculum holds the lower half."""
     net = make_net("resnet18")

@@ -246,3 +246,37 @@ def _scene(number: int) -> Image.Image:
         x, y, r = rng.integers(8, 56), rng.integers(24, 52), rng.integers(5, 12)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in rng.integers(40, 230, 3)))
     return picture
+
+
+def add_samples(path: Path, each: bool = True) -> None:
+    """Gives a finished run three sampled plans, two of them alike; with `each` both were retrained."""
+    file = path / "results.json"
+    loaded = json.loads(file.read_text())
+    numbers = {"kept_fraction": 0.75, "params": 2_561_312, "macs": 402_118_400, "val_loss": 1.5}
+    rows = [
+        {**numbers, "count": 2, "choices": {}, "val_score": 0.7, "metrics": None},
+        {
+            **numbers,
+            "count": 1,
+            "choices": {},
+            "val_loss": 3.0,
+            "val_score": 0.6 if each else None,
+            "metrics": None,
+        },
+    ]
+    mean = {**numbers, "val_loss": 2.0, "val_score": 2 / 3 if each else None}
+    std = {
+        "kept_fraction": 0.0,
+        "params": 0,
+        "macs": 0,
+        "val_loss": 0.866,
+        "val_score": 0.058 if each else None,
+    }
+    if each:
+        mean["metrics"] = {task: found["metrics"] for task, found in loaded["tasks"].items()}
+        std["metrics"] = {
+            task: {name: value / 64 for name, value in found["metrics"].items()}
+            for task, found in loaded["tasks"].items()
+        }
+    loaded["samples"] = {"drawn": 3, "chosen": 0, "rows": rows, "mean": mean, "std": std}
+    file.write_text(json.dumps(loaded))

@@ -17,6 +17,7 @@ from perceptkit.report.tables import (
     single_query_table,
     summary_table,
 )
+from tests.report.fake_run import make_run
 
 UP, DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
 COST = Cost(
@@ -265,3 +266,16 @@ def test_summary_without_costs_has_no_prices(run_of):
 def test_summary_of_what_is_no_run(tmp_path):
     with pytest.raises(SpecError, match="no such run folder"):
         summary_table([tmp_path / "nothing"])
+
+
+def test_norms_of_each_tasks_own_are_told(tmp_path):
+    path = make_run(tmp_path / "run", tasks=("seg", "room"))
+    recipe = path / "resolved.yaml"
+    assert not read_run(path).has_own_norms
+    recipe.write_text(
+        recipe.read_text().replace("method: adashare", "method: adashare\n    batchnorm: per_task")
+    )
+    run = read_run(path)
+    assert run.has_own_norms
+    told, plain = (cost_table(run.cost, "adashare", own_norms=own).notes[0] for own in (True, False))
+    assert "norms of its own" in told and "norms of its own" not in plain

@@ -62,6 +62,18 @@ def balanced_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
 
 
 @pytest.fixture
+def sampled_run(tmp_path: Path) -> tuple[Path, Path]:
+    """A search in turns of 1 weight step and 2 policy steps, straight through; 3 plans are drawn, each is retrained."""
+    tasks, recipe = tmp_path / "small.yaml", tmp_path / "sampled_recipe.yaml"
+    tasks.write_text(TASKS, encoding="utf-8")
+    more = "alternate: steps, turn_steps: [1, 2], gumbel: straight_through, policy_weight_decay: 5e-4, samples: 3}"
+    text = RECIPE.replace("policy_lr: 0.3}", f"policy_lr: 0.3, {more}").replace("epochs: 3,", "epochs: 2,")
+    text = text.replace("sharing: 0.01}", "sharing: 0.01, formulation: reference_code}")
+    recipe.write_text(text.replace("start: scratch", "start: search"), encoding="utf-8")
+    return tasks, recipe
+
+
+@pytest.fixture
 def routed_run(tmp_path: Path) -> tuple[Path, Path]:
     """A tasks file and a recipe with BlockDrop's stages: 12 + 12 + 12 steps."""
     tasks, recipe = tmp_path / "small.yaml", tmp_path / "routed_recipe.yaml"

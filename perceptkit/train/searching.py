@@ -1,0 +1,117 @@
+"""The stage `search`: what its steps execute, the policy's own step, and what the log says of the policy.
+
+The mathematics are in policies/adashare.py.
+
+Shapes: K tasks, L blocks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from perceptkit.data.batch import Batch
+from perceptkit.model.gates import Keep
+from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
+from perceptkit.spec.recipe import SearchStage
+from perceptkit.train.losses import task_losses, weighted_sum
+from perceptkit.train.ranks import average_gradients, mean_losses
+from perceptkit.train.training import Training
+from perceptkit.train.turns import Turn
+
+KeepRows = Mapping[str, Sequence[Keep]]
+
+
+def open_blocks_now(training: Training, stage: SearchStage, turn: Turn) -> int:
+    """Blocks under policy control in this turn, counted from the top."""
+    num_blocks = len(training.policy.blocks)
+    if stage.curriculum == "none":
+        return num_blocks
+    return open_blocks(turn.begins, stage.speed, num_blocks)
+
+
+def relaxed_sample(training: Training, stage: SearchStage, turn: Turn, step: int) -> KeepRows:
+    """One sample per task for this step, with a gradient to the policy."""
+    tau = temperature(turn.at(step) / stage.epochs, *stage.tau)
+    hard = stage.gumbel == "straight_through"
+    return training.policy.relax(tau, open_blocks_now(training, stage, turn), training.generator, hard)
+
+
+def sample_for_weights(training: Training, stage: SearchStage, turn: Turn, step: int) -> KeepRows:
+    """The same without a gradient; a hard sample as plain choices, so that what it skips does not run."""
+    rows = relaxed_sample(training, stage, turn, step)
+    if stage.gumbel == "soft":
+        return {task: [k if isinstance(k, bool) else k.detach() for k in row] for task, row in rows.items()}
+    return {task: [k if isinstance(k, bool) else bool(k) for k in row] for task, row in rows.items()}
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[None]:
+    """BatchNorm goes on to normalise by the batch, and its running statistics stay as they are."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def policy_step(training: Training, stage: SearchStage, batch: Batch, turn: Turn) -> dict[str, float]:
+    """One update of the policy's logits; the weights are not changed."""
+    assert training.policy_optimizer is not None
+    outputs = _policy_forward(training, stage, batch, turn)
+    losses = task_losses(outputs, batch, training.tasks)
+    sharing = training.recipe.sharing
+    sparsity, share = training.policy.regularisers(open_blocks_now(training, stage, turn))
+    total = weighted_sum(losses, training.tasks) + sharing.sparsity * sparsity + sharing.sharing * share
+    training.policy_optimizer.zero_grad()
+    training.fabric.backward(total)
+    average_gradients(training.policy.parameters())
+    training.policy_optimizer.step()
+    for parameter in training.supernet.parameters():
+        parameter.requires_grad_(True)
+    return mean_losses({"loss": total, "sparsity_loss": sparsity, "sharing_loss": share})
+
+
+def _policy_forward(training: Training, stage: SearchStage, batch: Batch, turn: Turn) -> dict[str, Tensor]:
+    """Outputs of a sample that has a gradient to the policy alone."""
+    for parameter in training.supernet.parameters():
+        parameter.requires_grad_(False)
+    keep = relaxed_sample(training, stage, turn, training.position.batch)
+
+    def forward() -> dict[str, Tensor]:
+        with training.fabric.autocast():
+            outputs: dict[str, Tensor] = training.supernet(batch.image_BCHW, keep)
+        return outputs
+
+    if stage.gumbel == "soft":
+        return forward()
+    # the gradient of a hard sample needs the outputs of blocks that it skips: they run, and must leave no trace
+    with still_statistics(training.supernet):
+        return forward()
+
+
+def log_policy(training: Training, stage: SearchStage, turn: Turn) -> None:
+    """The policy after an epoch of the search, whose last turn is given."""
+    policy, position = training.policy, training.position
+    open_count = open_blocks_now(training, stage, turn)
+    with torch.no_grad():
+        rows = keep_prob(policy.policy_logits_KL2).tolist()
+        sparsity, share = policy.regularisers(open_count)
+    probabilities = dict(zip(policy.tasks, rows, strict=True))
+    training.progress.keep_prob = probabilities
+    training.log.row(
+        "policy",
+        stage.name,
+        position.epoch,
+        position.step,
+        tau=temperature((position.epoch + 1) / stage.epochs, *stage.tau),
+        open_blocks=open_count,
+        keep_prob=probabilities,
+        sparsity_loss=sparsity.item(),
+        sharing_loss=share.item(),
+    )
