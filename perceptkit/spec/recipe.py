@@ -181,7 +181,7 @@ class SearchStage(StageBase):
     """L2 pull of the policy's logits towards zero, so towards undecided; 5e-4 in the authors' code."""
 
     samples: NonNegativeInt = 0
-    """Plans that are drawn from the learned policy when the search is over, 8 in the paper; mean and deviation over
+    """Plans that are drawn from the learned policy when the search is over; AdaShare drew 8. Mean and deviation over
     them are reported. 0 decides for the most probable choice of every task and block instead."""
     retrain: Literal["each", "best"] = "each"
     """With `samples`: `each` is retrained and the best on val is the run's, or only that which is `best` on val with

@@ -157,7 +157,6 @@ def run_turn(
     if isinstance(stage, RouteStage):
         open_blocks_of(training, stage, position.epoch)
     training.train_mode()
-    saved = time.monotonic()
     while position.batch < turn.steps:
         with meter.waiting():
             batch = stream.take(turn.first + position.batch).to(training.fabric.device)
@@ -189,9 +188,8 @@ def run_turn(
         if training.stop_requested:
             training.save()
             raise Interrupted(training.run)
-        if time.monotonic() - saved > SAVE_SECONDS:
+        if time.monotonic() - training.saved_at > SAVE_SECONDS:
             training.save()
-            saved = time.monotonic()
 
 
 def weight_step(

@@ -3,6 +3,7 @@
 Shapes: B batch, R routed blocks.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,8 @@ class Training:
     best_score: float = float("-inf")
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stop_requested: bool = False
+    saved_at: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was written, or the run began."""
     optimizer: torch.optim.Optimizer | None = None
     policy_optimizer: torch.optim.Optimizer | None = None
     """Of the search's policy, or of the router."""
@@ -195,6 +198,7 @@ class Training:
         """Writes checkpoints/last.pt."""
         if self.fabric.global_rank == 0:
             checkpoint.save(self.run / "checkpoints/last.pt", self.state(), self.position)
+        self.saved_at = time.monotonic()
 
     @property
     def sample(self) -> int | None:

@@ -5,7 +5,8 @@ the weights do not, and the two take turns:
 
     alternate: epochs    all pictures of the weights, then all of the policy
     alternate: steps     w weight steps, p policy steps, and so on, until every picture of the weights had its turn;
-                         the policy's pictures go round as often as that takes
+                         the policy's pictures go round as often as that takes. Where the last turn of an epoch has
+                         fewer weight steps than w, it has as much fewer of the policy
 
 Either way the batches of one kind are a stream of passes over its pictures, each pass in an order of its own, and a
 turn goes on where the one of its kind before it ended. Which batch is the i-th follows from the seed alone.
@@ -63,12 +64,16 @@ def turns(stage: StageSpec, num_train: int, whole: int, seed: int, epoch: int = 
         ]
     w, p = stage.turn_steps
     count = max(1, math.ceil(of_weights / w))
+    last = of_weights - (count - 1) * w
+    per_epoch = (count - 1) * p + math.ceil(p * last / w)
     found = []
     for i in range(count):
         begins, ends = epoch + i / count, epoch + (i + 1) / count
-        steps, first = min(w, of_weights - i * w), epoch * of_weights + i * w
-        found.append(Turn("weights", weight_indices, steps, first, begins, ends))
-        found.append(Turn("policy", policy_indices, p, (epoch * count + i) * p, begins, ends))
+        at_w, at_p = i * w, i * p
+        steps = min(w, of_weights - at_w)
+        found.append(Turn("weights", weight_indices, steps, epoch * of_weights + at_w, begins, ends))
+        steps = min(p, per_epoch - at_p)
+        found.append(Turn("policy", policy_indices, steps, epoch * per_epoch + at_p, begins, ends))
     return found
 
 

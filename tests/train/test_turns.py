@@ -36,20 +36,26 @@ def test_by_epochs():
 def test_by_steps():
     stage = search(alternate="steps", turn_steps=(3, 2))
     plan = found(stage)
-    # 7 weight steps in turns of 3: 3 + 3 + 1, each followed by 2 of the policy
+    # 7 weight steps in turns of 3: 3 + 3 + 1; 2 of the policy follow, at last a third of them, rounded up
     assert [(t.updates, t.steps, t.first) for t in plan] == [
         ("weights", 3, 0),
         ("policy", 2, 0),
         ("weights", 3, 3),
         ("policy", 2, 2),
         ("weights", 1, 6),
-        ("policy", 2, 4),
+        ("policy", 1, 4),
     ]
     assert [t.begins for t in plan] == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
     assert plan[-1].ends == plan[-2].ends == 1
-    assert steps_per_epoch(plan) == {"weights": 7, "policy": 6}
+    assert steps_per_epoch(plan) == {"weights": 7, "policy": 5}
     # the next epoch goes on in both streams
-    assert [t.first for t in found(stage, epoch=1)] == [7, 6, 10, 8, 13, 10]
+    assert [t.first for t in found(stage, epoch=1)] == [7, 5, 10, 7, 13, 9]
+
+
+def test_turns_longer_than_an_epoch_keep_their_proportion():
+    """A rehearsal on a few pictures makes no hundred policy steps: 7 weight steps, 7 / 400 of 100 rounded up."""
+    plan = found(search(alternate="steps", turn_steps=(400, 100)))
+    assert [(t.updates, t.steps) for t in plan] == [("weights", 7), ("policy", 2)]
 
 
 def test_the_same_pictures_are_the_policys_in_either_way():
