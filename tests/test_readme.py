@@ -54,22 +54,23 @@ def test_links_lead_somewhere():
 
 
 def test_the_tasks_file_is_one():
-    text, _ = blocks("yaml")
+    text, *_ = blocks("yaml")
     assert list(TasksFile.model_validate(yaml.safe_load(text)).tasks) == [
         "seg", "depth", "normals", "corners", "edges", "room",
     ]  # fmt: skip
 
 
-def test_the_routing_section_is_one():
-    _, text = blocks("yaml")
-    recipe = Recipe.model_validate(
-        {"backbone": {"name": "resnet18"}, "sharing": {"method": "hard"}, **yaml.safe_load(text)}
-    )
+def test_the_sections_of_a_recipe_are_such():
+    _, balance, text = blocks("yaml")
+    common = {"backbone": {"name": "resnet18"}, "sharing": {"method": "hard"}}
+    stages = {"stages": [{"name": "retrain", "epochs": 1}]}
+    assert Recipe.model_validate(common | stages | yaml.safe_load(balance)).balance.method == "uncertainty"
+    recipe = Recipe.model_validate({**common, **yaml.safe_load(text)})
     assert recipe.routing is not None and recipe.routing.max_drop == 0.01
 
 
 def test_the_error_is_what_is_printed(tmp_path, monkeypatch, capsys):
-    text, _ = blocks("yaml")
+    text, *_ = blocks("yaml")
     broken = text.replace("classes: classes.txt}", "classes: 12, ignore_indx: 0}").replace(
         "type: depth", "type: dpeth"
     )
