@@ -840,6 +840,58 @@ def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
     return write_report(Path(path), [Path(b) for b in baselines])
 
 
+def compare(
+    paths: Sequence[str | Path],
+    baselines: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    latency: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Mapping[str, Any]:
+    """Runs side by side: every metric, delta-MTL, parameters, MACs, latency.
+
+    Those that differ in seed only are one row.
+
+    Args:
+        paths: run folders.
+        baselines: runs of single-task nets that delta-MTL refers to; by default those of `paths` whose method is
+            `single`.
+        out: folder for comparison.json, comparison.md and the plots; nothing is written by default.
+        latency: measure it now, all models interleaved in this process; by default it is read from what `benchmark`
+            wrote.
+        say: is told what is measured.
+
+    Returns:
+        Plain data, as `perceptkit.report.comparison.compare` says; what was written is in `written`.
+
+    Raises:
+        SpecError: a path is no run folder, none is finished, or a baseline is not one of single-task nets.
+    """
+    from perceptkit.report import comparison
+
+    folders, singles = [Path(p) for p in paths], [Path(b) for b in baselines]
+    measured = None
+    if latency:
+        from perceptkit.runtime.side_by_side import latencies_ms
+
+        comparison.compare(folders, singles)  # refused before anything is measured
+        artifacts = {str(f): f / "artifact" for f in [*folders, *singles]}
+        there = {name: path for name, path in artifacts.items() if (path / "manifest.json").is_file()}
+        measured = {Path(name): ms for name, ms in latencies_ms(there, say=say or _nothing).items()}
+    found = comparison.compare(folders, singles, measured)
+    return {**found, "written": _write_comparison(found, Path(out)) if out is not None else []}
+
+
+def _write_comparison(found: Mapping[str, Any], folder: Path) -> list[str]:
+    from perceptkit.report.comparison_plots import write_comparison_plots
+    from perceptkit.report.comparison_tables import as_markdown
+    from perceptkit.train.run_folder import write_json, write_text
+
+    data, text = folder / "comparison.json", folder / "comparison.md"
+    write_json(data, found)
+    write_text(text, as_markdown(found))
+    return list(map(str, [text, data, *write_comparison_plots(found, folder)]))
+
+
 def summary(paths: Sequence[str | Path]) -> str:
     """One Markdown table over finished runs: every metric, delta-MTL, parameters, MACs."""
     from perceptkit.report.tables import summary_table
@@ -880,6 +932,7 @@ __all__ = [
     "benchmark",
     "build",
     "check",
+    "compare",
     "decathlon_score",
     "describe",
     "domains",

@@ -52,6 +52,7 @@ SURFACE = {
     ],
     "adapt": ["RUN", "TASKS", "--method", "--recipe", "--out", "--dry-run", "--set"],
     "domains": ["RUN|ARTIFACT", "--add", "--name", "--remove"],
+    "compare": ["RUN", "--baseline", "--latency", "--markdown", "--out"],
     "report": ["RUN", "--baseline", "--markdown"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],

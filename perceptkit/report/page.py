@@ -18,6 +18,7 @@ from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
 from perceptkit.report.plots import write_plots
+from perceptkit.report.reference import single_run
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
 from perceptkit.train.run_folder import write_text
@@ -123,7 +124,7 @@ def _figures(run: Run, runs: Sequence[Run]) -> list[Figure]:
     figures = []
     if run.results:
         delta = tables.mean_delta(runs)
-        single = tables.single_run(runs)
+        single = single_run(runs)
         if single and not math.isnan(delta):
             figures.append(Figure(number(delta, 1, signed=True), "%", f"delta-MTL against {single.name}"))
         wins, comparable = tables.beats_constant(run)
