@@ -833,11 +833,58 @@ def accuracies(
     return found
 
 
-def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
-    """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path."""
+def report(
+    path: str | Path,
+    baselines: Sequence[str | Path] = (),
+    lesion: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path.
+
+    Args:
+        path: a run folder.
+        baselines: runs to stand beside it.
+        lesion: first find out what is lost without which blocks, on val, which takes some hundred evaluations of at
+            most `LESION_PICTURES` pictures; RUN/lesion.json keeps it for later pages.
+        say: is told what is measured.
+
+    Raises:
+        SpecError: one of the paths is no run folder; or, of a lesion study, the run is not finished, or was adapted.
+    """
     from perceptkit.report.page import write_report
 
+    if lesion:
+        _study_lesions(Path(path), say or _nothing)
     return write_report(Path(path), [Path(b) for b in baselines])
+
+
+LESION_PICTURES = 200
+"""Of val, spread over it, that a lesion study looks at."""
+
+
+def _study_lesions(run: Path, say: Callable[[str], None]) -> None:
+    """Writes lesion.json, and affinity.json into a run from before there was one."""
+    import torch
+
+    from perceptkit.train.affinity import affinity_record
+    from perceptkit.train.evaluate_model import sample_batches
+    from perceptkit.train.lesion import lesion_study
+    from perceptkit.train.run_folder import write_json
+    from perceptkit.train.trained import read_trained
+
+    trained = read_trained(run)
+    network, file, recipe = trained.network, trained.tasks_file, trained.recipe
+    batches = sample_batches(
+        file, network.tasks, "val", network.size_HW, network.mean, network.std, LESION_PICTURES,
+        recipe.loader.batch,
+    )  # fmt: skip
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found, quality_NK = lesion_study(
+        network, trained.plan, batches, network.tasks, device, recipe.seed, say=say
+    )
+    write_json(run / "lesion.json", {"split": "val", "pictures": len(quality_NK), **found})
+    if not (run / "affinity.json").exists():
+        write_json(run / "affinity.json", affinity_record(quality_NK, list(network.tasks), "val"))
 
 
 def compare(

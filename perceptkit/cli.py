@@ -168,6 +168,11 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
     made.add_argument("--markdown", action="store_true", help="print the table instead of writing the page")
+    made.add_argument(
+        "--lesion",
+        action="store_true",
+        help="first measure what is lost without which blocks; takes some hundred evaluations of 200 pictures of val",
+    )
     made = verb("list", list_things, "list what there is")
     made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
     made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")
@@ -362,10 +367,13 @@ def compare(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    if options.markdown:
-        print(api.summary([options.path, *options.baseline]))
+    o = options
+    if o.markdown and o.lesion:
+        raise errors.SpecError("--lesion is for the page; drop it or --markdown")
+    if o.markdown:
+        print(api.summary([o.path, *o.baseline]))
     else:
-        print(api.report(options.path, options.baseline))
+        print(api.report(o.path, o.baseline, o.lesion, lambda line: print(line, file=sys.stderr, flush=True)))
     return 0
 
 

@@ -53,7 +53,7 @@ SURFACE = {
     "adapt": ["RUN", "TASKS", "--method", "--recipe", "--out", "--dry-run", "--set"],
     "domains": ["RUN|ARTIFACT", "--add", "--name", "--remove"],
     "compare": ["RUN", "--baseline", "--latency", "--markdown", "--out"],
-    "report": ["RUN", "--baseline", "--markdown"],
+    "report": ["RUN", "--baseline", "--markdown", "--lesion"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],
     "doctor": [],
