@@ -84,10 +84,16 @@ def lesion_words(found: Lesions) -> tuple[str, ...]:
     if known:
         worst = max(known, key=lambda block: known[block])
         spare = [block for block, loss in known.items() if loss < NEGLIGIBLE]
+        intact = number(found.intact.score, 3)
+        if known[worst] >= NEGLIGIBLE:
+            words.append(
+                f"Without {worst} the most is lost: {known[worst]:.0%} of the mean quality, which is {intact} with all."
+            )
+        else:
+            words.append(f"The mean quality is {intact} with all blocks, and no single one is needed for it.")
+        names = f": {', '.join(spare)}" if spare else ""
         words.append(
-            f"Without {worst} the most is lost: {known[worst]:.0%} of the mean quality, which is "
-            f"{number(found.intact.score, 3)} with all. {len(spare)} of {len(known)} blocks can each be "
-            f"deleted for less than {NEGLIGIBLE:.0%} of it{f': {names}' if (names := ', '.join(spare)) else ''}."
+            f"{len(spare)} of {len(known)} blocks can each be deleted for less than {NEGLIGIBLE:.0%} of it{names}."
         )
     if not found.reordered:
         words.append("No two neighbouring blocks have equal shapes, so none can change places.")

@@ -90,7 +90,7 @@ def lesion_reordered(run: Run, theme: Theme) -> Figure | None:
         ax.invert_xaxis()
         ax.xaxis.set_major_locator(MaxNLocator(4))
 
-    return _panels(found, draw, "Kendall's tau to the trained order", theme)
+    return _panels(found, draw, "Kendall's tau", theme)
 
 
 def _panels(found: Lesions, draw: Callable[[Axes, str], None], across: str, theme: Theme) -> Figure:
