@@ -32,15 +32,17 @@ def read_trained(run: Path) -> Trained:
     """
     try:
         tasks_file, recipe = read_resolved(run)
-        if not (run / "results.json").is_file():
-            raise SpecError(
-                f"{run} is not finished: continue it with `perceptkit train --resume --out {run}`"
-            )
-        state, _ = checkpoint.load(run / "checkpoints/best.pt")
     except ResumeError as error:
         raise SpecError(str(error)) from error
+    if not (run / "results.json").is_file():
+        raise SpecError(f"{run} is not finished: continue it with `perceptkit train --resume --out {run}`")
     if recipe.adaptation is not None:
         raise SpecError(f"{run} was adapted from another run; look at that one")
+    weights = run / "checkpoints/best.pt"
+    try:
+        state, _ = checkpoint.load(weights)
+    except ResumeError as error:
+        raise SpecError(f"the weights of {run} are gone or damaged: {weights} cannot be read") from error
     backbone = recipe.backbone.model_copy(update={"weights": "none"})  # the run brings its own
     heads = recipe.heads.model_copy(update={"classifier": "new"})
     bare = recipe.model_copy(update={"backbone": backbone, "heads": heads})

@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 import timm
 import torch
+import yaml
 from torch import Tensor
 
 from perceptkit import api
@@ -30,6 +31,7 @@ from perceptkit.train.lesion import (
     tau,
     without,
 )
+from perceptkit.train.run_folder import start
 from perceptkit.train.trained import read_trained
 from tests.data.conftest import make_tasks
 
@@ -246,6 +248,21 @@ def test_of_a_run(small_run, tmp_path):
     assert found["intact"]["score"] == pytest.approx(score, abs=1e-5)
 
 
-def test_refusals(tmp_path):
+def test_refusals(small_run, tmp_path):
     with pytest.raises(SpecError, match="holds no run"):
         read_trained(tmp_path)
+    tasks, recipe = small_run
+    loaded, how = api.load_specs(tasks, recipe)
+    run = tmp_path / "run"
+    start(run, loaded.spec, how.spec, loaded.text, how.text, seed=0)
+    with pytest.raises(SpecError, match="run is not finished: continue it with"):
+        read_trained(run)
+    (run / "results.json").write_text("{}")
+    with pytest.raises(SpecError, match="are gone or damaged"):
+        read_trained(run)
+    adapted = yaml.safe_load((run / "resolved.yaml").read_text())
+    adapted["recipe"] |= {"adaptation": {"method": "bn"}, "stages": [{"name": "adapt", "epochs": 1}]}
+    adapted["recipe"]["sharing"]["method"] = "hard"
+    (run / "resolved.yaml").write_text(yaml.safe_dump(adapted))
+    with pytest.raises(SpecError, match="was adapted from another run"):
+        read_trained(run)
