@@ -834,11 +834,110 @@ def accuracies(
     return found
 
 
-def report(path: str | Path, baselines: Sequence[str | Path] = ()) -> Path:
-    """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path."""
+def report(
+    path: str | Path,
+    baselines: Sequence[str | Path] = (),
+    lesion: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Writes RUN/report.html, one self-contained page, and RUN/plots/. Returns the page's path.
+
+    Args:
+        path: a run folder.
+        baselines: runs to stand beside it.
+        lesion: first find out what is lost without which blocks, on val, which takes some hundred evaluations of at
+            most `LESION_PICTURES` pictures; RUN/lesion.json keeps it for later pages.
+        say: is told what is measured.
+
+    Raises:
+        SpecError: one of the paths is no run folder; or, of a lesion study, the run is not finished, or was adapted.
+    """
     from perceptkit.report.page import write_report
 
+    if lesion:
+        _study_lesions(Path(path), say or _nothing)
     return write_report(Path(path), [Path(b) for b in baselines])
+
+
+LESION_PICTURES = 200
+"""Of val, spread over it, that a lesion study looks at."""
+
+
+def _study_lesions(run: Path, say: Callable[[str], None]) -> None:
+    """Writes lesion.json, and affinity.json into a run from before there was one."""
+    import torch
+
+    from perceptkit.train.affinity import affinity_record
+    from perceptkit.train.evaluate_model import sample_batches
+    from perceptkit.train.lesion import lesion_study
+    from perceptkit.train.run_folder import write_json
+    from perceptkit.train.trained import read_trained
+
+    trained = read_trained(run)
+    network, file, recipe = trained.network, trained.tasks_file, trained.recipe
+    batches = sample_batches(
+        file, network.tasks, "val", network.size_HW, network.mean, network.std, LESION_PICTURES,
+        recipe.loader.batch,
+    )  # fmt: skip
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found, quality_NK = lesion_study(
+        network, trained.plan, batches, network.tasks, device, recipe.seed, say=say
+    )
+    write_json(run / "lesion.json", {"split": "val", "pictures": len(quality_NK), **found})
+    if not (run / "affinity.json").exists():
+        write_json(run / "affinity.json", affinity_record(quality_NK, list(network.tasks), "val"))
+
+
+def compare(
+    paths: Sequence[str | Path],
+    baselines: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    latency: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Mapping[str, Any]:
+    """Runs side by side: every metric, delta-MTL, parameters, MACs, latency.
+
+    Those that differ in seed only are one row.
+
+    Args:
+        paths: run folders.
+        baselines: runs of single-task nets that delta-MTL refers to; by default those of `paths` whose method is
+            `single`.
+        out: folder for comparison.json, comparison.md and the plots; nothing is written by default.
+        latency: measure it now, all models interleaved in this process; by default it is read from what `benchmark`
+            wrote.
+        say: is told what is measured.
+
+    Returns:
+        Plain data, as `perceptkit.report.comparison.compare` says; what was written is in `written`.
+
+    Raises:
+        SpecError: a path is no run folder, none is finished, or a baseline is not one of single-task nets.
+    """
+    from perceptkit.report import comparison
+
+    folders, singles = [Path(p) for p in paths], [Path(b) for b in baselines]
+    measured = None
+    if latency:
+        from perceptkit.runtime.side_by_side import latencies_ms
+
+        comparison.compare(folders, singles)  # refused before anything is measured
+        artifacts = {str(f): f / "artifact" for f in [*folders, *singles]}
+        there = {name: path for name, path in artifacts.items() if (path / "manifest.json").is_file()}
+        measured = {Path(name): ms for name, ms in latencies_ms(there, say=say or _nothing).items()}
+    found = comparison.compare(folders, singles, measured)
+    return {**found, "written": _write_comparison(found, Path(out)) if out is not None else []}
+
+
+def _write_comparison(found: Mapping[str, Any], folder: Path) -> list[str]:
+    from perceptkit.report.comparison_plots import write_comparison_plots
+    from perceptkit.report.comparison_tables import as_markdown
+    from perceptkit.train.run_folder import write_json, write_text
+
+    data, text = folder / "comparison.json", folder / "comparison.md"
+    write_json(data, found)
+    write_text(text, as_markdown(found))
+    return list(map(str, [text, data, *write_comparison_plots(found, folder)]))
 
 
 def summary(paths: Sequence[str | Path]) -> str:
@@ -882,6 +981,7 @@ __all__ = [
     "benchmark",
     "build",
     "check",
+    "compare",
     "decathlon_score",
     "describe",
     "domains",

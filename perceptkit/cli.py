@@ -151,10 +151,28 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--add", metavar="RUN", type=Path, help="what `perceptkit adapt` wrote")
     made.add_argument("--name", help="of the domain that is added (default: the name of its tasks file)")
     made.add_argument("--remove", metavar="NAME")
+    made = verb(
+        "compare", compare, "runs side by side: metrics, delta-MTL, size and speed, seeds put together"
+    )
+    made.add_argument("paths", metavar="RUN", type=Path, nargs="+")
+    made.add_argument(
+        "--baseline", metavar="RUN", type=Path, nargs="+", default=[],
+        help="single-task nets that delta-MTL refers to (default: the runs of method single)",
+    )  # fmt: skip
+    made.add_argument(
+        "--latency", action="store_true", help="measure it now, side by side (default: as `benchmark` wrote)"
+    )
+    made.add_argument("--markdown", action="store_true", help="print the tables and write nothing")
+    made.add_argument("--out", metavar="DIR", type=Path, help="for tables and plots (default: comparison)")
     made = verb("report", report, "write one self-contained HTML page")
     made.add_argument("path", metavar="RUN", type=Path)
     made.add_argument("--baseline", metavar="RUN", type=Path, nargs="+", default=[], help="runs beside it")
     made.add_argument("--markdown", action="store_true", help="print its tables instead of writing the page")
+    made.add_argument(
+        "--lesion",
+        action="store_true",
+        help="first measure what is lost without which blocks; takes some hundred evaluations of 200 pictures of val",
+    )
     made = verb("list", list_things, "list what there is")
     made.add_argument("what", choices=("tasks", "backbones", "recipes", "formats"))
     made.add_argument("pattern", nargs="?", default="*", help="of names, for example resnet*")
@@ -329,13 +347,33 @@ def domains(options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+    from perceptkit import api
+    from perceptkit.report.comparison_tables import as_markdown
+
+    o = options
+    if o.markdown and o.out is not None:
+        raise errors.SpecError("--markdown prints and writes nothing; drop it or --out")
+    out = None if o.markdown else o.out or Path("comparison")
+    found = api.compare(
+        o.paths, o.baseline, out, o.latency, say=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    print(as_markdown(found))
+    for path in found["written"]:
+        print(path)
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    if options.markdown:
-        print(api.summary([options.path, *options.baseline]))
+    o = options
+    if o.markdown and o.lesion:
+        raise errors.SpecError("--lesion is for the page; drop it or --markdown")
+    if o.markdown:
+        print(api.summary([o.path, *o.baseline]))
     else:
-        print(api.report(options.path, options.baseline))
+        print(api.report(o.path, o.baseline, o.lesion, lambda line: print(line, file=sys.stderr, flush=True)))
     return 0
 
 

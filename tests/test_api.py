@@ -21,6 +21,7 @@ def test_all_names():
         "benchmark",
         "build",
         "check",
+        "compare",
         "decathlon_score",
         "describe",
         "domains",

@@ -18,7 +18,8 @@ from tests.json_schema import faults
 
 REPOSITORY = Path(__file__).parents[1]
 VERBS = (
-    "init check describe train eval predict export benchmark adapt domains report list schema doctor".split()
+    *"init check describe train eval predict export benchmark adapt domains compare report".split(),
+    *"list schema doctor".split(),
 )
 TINY = """\
 version: 1
@@ -71,7 +72,7 @@ def test_help_names_every_verb(run):
     assert code == 0
     assert [
         line.split()[0] for line in out.splitlines() if line.startswith("    ") and line[4] != " "
-    ] == VERBS
+    ] == list(VERBS)
 
 
 def test_version(run):
@@ -146,6 +147,8 @@ def test_a_wrong_override(run):
         ["predict", "nothing", "data/test/rgb/0.png"],
         ["export", "nothing"],
         ["export", "nothing", "--format", "tflite"],
+        ["compare", "nothing"],
+        ["compare", "nothing", "--markdown", "--out", "there"],
         ["report", "nothing"],
         ["init", "--data", "nothing", "-o", "t.yaml"],
         ["init", "-o", "tiny.yaml"],
@@ -155,7 +158,7 @@ def test_a_wrong_override(run):
 def test_wrong_usage(run, tiny, command):
     code, out, err = run(*command)
     assert code == 2 and out == "" and err.count("\n") >= 1
-    assert "nothing" not in command or "nothing" in err or "tflite" in command
+    assert "nothing" not in command or "nothing" in err or {"tflite", "--markdown"} & set(command)
 
 
 def test_no_picture_to_predict_on(run, tiny):

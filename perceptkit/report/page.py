@@ -14,10 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from perceptkit.report import tables
 from perceptkit.report.adaptation_section import adaptation_section
+from perceptkit.report.analysis_section import analysis_section
 from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
 from perceptkit.report.plots import write_plots
+from perceptkit.report.reference import single_run
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
 from perceptkit.report.samples_table import plans_table
@@ -78,6 +80,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         costs=_costs(run),
         samples=_samples(run),
         plan_words=_plan_words(run),
+        analysis=analysis_section(run),
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),
         examples=_examples(run),
@@ -135,7 +138,7 @@ def _figures(run: Run, runs: Sequence[Run]) -> list[Figure]:
     figures = []
     if run.results:
         delta = tables.mean_delta(runs)
-        single = tables.single_run(runs)
+        single = single_run(runs)
         if single and not math.isnan(delta):
             figures.append(Figure(number(delta, 1, signed=True), "%", f"delta-MTL against {single.name}"))
         wins, comparable = tables.beats_constant(run)

@@ -26,15 +26,15 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
         return None
     plan = run.plan
     kinds = block_kinds(plan)
-    made, ax = _table_axes(plan.tasks, plan.blocks, extra_lines=2)
+    made, ax = table_axes(plan.tasks, plan.blocks, extra_lines=2)
     colours = {"shared": theme.shared, "specific": theme.specific}
     for k, choices in enumerate(plan.table):
         for b, choice in enumerate(choices):
             if choice == "skip":
-                _cell(ax, b, k, theme.band, hatch="////" if kinds[b] == "dropped" else None, edge=theme.hatch)
+                cell(ax, b, k, theme.band, hatch="////" if kinds[b] == "dropped" else None, edge=theme.hatch)
             else:
-                _cell(ax, b, k, theme.route if choice == "route" else colours[kinds[b]])
-        _right_of(ax, len(plan.blocks), k, f"{_kept(choices)}/{len(plan.blocks)}", theme)
+                cell(ax, b, k, theme.route if choice == "route" else colours[kinds[b]])
+        right_of(ax, len(plan.blocks), k, f"{_kept(choices)}/{len(plan.blocks)}", theme)
     routed = bool(plan.skippable())
     counts = [sum(plan.row(t)[b] for t in plan.tasks) for b in range(len(plan.blocks))]
     lines = {
@@ -48,7 +48,7 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
         ax.text(-0.68, y, label, ha="right", va="center_baseline", fontsize=8, color=theme.muted)
         for b, count in enumerate(counts):
             ax.text(b, y, str(count), ha="center", va="center_baseline", fontsize=8, color=theme.muted)
-    _block_axis(ax, plan.blocks, theme)
+    block_axis(ax, plan.blocks, theme)
     own = "specific to one task" if len(plan.tasks) > 1 else "kept"
     names = {"shared": "shared by several tasks", "specific": own}
     kept = {kinds[b] for row in plan.table for b, choice in enumerate(row) if choice == "keep"}
@@ -77,10 +77,10 @@ def keep_probability(run: Run, theme: Theme) -> Figure | None:
     tasks = list(rows[-1]["keep_prob"])
     first_KL, last_KL = (_keep_prob(row, tasks) for row in (rows[0], rows[-1]))
     blocks = _block_names(run, last_KL.shape[1])
-    made, ax = _table_axes(tasks, blocks, extra_lines=0)
+    made, ax = table_axes(tasks, blocks, extra_lines=0)
     with_change = len(blocks) <= 20 and len(rows) > 1
     for (k, b), keep in np.ndenumerate(last_KL):
-        _cell(ax, b, k, theme.keep_map(keep))
+        cell(ax, b, k, theme.keep_map(keep))
         # a kept block's colour is dark on the light page and light on the dark one
         ink = theme.background if keep > 0.55 else theme.text
         y = k - 0.14 if with_change else k
@@ -90,7 +90,7 @@ def keep_probability(run: Run, theme: Theme) -> Figure | None:
         if with_change and abs(change) >= 0.005:
             signed = f"{change:+.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}")
             ax.text(b, k + 0.22, signed, ha="center", va="center_baseline", fontsize=6.5, color=ink)
-    _block_axis(ax, blocks, theme)
+    block_axis(ax, blocks, theme)
     return made
 
 
@@ -161,7 +161,8 @@ def _block_names(run: Run, count: int) -> Sequence[str]:
     return [str(b) for b in range(count)]
 
 
-def _table_axes(tasks: Sequence[str], blocks: Sequence[str], extra_lines: int) -> tuple[Figure, Axes]:
+def table_axes(tasks: Sequence[str], blocks: Sequence[str], extra_lines: int) -> tuple[Figure, Axes]:
+    """Room for a table of tasks and blocks, and for lines below it."""
     lines = len(tasks) + 0.75 * extra_lines
     made = figure(9, 0.42 * lines + 0.95)
     ax = made.subplots()
@@ -175,7 +176,7 @@ def _table_axes(tasks: Sequence[str], blocks: Sequence[str], extra_lines: int) -
     return made, ax
 
 
-def _block_axis(ax: Axes, blocks: Sequence[str], theme: Theme) -> None:
+def block_axis(ax: Axes, blocks: Sequence[str], theme: Theme) -> None:
     """Names above the table; a line between blocks whose names differ before their last part."""
     crowded = len(blocks) > 12 or max(map(len, blocks)) > 11
     ax.xaxis.tick_top()
@@ -187,12 +188,14 @@ def _block_axis(ax: Axes, blocks: Sequence[str], theme: Theme) -> None:
             ax.axvline(b - 0.5, color=theme.muted, linewidth=0.9)
 
 
-def _cell(
+def cell(
     ax: Axes, b: int, k: int, colour: str | tuple[float, ...], hatch: str | None = None, edge: str = "none"
 ) -> None:
+    """The cell of block b and task k."""
     corner = (b - 0.46, k - 0.43)
     ax.add_patch(Rectangle(corner, 0.92, 0.86, facecolor=colour, edgecolor=edge, hatch=hatch, linewidth=0))
 
 
-def _right_of(ax: Axes, num_blocks: int, k: int, text: str, theme: Theme) -> None:
+def right_of(ax: Axes, num_blocks: int, k: int, text: str, theme: Theme) -> None:
+    """A note at the end of task k's line."""
     ax.text(num_blocks - 0.4, k, text, ha="left", va="center_baseline", fontsize=8.5, color=theme.muted)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from perceptkit.report import plan_pictures
+from perceptkit.report import analysis_plots, lesion_plots, plan_pictures
 from perceptkit.report.adaptation_plot import tuned_blocks
 from perceptkit.report.routing_plots import ROUTING_PLOTS
 from perceptkit.report.run_folder import Row, Run
@@ -190,6 +190,11 @@ PLOTS: dict[str, Callable[[Run, Theme], Figure | None]] = {
     "keep_table": plan_pictures.keep_table,
     "keep_probability": plan_pictures.keep_probability,
     "search": plan_pictures.search,
+    "policy_entropy": analysis_plots.policy_entropy,
+    "task_relations": analysis_plots.task_relations,
+    "lesion_deleted": lesion_plots.lesion_deleted,
+    "lesion_random": lesion_plots.lesion_random,
+    "lesion_reordered": lesion_plots.lesion_reordered,
     "loss": loss,
     "validation": validation,
     "router": router,

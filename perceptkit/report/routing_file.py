@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perceptkit.report.benchmark_file import read_benchmark
+
 RULES = {
     "learned": "learned",
     "all": "all blocks",
@@ -211,17 +213,15 @@ Latency = Mapping[int, Mapping[str, Mapping[str, float]]]
 
 def read_latency(run: Path) -> Latency:
     """What benchmark.json says of a routed model's latency; empty where it says nothing, or not readably."""
-    for file in (run / "benchmark/benchmark.json", run / "benchmark.json"):
-        try:
-            by_batch = json.loads(file.read_text(encoding="utf-8"))["routing_latency"]["batch"]
-            return {
-                int(batch): {
-                    name: {key: float(rows[name][key]) for key in PERCENTILES}
-                    for name in VARIANTS
-                    if name in rows
-                }
-                for batch, rows in sorted(by_batch.items(), key=lambda item: int(item[0]))
+    try:
+        by_batch = read_benchmark(run)["routing_latency"]["batch"]
+        return {
+            int(batch): {
+                name: {key: float(rows[name][key]) for key in PERCENTILES}
+                for name in VARIANTS
+                if name in rows
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return {}
+            for batch, rows in sorted(by_batch.items(), key=lambda item: int(item[0]))
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -15,6 +15,7 @@ import yaml
 from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
+from perceptkit.report.analysis_file import Affinity, Lesions, read_affinity, read_lesions
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
 from perceptkit.report.samples_table import SampledPlans, read_samples
 from perceptkit.train.run_log import read_rows
@@ -125,6 +126,10 @@ class Run:
     """Of runs with a stage `route`."""
     adaptation: AdaptationFile | None
     """Of runs with a stage `adapt`."""
+    affinity: Affinity | None
+    """How tasks relate; runs from before it was written down have none."""
+    lesions: Lesions | None
+    """Of a lesion study, where one was asked for."""
     latency: Latency
     """Of a routed model, where it was measured."""
     missing: tuple[str, ...]
@@ -203,6 +208,9 @@ def read_run(path: Path) -> Run:
             missing.append(f"{name} cannot be read ({type(error).__name__}: {error}): {without}")
             return None
 
+    def read_if_there(name: str, parse: Callable[[Path], T], without: str) -> T | None:
+        return read(name, parse, without) if (path / name).is_file() else None
+
     specs = read("resolved.yaml", _specs, "the settings are unknown") or {}
     stages = [stage["name"] for stage in specs["recipe"]["stages"]] if specs else []
     is_routed = "route" in stages or (path / "routing.json").is_file()
@@ -220,6 +228,8 @@ def read_run(path: Path) -> Run:
         adaptation=read("adaptation.json", read_adaptation, "nothing on what was adapted")
         if adapts
         else None,
+        affinity=read_if_there("affinity.json", read_affinity, "nothing on how tasks relate"),
+        lesions=read_if_there("lesion.json", read_lesions, "no lesion study"),
         latency=read_latency(path),
         missing=tuple(missing),
     )

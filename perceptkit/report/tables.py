@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceptkit.report.delta_mtl import DeltaMtl, delta_mtl
+from perceptkit.report.delta_mtl import DeltaMtl
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, markdown, number
+from perceptkit.report.reference import reference_of, single_run
 from perceptkit.report.run_folder import Cost, MetricInfo, Results, Run, TaskResult, read_run
 
 __all__ = ["cost_table", "markdown", "results_table", "single_query_table", "summary_table"]
@@ -67,7 +68,7 @@ def _metric_row(
     best = best_of(values, decimals, info.higher_is_better) if info else [False] * len(values)
     cells = []
     for value, is_best in zip(values, best, strict=True):
-        worse = info is not None and _no_better(value, constant, info.higher_is_better)
+        worse = info is not None and no_better(value, constant, info.higher_is_better)
         cells.append(Cell(number(value, decimals), "poor" if worse else "best" if is_best else ""))
     if with_constant:
         cells.append(Cell(number(constant, decimals)))
@@ -107,11 +108,12 @@ def beats_constant(run: Run) -> tuple[int, int]:
         constant = run.results.constant.get(name, {}).get(task.primary, math.nan)
         if task.primary in task.info and not math.isnan(value) and not math.isnan(constant):
             comparable += 1
-            wins += not _no_better(value, constant, task.info[task.primary].higher_is_better)
+            wins += not no_better(value, constant, task.info[task.primary].higher_is_better)
     return wins, comparable
 
 
-def _no_better(value: float, constant: float, higher_is_better: bool) -> bool:
+def no_better(value: float, constant: float, higher_is_better: bool) -> bool:
+    """Whether a value is not better than the constant predictor's; False where one of them is unknown."""
     if math.isnan(value) or math.isnan(constant):
         return False
     return value <= constant if higher_is_better else value >= constant
@@ -120,19 +122,12 @@ def _no_better(value: float, constant: float, higher_is_better: bool) -> bool:
 def _deltas(runs: Sequence[Run]) -> list[DeltaMtl | None]:
     """Delta-MTL by finished run; None for the single-task nets themselves and where there are none."""
     single = single_run(runs)
-    deltas: list[DeltaMtl | None] = []
-    for results in (run.results for run in runs if run.results):
-        if single is None or single.results is None or results is single.results:
-            deltas.append(None)
-        else:
-            directions = {name: task.higher_is_better for name, task in results.tasks.items()}
-            deltas.append(delta_mtl(results.metrics, single.results.metrics, directions))
-    return deltas
-
-
-def single_run(runs: Sequence[Run]) -> Run | None:
-    """The single-task nets that delta-MTL refers to: the first finished run of method `single`."""
-    return next((run for run in runs if run.results and run.results.method == "single"), None)
+    reference = reference_of([single]) if single else None
+    return [
+        None if reference is None or run is single else reference.delta(run.results)
+        for run in runs
+        if run.results
+    ]
 
 
 def mean_delta(runs: Sequence[Run]) -> float:
@@ -166,10 +161,22 @@ def _notes(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
         )
     if any(cell.mark == "poor" for row in rows for cell in row.cells):
         notes.append("(!) No better than the best constant predictor.")
-    for run in runs:
-        if not run.results:
-            why = next(line for line in run.missing if line.startswith("results.json"))
-            notes.append(f"Without results: {run.name}; {why.rpartition(': ')[0]}.")
+    return [*notes, *without_results(runs), *unlike(finished)]
+
+
+def without_results(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each run that is not finished, or whose results cannot be read."""
+    return [
+        f"Without results: {run.name}; {why.rpartition(': ')[0]}."
+        for run in runs
+        if not run.results
+        for why in [next(line for line in run.missing if line.startswith("results.json"))]
+    ]
+
+
+def unlike(finished: Sequence[Run]) -> list[str]:
+    """What keeps finished runs from being compared like for like, a sentence each."""
+    notes = []
     for what, said in (
         ("backbones", [run.backbone for run in finished]),
         ("splits", [run.results.split for run in finished if run.results]),

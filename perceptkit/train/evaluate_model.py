@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptkit.data.batch import Batch
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import open_split
 from perceptkit.errors import SpecError
@@ -108,10 +109,23 @@ def sample_images(
 
     No label is read.
     """
-    source = open_split(at_size(tasks_file, size_HW), {}, split)
+    return (b.image_BCHW for b in sample_batches(tasks_file, {}, split, size_HW, mean, std, count, batch))
+
+
+def sample_batches(
+    tasks_file: TasksFile,
+    tasks: Mapping[str, Task],
+    split: Split,
+    size_HW: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    count: int,
+    batch: int = 8,
+) -> Iterator[Batch]:
+    """`count` pictures with the labels of some tasks, or all, spread evenly over a split."""
+    source = open_split(at_size(tasks_file, size_HW), tasks, split)
     chosen = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int).tolist()
-    batches = make_loader(
-        source, chosen, {}, batch=batch, workers=0, augment=None, mean=mean, std=std,
+    return make_loader(
+        source, chosen, tasks, batch=batch, workers=0, augment=None, mean=mean, std=std,
         seed=0, epoch=0, shuffle=False, drop_last=False,
     )  # fmt: skip
-    return (batch.image_BCHW for batch in batches)

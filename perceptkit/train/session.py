@@ -33,12 +33,13 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
+from perceptkit.train.affinity import affinity_record
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
-from perceptkit.train.ranks import synchronise_batchnorm
+from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.start_from import start_from
@@ -288,7 +289,7 @@ class stop_on_interrupt:
 
 
 def finish(training: Training, specs: Specs) -> None:
-    """The one look at the test split, with the weights that validation chose."""
+    """The one look at the test split, with the weights that validation chose; and how tasks relate on val."""
     training.fabric.barrier()
     recipe, run = training.recipe, training.run
     size_HW = specs.tasks.data.size
@@ -308,6 +309,8 @@ def finish(training: Training, specs: Specs) -> None:
     if adapted is None and training.routing is not None:
         routed = conclude_routing(training, test)
     result = tested(training.forward)
+    on_val = evaluate(training.forward, batches(training.val), training.tasks, training.fabric.device)
+    quality_NK = rows_of_all_ranks(on_val.quality_NK)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:
         return
@@ -341,6 +344,9 @@ def finish(training: Training, specs: Specs) -> None:
         results["samples"] = samples_record(training, of_samples)
     run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
+    run_folder.write_json(
+        run / "affinity.json", affinity_record(quality_NK, list(training.tasks), split="val")
+    )
     if routed is not None:
         run_folder.write_json(run / "routing.json", routed)
     if adapted is not None:

@@ -22,6 +22,8 @@ from perceptkit.report.run_folder import Run, read_run
 from tests.report.fake_run import TASKS, make_run
 
 SECTIONS = ["Results", "Size and compute", "Who keeps which block", "Predictions", "Training", "Run it again"]
+SEARCHED = [*SECTIONS[:3], "How tasks relate", *SECTIONS[3:]]
+"""Of a run with a search, its plots and all."""
 LOADS = {"src", "srcset", "href", "data", "poster", "action", "background"}
 
 
@@ -102,7 +104,7 @@ def test_pictures_are_whole(page, finished):
     for source in sources:
         with picture_of(source) as picture:
             picture.load()
-    assert sum(len(found) for found in page.pictures.values()) == 5 + 4 * 13 - 1
+    assert sum(len(found) for found in page.pictures.values()) == 7 + 4 * 13 - 1
     with (
         picture_of(page.pictures["depth prediction"][1]) as shown,
         Image.open(finished.examples[1].tasks["depth"].prediction) as drawn,
@@ -138,9 +140,10 @@ def test_a_picture_that_is_not_there_is_empty(tmp_path, damage):
 
 
 def test_every_section_is_there(page):
-    assert page.all("h1") == ["finished"] and page.all("h2") == SECTIONS
+    assert page.all("h1") == ["finished"] and page.all("h2") == SEARCHED
     assert page.all("h3") == [
-        "Keep probability after epoch 8 of the search", "The search, epoch by epoch", "Training loss", "Validation",
+        "Keep probability after epoch 8 of the search", "The search, epoch by epoch", "How decided the policy is",
+        "Training loss", "Validation",
     ]  # fmt: skip
 
 
@@ -178,7 +181,7 @@ def test_speed_waiting_and_memory(page):
 def test_settings_versions_and_command(page):
     settings, environment = page.all("code")[-2:]
     assert "backbone: name: resnet18" in settings and '"torch": "2.14.1"' in environment
-    assert page.all("code")[0] == "perceptkit train scenes --recipe quickstart"
+    assert page.all("code")[1] == "perceptkit train scenes --recipe quickstart"
 
 
 @pytest.mark.parametrize(

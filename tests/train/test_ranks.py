@@ -88,6 +88,8 @@ def test_two_ranks_are_one_process_with_the_doubled_batch(small_run, tmp_path):
             assert theirs[name] == pytest.approx(ours[name], rel=CLOSE), (ours["step"], name)
     scores = [[row["score"] for row in rows(run, "val")] for run in (one, two)]
     assert scores[1] == pytest.approx(scores[0], abs=CLOSE)
+    affinities = [json.loads((run / "affinity.json").read_text()) for run in (one, two)]
+    assert affinities[0] == affinities[1]  # of the pictures of both ranks
 
 
 @pytest.mark.slow
@@ -134,6 +136,7 @@ def test_the_documented_command_in_single_precision(small_run, tmp_path):
     assert len(names) == 7 and ours["stage"] == "warmup"
     assert [theirs[name] for name in names] == pytest.approx([ours[name] for name in names], rel=1e-3)
     assert (two / "artifact/manifest.json").is_file() and (two / "results.json").is_file()
+    assert json.loads((two / "affinity.json").read_text())["pictures"] == 4  # two of each rank
 
 
 @pytest.mark.slow
