@@ -5,7 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from perceptkit.data.geometry import Geometry, move_target
 from perceptkit.errors import DataError
+from perceptkit.spec.load import load_tasks
+from perceptkit.spec.problems import SpecProblems
 from perceptkit.spec.tasks_file import ResponseSpec
 from perceptkit.tasks.response import UNLABELLED, Response
 
@@ -48,6 +51,20 @@ def test_a_picture_without_label_is_ignored():
     metric = TASK.metric()
     metric.update(output.detach(), missing)
     assert metric.compute()["l1"].isnan()
+
+
+def test_what_turning_leaves_empty_is_unlabelled():
+    target = np.ones((1, 5, 5), np.float32)
+    turned = move_target(target, TASK, Geometry(angle_deg=45), (5, 5))
+    assert turned[0, 2, 2] == 1 and turned[0, 0, 0] == UNLABELLED
+
+
+def test_the_built_in_scenes_have_none(tmp_path):
+    (tmp_path / "t.yaml").write_text(
+        "name: t\ndata: {source: scenes}\ntasks: {kp: {type: response}, seg: {type: segmentation}}\n"
+    )
+    with pytest.raises(SpecProblems, match="contradicts 'source: scenes': the renderer has no detector"):
+        load_tasks(tmp_path / "t.yaml")
 
 
 def test_the_best_constant_is_the_median():
