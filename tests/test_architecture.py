@@ -13,9 +13,15 @@ from PIL import Image
 
 from perceptkit.cli import make_parser
 from perceptkit.spec.load import load_recipe, load_tasks
+from tests.layout_files import write_cityscapes_mtan, write_nyuv2, write_taskonomy
 from tests.listed_files import write_class_folders, write_decathlon
 
 REPOSITORY = Path(__file__).parents[1]
+WRITERS = {
+    "nyuv2": write_nyuv2,
+    "cityscapes": lambda root: write_cityscapes_mtan(root, lists=True),
+    "taskonomy": write_taskonomy,
+}
 SPECS = ["TASKS", "--recipe", "--set"]
 SURFACE = {
     "init": ["--data", "--out"],
@@ -90,6 +96,7 @@ def test_layers():
         "main(['check', 'scenes'])",
         "main(['check', 'folder.yaml', '--everything'])",
         "main(['check', 'classes.yaml', '--everything'])",
+        "main(['check', 'nyuv2', '--recipe', 'nyuv2_adashare', '--set', 'data.root=nyuv2'])",
         "main(['check', 'decathlon', '--set', 'data.root=decathlon', 'data.domain=gtsrb'])",
         "main(['init', '--data', 'data', '-o', 'new.yaml'])",
         "main(['schema', 'recipe']); main(['list', 'recipes'])",
@@ -101,6 +108,7 @@ def test_light_commands_do_not_load_torch(tmp_path, code):
     (tmp_path / "folder.yaml").write_text(f"name: x\ndata: {data}\ntasks:\n  {tasks}\n")
     write_class_folders(tmp_path / "classes")
     write_decathlon(tmp_path / "decathlon")
+    write_nyuv2(tmp_path / "nyuv2")
     data = "{source: imagefolder, root: classes, size: [32, 32]}"
     (tmp_path / "classes.yaml").write_text(f"name: x\ndata: {data}\ntasks: {{k: {{type: classification}}}}\n")
     for split in ("train", "val", "test"):
@@ -162,6 +170,9 @@ def test_tasks_files_load(path, tmp_path):
         overrides = [f"data.root={tmp_path}"]
     if data["source"] == "decathlon":
         write_decathlon(tmp_path, data["domain"])
+        overrides = [f"data.root={tmp_path}"]
+    if data["source"] in WRITERS:
+        WRITERS[data["source"]](tmp_path)
         overrides = [f"data.root={tmp_path}"]
     assert load_tasks(path, overrides).spec.tasks
 

@@ -24,7 +24,7 @@ from perceptkit.data.sample import Sample
 from perceptkit.spec.recipe import AugmentSpec
 from perceptkit.tasks.base import Task
 
-FILL = {"segmentation": -1, "edges": -1, "depth": 0, "normals": 0}
+FILL = {"segmentation": -1, "edges": -1, "response": -2, "depth": 0, "normals": 0}
 
 
 @dataclass(frozen=True)

@@ -262,9 +262,7 @@ class Supernet(nn.Module):
                 head = self.heads[head_key(name)]
                 outputs[name] = head(pyramid) if task.dense else head(last.mean((2, 3)))
             if task.dense and task.upsample:
-                outputs[name] = F.interpolate(
-                    outputs[name], size=size_HW, mode="bilinear", align_corners=False
-                )
+                outputs[name] = F.interpolate(outputs[name], size=size_HW, mode=task.upsampling)
         return outputs
 
 

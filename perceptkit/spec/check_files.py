@@ -14,6 +14,7 @@ from perceptkit.spec.check_labels import (
     check_points,
     read_array,
 )
+from perceptkit.spec.check_layout import check_layout_files
 from perceptkit.spec.check_listed import check_listed
 from perceptkit.spec.check_report import CheckReport, SplitCounts
 from perceptkit.spec.classes import class_names
@@ -27,6 +28,7 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     FolderData,
     KeypointsSpec,
+    LayoutData,
     ScenesData,
     SegmentationSpec,
     Split,
@@ -56,6 +58,8 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
     elif isinstance(data, FolderData):
         for split in SPLITS:
             _Split(spec, data, split, report).check(opened)
+    elif isinstance(data, LayoutData):
+        check_layout_files(spec, data, report, opened)
     else:
         check_listed(spec, data, report, opened)
     if "val" in data.train_on:

@@ -19,6 +19,7 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     KeypointsSpec,
     NormalsSpec,
+    ResponseSpec,
     SegmentationSpec,
     TaskBase,
 )
@@ -68,6 +69,10 @@ def check_dense(spec: TaskBase, values: np.ndarray, num_classes: int) -> Iterato
         yield from _depth(spec, values)
     elif isinstance(spec, NormalsSpec):
         yield from _normals(spec, values)
+    elif isinstance(spec, ResponseSpec) and values.dtype.kind == "f":
+        outside = values[(values < 0) | (values > 1)]
+        if outside.size:
+            yield Finding(f"holds {_some(outside)}; expected numbers from 0 to 1, or NaN for unlabelled")
     elif isinstance(spec, EdgesSpec) and values.dtype.kind == "f":
         outside = values[~((values >= 0) & (values <= 1)) & (values != -1)]
         if outside.size:
@@ -108,6 +113,10 @@ def _depth(spec: DepthSpec, values: np.ndarray) -> Iterator[Finding]:
 
 
 def _normals(spec: NormalsSpec, values: np.ndarray) -> Iterator[Finding]:
+    if spec.encoding == "raw_u8":
+        if values.dtype != np.uint8:
+            yield Finding(f"holds values of type {values.dtype}; encoding raw_u8 is for bytes")
+        return
     vectors = values.astype(np.float64)
     marked = np.zeros(values.shape[:2], bool)
     if values.dtype.kind in "ui":

@@ -16,6 +16,7 @@ from perceptkit.spec.problems import Problem, SpecProblems
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.recipe_checks import check_recipe
 from perceptkit.spec.shipped import NOUNS, Kind, find_spec, read_text
+from perceptkit.spec.stage_steps import in_epochs
 from perceptkit.spec.task_checks import check_tasks
 from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.spec.templates import shown
@@ -77,7 +78,10 @@ def load_both(
 ) -> tuple[LoadedTasks, LoadedRecipe]:
     """Both files of a run.
 
-    Raises SpecProblems: all problems of both. SpecError: they do not go together.
+    A stage of so many `steps` has its epochs then, by the pictures that there are.
+
+    Raises SpecProblems: all problems of both. SpecError: they do not go together. DataError: lists of pictures that
+    are to be counted cannot be read.
     """
     for_tasks, for_recipe = split_overrides(overrides)
     try:
@@ -89,6 +93,7 @@ def load_both(
             raise SpecProblems([*first.problems, *second.problems]) from None
         raise
     how = load_recipe(recipe, for_recipe)
+    how = LoadedRecipe(in_epochs(how.spec, loaded.spec), how.path, how.text)
     crop, size = how.spec.augment.crop, loaded.spec.data.size
     if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
         raise SpecError(

@@ -141,12 +141,24 @@ class RoutingSpec(Strict):
 class StageBase(Strict):
     """What every train stage has."""
 
-    epochs: PositiveInt
+    epochs: PositiveInt = 1
     """Passes over the train split."""
+    steps: PositiveInt | None = None
+    """Instead of epochs: about so many steps, of weights and policy together, brought to whole epochs."""
     lr: PositiveFloat | None = None
     """Overrides `optim.lr` for this stage."""
+    schedule: Literal["cosine", "constant"] | None = None
+    """Overrides `optim.schedule` for this stage."""
     batch: PositiveInt | None = None
     """Overrides `loader.batch` for this stage."""
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> "StageBase":
+        if self.steps is None and "epochs" not in self.model_fields_set:
+            raise fault("epochs", "missing key: passes over the train split; or 'steps'")
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise fault("steps", "give either 'epochs' or 'steps', not both")
+        return self
 
 
 class WarmupStage(StageBase):
@@ -272,9 +284,14 @@ class OptimSpec(Strict):
     weight_decay: NonNegativeFloat = 1e-4
     """Pull of the weights towards zero."""
     schedule: Literal["cosine", "constant", "step"] = "cosine"
-    """`cosine` brings the learning rate to zero at the end of each stage, `step` to a tenth at each of `milestones`."""
+    """`cosine` brings the learning rate to zero at the end of each stage, `step` lowers it at each of `milestones`, or
+    `every` so many steps."""
     milestones: list[PositiveInt] = []
     """With `schedule: step`, epochs of a stage after which the learning rate falls, for example [40, 60, 80]."""
+    every: PositiveInt | None = None
+    """With `schedule: step`, instead of milestones: steps of a stage after which the learning rate falls, each time."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """With `schedule: step`, what the learning rate is multiplied by."""
     backbone_lr_scale: PositiveFloat = 1.0
     """Factor of the learning rate in the backbone (below 1 for pretrained weights)."""
     clip_norm: PositiveFloat | None = None
@@ -282,13 +299,17 @@ class OptimSpec(Strict):
 
     @model_validator(mode="after")
     def _milestones_fit(self) -> "OptimSpec":
-        if message := milestones_fault(self.schedule, self.milestones):
-            raise fault("milestones", message)
+        if message := milestones_fault(self.schedule, self.milestones, self.every):
+            raise fault("milestones" if self.every is None else "every", message)
         return self
 
 
-def milestones_fault(schedule: object, milestones: Sequence[object]) -> str:
-    """What is wrong with the milestones of a schedule; nothing is wrong with anything else here."""
+def milestones_fault(schedule: object, milestones: Sequence[object], every: object = None) -> str:
+    """What is wrong with the milestones of a schedule, or its `every`; nothing is wrong with anything else here."""
+    if every is not None:
+        if milestones:
+            return "give either 'milestones' or 'every', not both"
+        return "" if schedule == "step" else "is for 'schedule: step'; drop it, or write schedule: step"
     if schedule == "step" and not milestones:
         return "missing key: 'schedule: step' lowers the learning rate after these epochs, as in [40, 60, 80]"
     if schedule != "step" and milestones:

@@ -84,8 +84,10 @@ def _milestones(data: dict[str, object], source: Source) -> list[Problem]:
     milestones = optim.get("milestones", []) if isinstance(optim, dict) else None
     if not isinstance(optim, dict) or not isinstance(milestones, list):
         return []
-    message = milestones_fault(optim.get("schedule", "cosine"), milestones)
-    return [source.problem(("optim", "milestones"), message)] if message else []
+    every = optim.get("every")
+    message = milestones_fault(optim.get("schedule", "cosine"), milestones, every)
+    key = "milestones" if every is None else "every"
+    return [source.problem(("optim", key), message)] if message else []
 
 
 def _stages(data: dict[str, object], source: Source) -> list[Problem]:

@@ -11,6 +11,7 @@ from perceptkit.spec.tasks_file import (
     DepthSpec,
     EdgesSpec,
     KeypointsSpec,
+    ResponseSpec,
     SegmentationSpec,
 )
 
@@ -21,6 +22,9 @@ def check_scenes(draft: Draft) -> Iterator[Problem]:
         path = ("tasks", task)
         if spec.target is not None:
             yield _drop(draft, (*path, "target"), "the renderer supplies this label")
+        if isinstance(spec, ResponseSpec):
+            message = "contradicts 'source: scenes': the renderer has no detector; drop the task"
+            yield draft.source.problem((*path, "type"), message)
         if isinstance(spec, DepthSpec):
             if spec.unit not in (None, "m"):
                 yield _drop(draft, (*path, "unit"), "the renderer's depth is in metres")

@@ -8,6 +8,7 @@ from perceptkit.errors import PerceptkitError
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder
+from perceptkit.spec.layout_checks import check_layout
 from perceptkit.spec.listed_checks import check_listed
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
@@ -16,6 +17,7 @@ from perceptkit.spec.tasks_file import (
     EdgesSpec,
     FolderData,
     KeypointsSpec,
+    LayoutData,
     ListedData,
     ScenesData,
     SegmentationSpec,
@@ -43,6 +45,8 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
         found += check_folder(draft)
     if isinstance(draft.data, ScenesData):
         found += check_scenes(draft)
+    if isinstance(draft.data, LayoutData):
+        found += check_layout(draft)
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
     return [*found, *_classes(draft)]

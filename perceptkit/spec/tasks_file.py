@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
-from perceptkit.spec.strict import Seed, Size, Strict, fault
+from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -151,6 +151,48 @@ class DecathlonData(DataBase):
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
+class LayoutData(DataBase):
+    """What the sources have whose folders and files have fixed names."""
+
+    root: Path
+    """The folder of the data set, relative to this file."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures and labels are resized to it."""
+    splits: dict[Split, str] | None = None
+    """The list, or the folder, that stands for each split. By default train1, train2 and test of a list; train, val and
+    val of folders."""
+    lists: str | None = None
+    """Name of the JSON file of lists below root, where it is not the usual one."""
+    hold_out: Fraction | None = None
+    """Instead of a split of its own, val is this last part of train, as 10%; train is the rest."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
+class NYUv2Data(LayoutData):
+    """NYUv2 as prepared for AdaShare (40 classes), or as MTAN's arrays (13 classes)."""
+
+    source: Literal["nyuv2"]
+    layout: Literal["adashare", "mtan"] = "adashare"
+    """`adashare`: nyu_v2_3task.json with img/, seg/, normal_mask/ and depth/. `mtan`: train/ and val/ with arrays in
+    image/, label/, depth/ and normal/."""
+
+
+class CityscapesData(LayoutData):
+    """Cityscapes as MTAN's arrays, or as it is downloaded."""
+
+    source: Literal["cityscapes"]
+    layout: Literal["adashare", "mtan", "official"] = "adashare"
+    """`adashare`: cityscape.json, which lists MTAN's arrays. `mtan`: train/ and val/ with image/, depth/, label_2/,
+    label_7/ and label_19/. `official`: leftImg8bit/, gtFine/ and disparity/."""
+
+
+class TaskonomyData(LayoutData):
+    """Tiny-Taskonomy: taskonomy.json lists RGB, segmentation, normals, depth, keypoints2d and edge_texture."""
+
+    source: Literal["taskonomy"]
+
+
 class ScenesData(DataBase):
     """The built-in renderer: rooms with solids, and exact labels for every task type."""
 
@@ -166,7 +208,8 @@ class ScenesData(DataBase):
 
 
 Data: TypeAlias = Annotated[
-    FolderData | ImageFolderData | DecathlonData | ScenesData, Field(discriminator="source")
+    FolderData | ImageFolderData | DecathlonData | NYUv2Data | CityscapesData | TaskonomyData | ScenesData,
+    Field(discriminator="source"),
 ]
 DATA_SOURCES: dict[str, type[DataBase]] = {
     get_args(data.model_fields["source"].annotation)[0]: data for data in get_args(get_args(Data)[0])
@@ -181,12 +224,22 @@ class TaskBase(Strict):
     """What every task type has."""
 
     target: str | None = None
-    """Template of the label files (`source: folder`); all other sources know their labels."""
+    """Template of the label files (`source: folder`), or the name of a `response` map of Taskonomy."""
     weight: PositiveFloat = 1.0
     """Factor of this task's loss in the sum (lambda_k of AdaShare)."""
 
 
-class SegmentationSpec(TaskBase):
+class MapBase(TaskBase):
+    """What task types have whose answer is a map at the size of the picture."""
+
+    compat: Literal["adashare"] | None = None
+    """`adashare`: enlarge and measure as AdaShare's released code does, to compare with its numbers. Outputs take the
+    nearest pixel; mIoU is over the classes that were found; void pixels count as wrong where their id is below the
+    number of classes; depth has no lower bound, so that a negative one counts as right; errors and accuracy are means
+    over pictures, not over pixels."""
+
+
+class SegmentationSpec(MapBase):
     """One class per pixel."""
 
     type: Literal["segmentation"]
@@ -196,7 +249,7 @@ class SegmentationSpec(TaskBase):
     """Pixels with this value are neither trained on nor counted."""
 
 
-class DepthSpec(TaskBase):
+class DepthSpec(MapBase):
     """Distance along the optical axis per pixel."""
 
     type: Literal["depth"]
@@ -210,14 +263,21 @@ class DepthSpec(TaskBase):
     """Predict log depth: the loss becomes L1 on logarithms."""
 
 
-class NormalsSpec(TaskBase):
+class NormalsSpec(MapBase):
     """Unit surface normal per pixel."""
 
     type: Literal["normals"]
-    encoding: Literal["signed"] = "signed"
-    """`signed`: n = 2 * value / 255 - 1 for 8-bit pictures, floats in .npy are taken as they are."""
+    encoding: Literal["signed", "raw_u8"] = "signed"
+    """`signed`: n = 2 * value / 255 - 1 for 8-bit pictures, floats in .npy are taken as they are. `raw_u8`: the bytes
+    themselves are brought to length 1, as AdaShare's code does: no directions, and angles about half as large."""
     frame: Literal["opengl", "camera"] = "camera"
     """`camera`: x right, y down, z forward. `opengl`: x right, y up, z towards the viewer."""
+
+    @model_validator(mode="after")
+    def _has_axes(self) -> "NormalsSpec":
+        if self.encoding == "raw_u8" and self.frame != "camera":
+            raise fault("frame", "encoding raw_u8 gives no directions, so there are no axes; drop the key")
+        return self
 
 
 class KeypointsSpec(TaskBase):
@@ -250,6 +310,12 @@ class EdgesSpec(TaskBase):
     """Distance in pixels (at input size) within which an edge pixel counts as found."""
 
 
+class ResponseSpec(MapBase):
+    """How strongly a detector responds, from -1 to 1 per pixel: Taskonomy's keypoints2d and edge_texture."""
+
+    type: Literal["response"]
+
+
 class ClassificationSpec(TaskBase):
     """One class per picture, or several with `multi_label`."""
 
@@ -262,7 +328,13 @@ class ClassificationSpec(TaskBase):
 
 
 TaskSpec: TypeAlias = Annotated[
-    SegmentationSpec | DepthSpec | NormalsSpec | KeypointsSpec | EdgesSpec | ClassificationSpec,
+    SegmentationSpec
+    | DepthSpec
+    | NormalsSpec
+    | KeypointsSpec
+    | EdgesSpec
+    | ResponseSpec
+    | ClassificationSpec,
     Field(discriminator="type"),
 ]
 
@@ -280,6 +352,6 @@ class TasksFile(Strict):
     name: str
     """A short name; the run folder gets it."""
     data: Data
-    """Where the pictures come from: `source: folder`, `imagefolder`, `decathlon` or `scenes`, and its keys."""
+    """Where the pictures come from: its `source`, for example `folder`, `imagefolder` or `scenes`, and its keys."""
     tasks: Annotated[dict[str, TaskSpec], Field(min_length=1)]
     """A name of your own for each task, then its `type` and keys; metrics and outputs get these names."""

@@ -59,7 +59,7 @@ class Task(ABC):
     """
 
     type: ClassVar[str]
-    geometry: ClassVar[Geometry]
+    geometry: Geometry
     dense: ClassVar[bool]
     """Whether the head reads the feature pyramid (True) or the pooled last features (False)."""
     upsample: ClassVar[bool] = True
@@ -71,6 +71,11 @@ class Task(ABC):
     def __init__(self, name: str, spec: TaskBase) -> None:
         self.name = name
         self.spec = spec
+
+    @property
+    def upsampling(self) -> Literal["bilinear", "nearest"]:
+        """How a dense output is brought to the input size."""
+        return "nearest" if getattr(self.spec, "compat", None) == "adashare" else "bilinear"
 
     @property
     @abstractmethod
@@ -112,6 +117,13 @@ class Task(ABC):
 
         Raises DataError that names the file and the offending values.
         """
+
+    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+        """What `read` gives of the numbers that one label map holds; only task types with label maps have it.
+
+        Raises DataError that names the path.
+        """
+        raise TypeError(f"labels of type {self.type} are no maps of numbers")
 
     @abstractmethod
     def missing(self, size_HW: tuple[int, int]) -> np.ndarray:

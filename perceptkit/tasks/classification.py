@@ -106,7 +106,7 @@ class Classification(Task):
     """Classes of a whole picture, from a CSV."""
 
     type: ClassVar[str] = "classification"
-    geometry: ClassVar[Geometry] = "none"
+    geometry: Geometry = "none"
     dense: ClassVar[bool] = False
     spec: ClassificationSpec
 

@@ -9,6 +9,10 @@ units and labels t (Eigen, Puhrsch, Fergus. NeurIPS 2014, https://arxiv.org/abs/
     abs_rel = 1/N sum |p - t| / t        abs_err = 1/N sum |p - t|        rmse = sqrt(1/N sum (p - t)^2)
     delta_n = share of pixels with max(p / t, t / p) < 1.25^n
 
+With `compat: adashare` predictions have no lower bound, so that a negative one, whose ratio is negative, counts as
+right; delta_n counts a ratio of just 1.25^n; abs_rel and abs_err are means over pictures of the means over their
+pixels; labels up to COMPAT_MIN are invalid.
+
 Shapes: B images, H W pixels. Targets are (B, 1, H, W) in the user's unit, 0 = invalid.
 """
 
@@ -25,12 +29,15 @@ from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import DepthSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.heads import DenseHead
-from perceptkit.tasks.label_arrays import read_label_map, shown
+from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 from perceptkit.tasks.palette import DARK, turbo
 from perceptkit.tasks.resize import resize_output
 
 MIN_DEPTH = 1e-3
 """Smallest depth, in the user's unit, that metrics and decoded values hold."""
+
+COMPAT_MIN = 3e-5
+"""Largest label that AdaShare's code takes for invalid."""
 
 DRAWN_OCTAVES = 6
 """Largest range of depths, in powers of two, that has colours: a few clamped pixels must not take them all."""
@@ -54,13 +61,14 @@ def to_depth(output: Tensor, log: bool) -> Tensor:
     return (output.clamp(max=MAX_LOG).exp() if log else output).clamp(min=MIN_DEPTH)
 
 
-def pixel_errors(depth_B1HW: Tensor, target_B1HW: Tensor) -> Tensor:
+def pixel_errors(depth_B1HW: Tensor, target_B1HW: Tensor, compat: bool = False) -> Tensor:
     """(6, B) float64: sums of the terms of `METRICS` (squares for rmse) over each image's valid pixels."""
+    is_within = torch.le if compat else torch.lt
     valid = target_B1HW > 0
     true = torch.where(valid, target_B1HW, 1.0)
     error = (depth_B1HW - true).abs()
     ratio = torch.maximum(depth_B1HW / true, true / depth_B1HW)
-    terms = (error / true, error, error.square(), *(ratio < 1.25**n for n in (1, 2, 3)))
+    terms = (error / true, error, error.square(), *(is_within(ratio, 1.25**n) for n in (1, 2, 3)))
     return torch.stack([torch.where(valid, t, 0).flatten(1).sum(1, dtype=torch.float64) for t in terms])
 
 
@@ -70,21 +78,36 @@ class DepthMetric(Metric):
     full_state_update = False
     sums: Tensor
     pixels: Tensor
+    image_means: Tensor
+    images: Tensor
 
-    def __init__(self, log: bool) -> None:
+    def __init__(self, log: bool, compat: bool = False) -> None:
         super().__init__()
-        self.log = log
+        self.log, self.compat = log, compat
+        self.add_state("image_means", torch.zeros(len(METRICS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(len(METRICS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("pixels", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds a batch, (B, 1, H, W) each."""
-        self.sums += pixel_errors(to_depth(output, self.log), target).sum(1)
-        self.pixels += (target > 0).sum()
+        if self.compat:
+            depth = output.float().exp() if self.log else output.float()
+        else:
+            depth = to_depth(output, self.log)
+        sums = pixel_errors(depth, target, self.compat)
+        pixels_B = (target > 0).flatten(1).sum(1)
+        self.sums += sums.sum(1)
+        self.pixels += pixels_B.sum()
+        self.image_means += (sums / pixels_B.clamp(min=1)).sum(1)
+        self.images += (pixels_B > 0).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """By name; NaN where no pixel is valid."""
         means = dict(zip(METRICS, (self.sums / self.pixels).float(), strict=True))
+        if self.compat:
+            of_images = dict(zip(METRICS, (self.image_means / self.images).float(), strict=True))
+            means |= {name: of_images[name] for name in ("abs_rel", "abs_err")}
         return {**means, "rmse": means["rmse"].sqrt()}
 
 
@@ -92,7 +115,7 @@ class Depth(Task):
     """Depth in the user's unit, from 16-bit pictures or arrays."""
 
     type: ClassVar[str] = "depth"
-    geometry: ClassVar[Geometry] = "depth"
+    geometry: Geometry = "depth"
     dense: ClassVar[bool] = True
     primary = "abs_rel"
     spec: DepthSpec
@@ -129,7 +152,11 @@ class Depth(Task):
 
         0, NaN, infinity and anything above `max` are invalid.
         """
-        values = read_label_map(path)
+        return self.target_of(read_label_map(path), str(path))
+
+    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+        """As `read`."""
+        values = label_map(values, path)
         with np.errstate(over="ignore"):  # too large for float32 is infinite, which is invalid
             depth = (values / np.float64(self.spec.scale)).astype(np.float32)
         if (depth < 0).any():
@@ -138,6 +165,8 @@ class Depth(Task):
         depth[~np.isfinite(depth)] = 0
         if self.spec.max is not None:
             depth[depth > self.spec.max] = 0
+        if self.spec.compat == "adashare":
+            depth[depth <= COMPAT_MIN] = 0
         return depth[None]
 
     def missing(self, size_HW: tuple[int, int]) -> np.ndarray:
@@ -153,7 +182,7 @@ class Depth(Task):
         return depth_loss(output, target, self.spec.log)
 
     def metric(self) -> Metric:
-        return DepthMetric(self.spec.log)
+        return DepthMetric(self.spec.log, self.spec.compat == "adashare")
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """delta1: the share of the image's valid pixels that are right to a factor of 1.25."""

@@ -120,7 +120,7 @@ class Edges(Task):
     """An edge map, from files or derived from the labels of other tasks."""
 
     type: ClassVar[str] = "edges"
-    geometry: ClassVar[Geometry] = "label_map"
+    geometry: Geometry = "label_map"
     dense: ClassVar[bool] = True
     metric_info: Mapping[str, MetricInfo] = {
         "ods_f": MetricInfo(higher_is_better=True),

@@ -44,7 +44,7 @@ class Keypoints(Task):
     """Points by heat map: `names` (the default, and what the built-in scenes have) or `kinds`."""
 
     type: ClassVar[str] = "keypoints"
-    geometry: ClassVar[Geometry] = "points"
+    geometry: Geometry = "points"
     dense: ClassVar[bool] = True
     upsample: ClassVar[bool] = False
     spec: KeypointsSpec

@@ -21,7 +21,14 @@ def read_label_map(path: Path, channels: int = 1) -> np.ndarray:
     Raises:
         DataError: names the file that cannot be read or has another shape.
     """
-    values = _load(path)
+    return label_map(_load(path), str(path), channels)
+
+
+def label_map(values: np.ndarray, path: str, channels: int = 1) -> np.ndarray:
+    """Numbers that were read from `path` in the shape that `read_label_map` gives.
+
+    Raises DataError where they have another.
+    """
     if values.dtype.kind not in "buif":
         raise DataError(f"{path} holds values of type {values.dtype}; expected numbers")
     if channels == 1 and values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):

@@ -5,9 +5,14 @@ labels in OpenGL axes (x right, y up, z towards the viewer) are converted when r
 
 Loss: 1 - cos(angle), averaged over the valid pixels of the batch.
 
+With `encoding: raw_u8` the three bytes of a pixel are brought to length 1 as they are, as AdaShare's code does with
+NYUv2: what is learned lies in one octant and is no direction, so mirroring leaves it alone, and angles are about half
+as large. Pixels with a byte of 255, and black ones, are invalid.
+
 Metrics, pooled over all valid pixels of the data set (Fouhey, Gupta, Hebert. ICCV 2013): mean and median
 angle in degrees, and the share of pixels within 11.25, 22.5 and 30 degrees. The median is that of the angles
-rounded to 0.01 degrees, so that it can be counted instead of kept.
+rounded to 0.01 degrees, so that it can be counted instead of kept. `compat: adashare`
+adds the mean cosine, which AdaShare reports for Taskonomy.
 
 Shapes: B images, 3 = (x, y, z), H W pixels. Targets are unit vectors, a zero vector = invalid.
 """
@@ -26,7 +31,7 @@ from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import NormalsSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.heads import DenseHead
-from perceptkit.tasks.label_arrays import read_label_map, shown
+from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 from perceptkit.tasks.palette import DARK
 from perceptkit.tasks.resize import resize_output
 
@@ -76,6 +81,16 @@ def angle_deg(a_B3HW: Tensor, b_B3HW: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2(difference, total))
 
 
+def raw_bytes(values_HW3: np.ndarray, path: str) -> np.ndarray:
+    """(3, H, W) float32 of the bytes at `path`, each pixel brought to length 1, zero = invalid. Raises DataError."""
+    if values_HW3.dtype != np.uint8:
+        raise DataError(f"{path} holds values of type {values_HW3.dtype}; encoding raw_u8 is for bytes")
+    vectors = values_HW3.astype(np.float32)
+    vectors[(values_HW3 == 255).any(-1)] = 0
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.ascontiguousarray((vectors / np.maximum(norm, 1)).transpose(2, 0, 1))
+
+
 class NormalsMetric(Metric):
     """The five metrics of the header."""
 
@@ -83,9 +98,12 @@ class NormalsMetric(Metric):
     total: Tensor
     within: Tensor
     histogram: Tensor
+    cosine: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, compat: bool = False) -> None:
         super().__init__()
+        self.compat = compat
+        self.add_state("cosine", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("within", torch.zeros(len(WITHIN_DEG), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("histogram", torch.zeros(NUM_BINS, dtype=torch.long), dist_reduce_fx="sum")
@@ -95,6 +113,8 @@ class NormalsMetric(Metric):
         angle_N = angle_deg(output, target)[is_valid(target)]
         self.total += angle_N.sum(dtype=torch.float64)
         self.within += torch.stack([(angle_N < bound).sum() for bound in WITHIN_DEG.values()])
+        if self.compat:
+            self.cosine += angle_N.deg2rad().cos().sum(dtype=torch.float64)
         # an output of NaN shows in the mean; the histogram has no place for it
         bin_N = (angle_N.nan_to_num(nan=180.0) / BIN_DEG).round().long()
         self.histogram += torch.bincount(bin_N, minlength=NUM_BINS)
@@ -106,10 +126,12 @@ class NormalsMetric(Metric):
         middle = torch.stack([(count + 1) // 2, count // 2 + 1])
         median = torch.searchsorted(self.histogram.cumsum(0), middle).double().mean() * BIN_DEG
         within = (self.within / count).unbind()
+        more = {"mean_cos": (self.cosine / count).float()} if self.compat else {}
         return {
             "mean_deg": (self.total / count).float(),
             "median_deg": torch.where(count > 0, median, torch.nan).float(),
             **dict(zip(WITHIN_DEG, within, strict=True)),
+            **more,
         }
 
 
@@ -117,7 +139,7 @@ class Normals(Task):
     """Unit surface normals, from pictures or arrays."""
 
     type: ClassVar[str] = "normals"
-    geometry: ClassVar[Geometry] = "normals"
+    geometry: Geometry = "normals"
     dense: ClassVar[bool] = True
     metric_info: Mapping[str, MetricInfo] = {
         "mean_deg": MetricInfo(higher_is_better=False, unit="deg"),
@@ -129,6 +151,11 @@ class Normals(Task):
 
     def __init__(self, name: str, spec: NormalsSpec, labels: list[str]) -> None:
         super().__init__(name, spec)
+        self.is_raw = spec.encoding == "raw_u8"
+        if self.is_raw:
+            self.geometry = "label_map"
+        if spec.compat == "adashare":
+            self.metric_info = {**self.metric_info, "mean_cos": MetricInfo(higher_is_better=True)}
         self.from_camera = OPENGL if spec.frame == "opengl" else np.ones(3, dtype=np.float32)
         """User's axes = camera axes times this, and the other way round."""
 
@@ -138,6 +165,8 @@ class Normals(Task):
 
     @property
     def meaning(self) -> str:
+        if self.is_raw:
+            return "three numbers that, divided by their length, are those of the label's bytes so divided"
         told = (
             "x, y, z of surface normals that are not of length 1, in camera axes (x right, y down, z forward); "
             "divided by its length each is a unit vector"
@@ -153,7 +182,13 @@ class Normals(Task):
         (H, W, 3) of bytes (the same) or floats (taken as they are). Vectors shorter than MIN_NORM and NaN
         are invalid; the others are brought to length 1.
         """
-        values = read_label_map(path, channels=3)
+        return self.target_of(read_label_map(path, channels=3), str(path))
+
+    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+        """As `read`."""
+        values = label_map(values, path, channels=3)
+        if self.is_raw:
+            return raw_bytes(values, path)
         if values.dtype in (np.uint8, np.uint16):
             largest = np.iinfo(values.dtype).max
             marked = (values == 0).all(-1) | (values == largest).all(-1)
@@ -187,7 +222,7 @@ class Normals(Task):
         return cosine_loss(output, target)
 
     def metric(self) -> Metric:
-        return NormalsMetric()
+        return NormalsMetric(self.spec.compat == "adashare")
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean of 1 - angle / 90 over the image's valid pixels, 0 beyond 90 degrees: every degree counts."""
@@ -211,7 +246,7 @@ class Normals(Task):
     def draw(self, image: np.ndarray, prediction: Prediction) -> np.ndarray:
         """(n + 1) / 2 as RGB in OpenGL axes, whatever the frame; invalid pixels are the darkened picture."""
         vectors = prediction.values["vectors"]
-        colours = (vectors * self.from_camera * OPENGL + 1) * 127.5
+        colours = vectors * 255 if self.is_raw else (vectors * self.from_camera * OPENGL + 1) * 127.5
         valid = (vectors != 0).any(-1, keepdims=True)
         drawn: np.ndarray = np.rint(np.where(valid, colours, DARK * image)).clip(0, 255).astype(np.uint8)
         return drawn
@@ -222,4 +257,5 @@ class Normals(Task):
 
     def _prediction(self, camera_3HW: Tensor) -> Prediction:
         vectors = camera_3HW.permute(1, 2, 0).cpu().numpy() * self.from_camera
-        return Prediction(self.name, self.type, {"vectors": vectors, "frame": self.spec.frame})
+        frame = self.spec.encoding if self.is_raw else self.spec.frame
+        return Prediction(self.name, self.type, {"vectors": vectors, "frame": frame})

@@ -11,6 +11,10 @@ Metrics, counted over all labelled pixels of the data set:
 A class that is declared but never labelled there is left out of the mean; predicting it still costs, because
 those pixels are missing from the classes they belong to. Unlabelled pixels count nowhere.
 
+With `compat: adashare` miou is the mean over the classes of which any pixel was found, and pixel_acc the mean over
+pictures of their share of right pixels, where unlabelled ones count as wrong if their stored id (`ignore_index`) is
+below the number of classes: Cityscapes' -1 does, NYUv2's 255 does not.
+
 Shapes: B images, C classes, H W pixels. Targets are int64 class ids, -1 = unlabelled.
 """
 
@@ -28,7 +32,7 @@ from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import SegmentationSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, divide_by_labelled
 from perceptkit.tasks.heads import DenseHead
-from perceptkit.tasks.label_arrays import read_label_map, shown
+from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 from perceptkit.tasks.palette import DARK, class_colours
 from perceptkit.tasks.resize import resize_output
 
@@ -64,15 +68,26 @@ def mean_iou(right_C: Tensor, labelled_C: Tensor, predicted_C: Tensor) -> Tensor
 
 
 class SegmentationMetric(Metric):
-    """`miou` and `pixel_acc` from pixel counts per class."""
+    """`miou` and `pixel_acc` from pixel counts per class.
+
+    Args:
+        num_classes: C.
+        compat: `adashare`, or None.
+        void_counts: in compat, whether unlabelled pixels count as wrong in `pixel_acc`.
+    """
 
     full_state_update = False
     right: Tensor
     labelled: Tensor
     predicted: Tensor
+    image_acc: Tensor
+    images: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, compat: str | None = None, void_counts: bool = False) -> None:
         super().__init__()
+        self.compat, self.void_counts = compat, void_counts
+        self.add_state("image_acc", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         for name in ("right", "labelled", "predicted"):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
@@ -82,10 +97,19 @@ class SegmentationMetric(Metric):
         self.right += right.sum(0)
         self.labelled += labelled.sum(0)
         self.predicted += predicted.sum(0)
+        if self.compat:
+            of_image = target[0].numel()
+            pixels_B = torch.full_like(labelled[:, 0], of_image) if self.void_counts else labelled.sum(1)
+            self.image_acc += (right.sum(1) / pixels_B.clamp(min=1)).sum(dtype=torch.float64)
+            self.images += (pixels_B > 0).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Shares in [0, 1]; NaN where no pixel is labelled."""
         miou = mean_iou(self.right, self.labelled, self.predicted)
+        if self.compat:
+            iou_C = self.right / (self.labelled + self.predicted - self.right)
+            miou = torch.where(self.right > 0, iou_C, torch.nan).nanmean()
+            return {"miou": miou, "pixel_acc": (self.image_acc / self.images).float()}
         return {"miou": miou, "pixel_acc": self.right.sum() / self.labelled.sum()}
 
 
@@ -93,7 +117,7 @@ class Segmentation(Task):
     """One class per pixel, from a picture of class ids."""
 
     type: ClassVar[str] = "segmentation"
-    geometry: ClassVar[Geometry] = "label_map"
+    geometry: Geometry = "label_map"
     dense: ClassVar[bool] = True
     metric_info: Mapping[str, MetricInfo] = {
         "miou": MetricInfo(higher_is_better=True),
@@ -123,7 +147,11 @@ class Segmentation(Task):
 
     def read(self, path: Path, image_id: str) -> np.ndarray:
         """(H, W) int64 from a grey or palette picture, or a .npy of whole numbers."""
-        values = read_label_map(path)
+        return self.target_of(read_label_map(path), str(path))
+
+    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+        """As `read`."""
+        values = label_map(values, path)
         if values.dtype.kind == "f":
             raise DataError(f"{path} holds values of type {values.dtype}; expected whole class ids")
         ids = values.astype(np.int64)
@@ -150,7 +178,8 @@ class Segmentation(Task):
         return pixel_loss(output, target)
 
     def metric(self) -> Metric:
-        return SegmentationMetric(len(self._labels))
+        void_counts = self.spec.ignore_index < len(self._labels)
+        return SegmentationMetric(len(self._labels), self.spec.compat, void_counts)
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean IoU over the classes in the image's own label: small objects count as much as walls."""

@@ -9,6 +9,7 @@ from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     FolderData,
     KeypointsSpec,
+    LayoutData,
     ListedData,
     SegmentationSpec,
     TaskBase,
@@ -20,10 +21,11 @@ from perceptkit.tasks.depth import Depth
 from perceptkit.tasks.edges import Edges
 from perceptkit.tasks.keypoints import Keypoints
 from perceptkit.tasks.normals import Normals
+from perceptkit.tasks.response import Response
 from perceptkit.tasks.segmentation import Segmentation
 
 TASKS: dict[str, Any] = {
-    task.type: task for task in (Segmentation, Depth, Normals, Keypoints, Edges, Classification)
+    task.type: task for task in (Segmentation, Depth, Normals, Keypoints, Edges, Response, Classification)
 }
 """Task classes by `type`; each is called with the task's name, its spec and the names of its outputs."""
 
@@ -52,6 +54,8 @@ def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
         if isinstance(data, ListedData) and isinstance(spec, ClassificationSpec):
             return listed_classes(spec, data)
+        if isinstance(data, LayoutData):
+            return class_names(spec, data.root)
         return class_names(spec, None)
     if isinstance(spec, KeypointsSpec):
         return list(spec.names or spec.kinds or _scene_points())

@@ -41,6 +41,7 @@ LOSSES = {
     "keypoints, names": "binary cross-entropy of heat maps and of visibility",
     "keypoints, kinds": "focal loss on heat maps",
     "edges": "class-balanced binary cross-entropy",
+    "response": "L1 over labelled pixels",
     "classification": "cross-entropy",
     "classification, several": "binary cross-entropy, averaged over classes",
 }

@@ -53,15 +53,17 @@ def _optimizer(groups: list[dict], spec: OptimSpec, stage: StageSpec) -> optim.O
 
 def learning_rate(spec: OptimSpec, stage: StageSpec, stage_step: int, stage_steps: int) -> float:
     """The rate of step `stage_step` of `stage_steps`: 5 % linear warm-up, then by `schedule`."""
-    peak = stage.lr or spec.lr
+    peak, schedule = stage.lr or spec.lr, stage.schedule or spec.schedule
     warmup = max(1, stage_steps // 20)
     if stage_step < warmup:
         return peak * (stage_step + 1) / warmup
-    if spec.schedule == "constant":
+    if schedule == "constant":
         return peak
-    if spec.schedule == "step":
+    if schedule == "step":
         passed = sum(stage_step >= epoch * stage_steps / stage.epochs for epoch in spec.milestones)
-        return peak / 10**passed
+        if spec.every is not None:
+            passed = stage_step // spec.every
+        return peak * spec.factor**passed
     progress = (stage_step - warmup) / max(1, stage_steps - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -35,8 +35,23 @@ def test_steps_fall_at_their_epochs():
     assert all(first[e] == last[e] for e in range(6, 110))
 
 
+def test_falling_every_so_many_steps():
+    spec = OptimSpec(lr=0.8, schedule="step", every=30, factor=0.5)
+    rate = [optim.learning_rate(spec, STAGE, step, 100) for step in (29, 30, 59, 60, 90)]
+    assert rate == pytest.approx([0.8, 0.4, 0.4, 0.2, 0.1])
+    stage = RetrainStage(name="retrain", epochs=1, schedule="constant")
+    assert optim.learning_rate(spec, stage, 90, 100) == 0.8
+
+
 @pytest.mark.parametrize(
-    "keys", [{"schedule": "step"}, {"milestones": [4]}, {"schedule": "step", "milestones": [4, 4]}]
+    "keys",
+    [
+        {"schedule": "step"},
+        {"milestones": [4]},
+        {"schedule": "step", "milestones": [4, 4]},
+        {"every": 4},
+        {"schedule": "step", "milestones": [4], "every": 4},
+    ],
 )
 def test_milestones_that_fit_nothing(keys):
     with pytest.raises(ValueError, match="milestones|step|rising"):

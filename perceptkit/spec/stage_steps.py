@@ -1,0 +1,68 @@
+"""Stages that are given in steps, in whole epochs of the pictures that there are.
+
+    epochs = steps / steps of an epoch, rounded, at least 1
+
+An epoch is what train/loop.py makes of it: every full batch of the train split once; in a search those of its weights'
+part, then those of its policy's part.
+"""
+
+import os
+
+from perceptkit.spec.layout_table import layout_entries
+from perceptkit.spec.listed import listed_pictures, thinned
+from perceptkit.spec.recipe import Recipe, SearchStage, StageBase
+from perceptkit.spec.tasks_file import FolderData, LayoutData, ScenesData, Split, TasksFile
+from perceptkit.spec.templates import image_ids
+
+
+def in_epochs(recipe: Recipe, tasks_file: TasksFile) -> Recipe:
+    """The same recipe with epochs in the place of steps; nothing is counted where all stages have epochs.
+
+    Raises DataError where a list of pictures cannot be read.
+    """
+    if all(stage.steps is None for stage in recipe.stages):
+        return recipe
+    num_train = sum(count_pictures(tasks_file, split) for split in tasks_file.data.train_on)
+    stages = []
+    for stage in recipe.stages:
+        if stage.steps is not None:
+            per_epoch = steps_of_epoch(stage, num_train, recipe.batch_of(stage) * _num_ranks())
+            epochs = max(1, round(stage.steps / max(1, per_epoch)))
+            stage = stage.model_copy(update={"epochs": epochs, "steps": None})
+        stages.append(stage)
+    return recipe.model_copy(update={"stages": stages})
+
+
+def steps_of_epoch(stage: StageBase, num_train: int, whole: int) -> int:
+    """Steps of any kind in one epoch.
+
+    Args:
+        stage: of a recipe.
+        num_train: pictures to train on.
+        whole: pictures per step, of all ranks.
+
+    >>> steps_of_epoch(SearchStage(name="search", epochs=1, policy_fraction=0.2), 100, 8)
+    12
+    """
+    if not isinstance(stage, SearchStage):
+        return num_train // whole
+    of_policy = round(num_train * stage.policy_fraction)
+    return of_policy // whole + (num_train - of_policy) // whole
+
+
+def count_pictures(tasks_file: TasksFile, split: Split) -> int:
+    """Pictures of one split. Raises DataError where a list cannot be read."""
+    data = tasks_file.data
+    if isinstance(data, ScenesData):
+        count: int = getattr(data.count, split)
+        return count
+    if isinstance(data, FolderData):
+        return len(thinned(image_ids(data.root, data.image, data.splits[split]), data.limit, split))
+    if isinstance(data, LayoutData):
+        return len(layout_entries(data, split))
+    return len(listed_pictures(data, split))
+
+
+def _num_ranks() -> int:
+    """Processes that train together, under torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
