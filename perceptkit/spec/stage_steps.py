@@ -2,10 +2,11 @@
 
     epochs = steps / steps of an epoch, rounded, at least 1
 
-An epoch is what train/loop.py makes of it: every full batch of the train split once; in a search those of its weights'
-part, then those of its policy's part.
+An epoch is what train/turns.py makes of it: every full batch of the train split once; in a search those of its weights'
+part, and those of its policy's part or as many as its turns have.
 """
 
+import math
 import os
 
 from perceptkit.spec.layout_table import layout_entries
@@ -47,7 +48,12 @@ def steps_of_epoch(stage: StageBase, num_train: int, whole: int) -> int:
     if not isinstance(stage, SearchStage):
         return num_train // whole
     of_policy = round(num_train * stage.policy_fraction)
-    return of_policy // whole + (num_train - of_policy) // whole
+    of_weights = (num_train - of_policy) // whole
+    if stage.turn_steps is None:
+        return of_policy // whole + of_weights
+    weights, policy = stage.turn_steps
+    whole_turns, rest = divmod(of_weights, weights)
+    return of_weights + whole_turns * policy + math.ceil(policy * rest / weights)
 
 
 def count_pictures(tasks_file: TasksFile, split: Split) -> int:

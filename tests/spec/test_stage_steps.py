@@ -8,6 +8,7 @@ from perceptkit.spec.problems import SpecProblems
 from perceptkit.spec.recipe import RetrainStage, SearchStage
 from perceptkit.spec.stage_steps import count_pictures, steps_of_epoch
 from perceptkit.spec.tasks_file import TasksFile
+from perceptkit.train.turns import turns
 from tests.layout_files import write_nyuv2
 from tests.listed_files import write_class_folders
 
@@ -55,6 +56,11 @@ def test_the_parts_of_a_search_are_those_of_the_loop(fraction):
     for num_train in (37, 795, 1000):
         policy, weights = split_indices(num_train, fraction, 0)
         assert steps_of_epoch(stage, num_train, 4) == len(policy) // 4 + len(weights) // 4
+    for turn in ((4, 1), (3, 2), (400, 100)):
+        by_steps = stage.model_copy(update={"alternate": "steps", "turn_steps": turn})
+        for num_train in (37, 795, 1000):
+            of_loop = sum(t.steps for t in turns(by_steps, num_train, 4, 0))
+            assert steps_of_epoch(by_steps, num_train, 4) == of_loop
     assert steps_of_epoch(RetrainStage(name="retrain", epochs=1), 37, 4) == 9
 
 
