@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.spec.budget import BudgetSpec, budget_stage_fault
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
@@ -328,6 +329,9 @@ class Recipe(Strict):
     """The neck and the heads."""
     sharing: SharingSpec = SharingSpec()
     """Which blocks the tasks share."""
+    budget: BudgetSpec | None = None
+    """What all tasks on one picture may cost together, for example `{macs: 0.7}` of a hard-shared pass; the stage
+    `search` keeps to it."""
     start_from: str | None = None
     """A finished run of the same backbone, heads, tasks and sharing.method, without a router: the first stage begins
     with its weights and its plan. With `adaptation` its tasks may be others: it is the base."""
@@ -373,6 +377,13 @@ class Recipe(Strict):
             raise fault(key, message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_searched(self) -> "Recipe":
+        names = [stage.name for stage in self.stages]
+        if self.budget is not None and (message := budget_stage_fault(self.budget.kind, names)):
+            raise fault("budget", message)
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
+from perceptkit.train.budgeting import adjust_price, budget_row, budget_term, conclude_budget, decide
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
@@ -65,9 +66,12 @@ def steps_per_epoch(
     return {t.updates: len(t.indices) // (batch * world_size) for t in turns(stage, num_train, seed)}
 
 
-def run_stages(training: Training) -> None:
-    """Runs all stages from `training.position` on. Raises Interrupted after saving when asked to stop."""
-    stages = training.recipe.stages
+def run_stages(training: Training, count: int | None = None) -> None:
+    """Runs all stages, or the first `count`, from `training.position` on.
+
+    Raises Interrupted after saving when asked to stop.
+    """
+    stages = training.recipe.stages[:count]
     while training.position.stage < len(stages):
         stage = stages[training.position.stage]
         if training.optimizer is None:
@@ -104,7 +108,7 @@ def end_stage(training: Training, stage: StageSpec) -> None:
     plain and static again."""
     if isinstance(stage, SearchStage):
         open_count = open_blocks_now(training, stage, stage.epochs - 1)
-        training.plan = training.policy.decide(open_count)
+        training.plan = conclude_budget(training, open_count)
         if training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
     if isinstance(stage, AdaptStage) and stage is not training.recipe.stages[-1]:
@@ -135,7 +139,9 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
         position.next_turn()
     score, plan = validate(training, stage)
     if training.position.stage == len(training.recipe.stages) - 1 or isinstance(stage, AdaptStage):
-        training.save_best(score, plan)
+        budget = training.budget if isinstance(stage, SearchStage) else None
+        if budget is None or budget.is_met(plan):  # which the curriculum may not allow yet
+            training.save_best(score, plan)
 
 
 def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
@@ -227,8 +233,12 @@ def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: fl
     with training.fabric.autocast():
         outputs = training.supernet(batch.image_BCHW, keep_of(training, stage, progress))
     losses = task_losses(outputs, batch, training.tasks)
-    sparsity, share = training.policy.regularisers(open_blocks_now(training, stage, training.position.epoch))
-    total = weighted_sum(losses, training.tasks) + sharing.sparsity * sparsity + sharing.sharing * share
+    open_count = open_blocks_now(training, stage, training.position.epoch)
+    sparsity, share = training.policy.regularisers(open_count)
+    task_loss = weighted_sum(losses, training.tasks)
+    total = task_loss + sharing.sparsity * sparsity + sharing.sharing * share
+    if training.budget is not None:
+        total = total + budget_term(training, stage, task_loss, open_count)
     training.policy_optimizer.zero_grad()
     training.fabric.backward(total)
     average_gradients(training.policy.parameters())
@@ -243,8 +253,8 @@ def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
     position, plan = training.position, training.plan
     if isinstance(stage, SearchStage):
         open_count = open_blocks_now(training, stage, position.epoch)
-        plan = training.policy.decide(open_count)
-        log_policy(training, stage, open_count)
+        plan = decide(training, open_count)
+        log_policy(training, stage, open_count, plan)
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     extra = ""
@@ -258,6 +268,8 @@ def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
         score = evaluation.score
     else:
         evaluation, score, extra = validate_routing(training, batches, stage)
+    if isinstance(stage, SearchStage):
+        adjust_price(training, evaluation)
     training.log.row("val", stage.name, position.epoch, position.step, **evaluation.flat(), score=score)
     primaries = "  ".join(
         f"{name} {task.primary} {evaluation.metrics[name][task.primary]:.3f}"
@@ -269,7 +281,7 @@ def validate(training: Training, stage: StageSpec) -> tuple[float, Plan]:
     return score, plan
 
 
-def log_policy(training: Training, stage: SearchStage, open_count: int) -> None:
+def log_policy(training: Training, stage: SearchStage, open_count: int, plan: Plan) -> None:
     """The policy after an epoch of the search."""
     policy, position = training.policy, training.position
     with torch.no_grad():
@@ -287,4 +299,5 @@ def log_policy(training: Training, stage: SearchStage, open_count: int) -> None:
         keep_prob=probabilities,
         sparsity_loss=sparsity.item(),
         sharing_loss=share.item(),
+        **budget_row(training, open_count, plan),
     )

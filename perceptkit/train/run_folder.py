@@ -2,7 +2,7 @@
 
     tasks.yaml recipe.yaml resolved.yaml env.json     as typed / every default filled in / versions, seed, command
     metrics.jsonl metrics.csv log.txt                 the run log
-    policy.json                                       the plan
+    policy.json budget.json                           the plan / what it costs, where there is a budget
     checkpoints/last.pt best.pt                       full state / the best weights on validation
     results.json cost.json predictions/               the test, the price, pictures
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with

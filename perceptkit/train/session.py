@@ -6,7 +6,7 @@ The order is the contract: everything that can be refused is refused before the 
 import math
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
+from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.evaluate import constant_metrics, evaluate
 from perceptkit.train.loop import run_stages, steps_per_epoch, turns
 from perceptkit.train.pictures import write_predictions
@@ -67,6 +68,11 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     images = math.ceil(batches * largest / smallest) + 1
     stages = [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]
+    if recipe.budget is not None:  # one epoch opens one block, which could meet none
+        stages = [
+            stage.model_copy(update={"curriculum": "none"}) if stage.name == "search" else stage
+            for stage in stages
+        ]
     routing = recipe.routing
     if routing is not None and routing.compare_epochs:
         routing = routing.model_copy(update={"compare_epochs": 1})
@@ -161,6 +167,19 @@ def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
         network.train()
 
 
+def refuse_impossible_budgets(all_specs: Sequence[Specs], fabric: Fabric) -> None:
+    """Raises SpecError where no plan can meet one of several budgets of one kind for the same network: before any of
+    them is trained."""
+    found = [(specs.recipe.budget.amount, specs) for specs in all_specs if specs.recipe.budget is not None]
+    if not found:
+        return
+    smallest = min(found, key=lambda pair: pair[0])[1]
+    data = smallest.tasks.data
+    network = make_supernet(smallest.recipe, build_tasks(smallest.tasks), data.size, data.mean, data.std)
+    assert isinstance(network, Supernet)
+    begin_budget(smallest.recipe, network, fabric, refuse=True)
+
+
 def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     """Builds everything; with `resume` continues where the last checkpoint was saved.
 
@@ -208,6 +227,10 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)
+    budget = None
+    if recipe.budget is not None:
+        assert isinstance(supernet, Supernet)
+        budget = begin_budget(recipe, supernet, fabric, refuse=not resume)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
@@ -236,6 +259,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         progress=Progress(total, position.step, quiet or not first),
         policy=policy,
         plan=plan,
+        budget=budget,
         open_test=partial(open_split, specs.tasks, tasks, "test"),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",

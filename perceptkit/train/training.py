@@ -26,6 +26,7 @@ from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStag
 from perceptkit.spec.router import RouterSpec
 from perceptkit.tasks.base import Task
 from perceptkit.train import checkpoint, optim
+from perceptkit.train.budgeting import Budget
 from perceptkit.train.checkpoint import Position
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
@@ -125,6 +126,8 @@ class Training:
     optimizer: torch.optim.Optimizer | None = None
     policy_optimizer: torch.optim.Optimizer | None = None
     """Of the search's policy, or of the router."""
+    budget: Budget | None = None
+    """What the search keeps to."""
     routing: Routing | None = None
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
     strategy: Strategy | None = None
@@ -144,6 +147,7 @@ class Training:
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
             "plan": self.plan.to_json(),
+            "budget": self.budget.state() if self.budget else None,
             "routing": self.routing.state() if self.routing else None,
             "best_score": self.best_score,
             "stage_seconds": self.stage_seconds,
@@ -174,6 +178,8 @@ class Training:
             if optimizer is not None and state[key] is not None:
                 optimizer.load_state_dict(state[key])
         self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
+        if self.budget is not None and state.get("budget") is not None:  # else of a warm-up without one
+            self.budget.load(state["budget"])
         self.generator.set_state(state["policy_generator"])
         torch.set_rng_state(state["torch_rng"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
