@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         remove_domain,
         report,
         summary,
+        sweep_budgets,
         train,
     )
 
@@ -42,6 +43,7 @@ __all__ = [
     "remove_domain",
     "report",
     "summary",
+    "sweep_budgets",
     "train",
 ]
 
