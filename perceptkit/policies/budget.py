@@ -29,8 +29,9 @@ The search minimises the tasks' losses subject to E[cost] = budget by the modifi
   there the gradient ends. Shared draws fall with all tasks at once; of two tasks they charge |a - b| times all that
   comes after the block: a sharing loss in units of cost.
 * Plain dual ascent oscillates about its goal; the quadratic term damps it. `scale` is the size of the tasks' loss, so
-  that nothing depends on its units. lambda may be negative: a budget is to be spent, and a sparsity loss that would
-  fall below it is held against.
+  that nothing depends on its units. Up to one hard-shared pass a budget is to be spent: lambda may be
+  negative, and holds against a sparsity loss that would fall below it. A larger budget is a limit, since tasks that
+  differ for no reason would spend it too: lambda >= 0, and what is below costs nothing.
 
 Shapes: N plans, K tasks, L blocks (index 0 next to the image), S non-empty sets of tasks.
 """
@@ -181,13 +182,15 @@ class Multiplier:
         """Of one step, into the running mean."""
         self.scale = loss if self.scale is None else 0.9 * self.scale + 0.1 * loss
 
-    def penalty(self, excess: Tensor) -> Tensor:
-        """scale * (lambda g + rho / 2 g^2)."""
-        return (self.scale or 1.0) * (self.value * excess + DAMPING / 2 * excess.square())
+    def penalty(self, excess: Tensor, is_limit: bool = False) -> Tensor:
+        """scale * (lambda g + rho / 2 g^2); the square of a limit is that of what is above it."""
+        damped = excess.clamp(min=0) if is_limit else excess
+        return (self.scale or 1.0) * (self.value * excess + DAMPING / 2 * damped.square())
 
-    def ascend(self, excess: float, rate: float) -> None:
-        """lambda <- lambda + rate * g."""
-        self.value = min(max(self.value + rate * excess, -LARGEST), LARGEST)
+    def ascend(self, excess: float, rate: float, is_limit: bool = False) -> None:
+        """lambda <- lambda + rate * g, of a limit at least 0."""
+        least = 0.0 if is_limit else -LARGEST
+        self.value = min(max(self.value + rate * excess, least), LARGEST)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

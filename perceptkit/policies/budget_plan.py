@@ -43,12 +43,19 @@ class Fit:
     given_up: float
     """Log-probability below that of the most probable plan, at least 0."""
     is_within: bool
-    """Whether the cost is within `TOLERANCE` of the budget."""
+    """Whether the cost is within `TOLERANCE` of the budget, or of what of it is to be spent."""
     next_above: float
     """The cheapest plan above the budget that was met; infinite where there was none."""
 
 
-def fit_plan(keep_KL: Tensor, log_odds_KL: Tensor, costs: Costs, budget: float, closed: int = 0) -> Fit:
+def fit_plan(
+    keep_KL: Tensor,
+    log_odds_KL: Tensor,
+    costs: Costs,
+    budget: float,
+    closed: int = 0,
+    spend: float = math.inf,
+) -> Fit:
     """The plan.
 
     Args:
@@ -57,8 +64,9 @@ def fit_plan(keep_KL: Tensor, log_odds_KL: Tensor, costs: Costs, budget: float, 
         costs: of plans.
         budget: in the same unit.
         closed: leading blocks that may not be changed.
+        spend: as much of a budget as is to be spent; between this and the budget every plan is within it.
     """
-    low, high = (1 - TOLERANCE) * budget, (1 + TOLERANCE) * budget
+    low, high = (1 - TOLERANCE) * min(budget, spend), (1 + TOLERANCE) * budget
     odds_KL = log_odds_KL.detach().cpu().double()
     likely_KL = odds_KL >= 0
     likely_KL[:, :closed] = keep_KL[:, :closed].cpu()
@@ -77,7 +85,8 @@ def fit_plan(keep_KL: Tensor, log_odds_KL: Tensor, costs: Costs, budget: float, 
         if low <= cost <= high:
             inside = Fit(here_KL, cost, lost, True, math.inf)
             break
-        met.append((abs(cost - budget), here_KL))
+        goal = budget if cost > high else min(budget, spend)
+        met.append((abs(cost - goal), here_KL))
         if below.cost < cost < low:
             below = Fit(here_KL, cost, lost, False, math.inf)
         near_NKL = neighbours(here_KL, closed)
@@ -94,7 +103,7 @@ def fit_plan(keep_KL: Tensor, log_odds_KL: Tensor, costs: Costs, budget: float, 
             crosses_N = (cost_N < low) if cost > high else (cost_N > high)
             if (~crosses_N & (nearer_N > 0)).any():
                 nearer_N = torch.where(crosses_N, 0.0, nearer_N)
-            gain_N = nearer_N.clamp(max=abs(cost - budget))  # what is beyond the budget gains nothing more
+            gain_N = nearer_N.clamp(max=abs(cost - goal))  # what is beyond the budget gains nothing more
             price_N = (lost_N - lost).clamp(min=1e-6)
             ratio_N = torch.where(gain_N > 0, gain_N / price_N, gain_N - price_N)
             chosen = int(ratio_N.argmax())

@@ -12,7 +12,8 @@ KINDS = ("macs", "params", "latency_ms", "max_drop")
 class BudgetSpec(Strict):
     """What all tasks on one picture may cost together: one of `macs`, `params`, `latency_ms` and `max_drop`.
 
-    The stage `search` holds the policy at it, and the plan is decided within 2 % of it. Beside a budget
+    The stage `search` holds the policy at it, and the plan is decided within 2 % of it. A budget beyond one hard-shared
+    pass is a limit only: what costs less is left as it is, down to one such pass. Beside a budget
     `sharing.sparsity` no longer says how much is skipped, since the multiplier holds against what it adds: it still
     pushes what is nearly skipped further down, whatever the block costs. `sharing.sharing` still pulls tasks together
     early in the network, beyond what that saves.

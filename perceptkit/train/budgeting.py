@@ -198,8 +198,9 @@ def budget_term(training: "Training", stage: SearchStage, task_loss: Tensor, ope
         return (multiplier.scale or 1.0) * multiplier.value * (expected / budget.unit).float()
     closed = len(training.policy.blocks) - open_count
     excess = (expected / asked_of_open(prices, budget.limit, closed, budget.last_closed) - 1).float()
-    term = multiplier.penalty(excess)
-    multiplier.ascend(excess.item(), DUAL_RATE * stage.policy_lr)
+    is_limit = budget.limit > dense_cost(prices)
+    term = multiplier.penalty(excess, is_limit)
+    multiplier.ascend(excess.item(), DUAL_RATE * stage.policy_lr, is_limit)
     return term
 
 
@@ -331,7 +332,8 @@ def _fit(training: "Training", open_count: int, limit: float) -> Fit:
     logits_KL2 = policy.policy_logits_KL2.detach()
     log_odds_KL = logits_KL2[..., KEEP] - logits_KL2[..., SKIP]
     closed = len(policy.blocks) - open_count
-    return fit_plan(keep_KL, log_odds_KL, partial(cost_of, prices=budget.prices), limit, closed)
+    costs = partial(cost_of, prices=budget.prices)
+    return fit_plan(keep_KL, log_odds_KL, costs, limit, closed, spend=dense_cost(budget.prices))
 
 
 def _as_plan(training: "Training", keep_KL: Tensor) -> Plan:

@@ -177,6 +177,10 @@ def test_multiplier_by_hand():
     assert multiplier.value == pytest.approx(-0.3)
     multiplier.ascend(1e9, rate=1.0)
     assert multiplier.value == LARGEST
+    limit = Multiplier(value=0.1, scale=2.0)
+    assert limit.penalty(torch.tensor(-0.5), is_limit=True).item() == pytest.approx(2 * 0.1 * -0.5)
+    limit.ascend(-0.5, rate=1.0, is_limit=True)
+    assert limit.value == 0
     other = Multiplier()
     other.load(multiplier.state())
     assert other == multiplier

@@ -58,6 +58,17 @@ def test_more_than_there_is_to_spend():
     assert not found.is_within and found.next_above == math.inf and found.cost <= 50
 
 
+def test_a_large_budget_is_a_limit():
+    """Hard sharing costs 5; what the most probable plan costs beyond that is its own choice, up to the budget."""
+    z = torch.tensor([[1.0, 2.0, 1.0, 3.0], [-0.5, 2.0, 1.0, 3.0]])  # costs 8: nothing is shared
+    costs = partial(cost_of, prices=EVEN)
+    kept = fit_plan(z >= 0, z, costs, budget=20.0, spend=5.0)
+    assert kept.is_within and kept.given_up == 0 and kept.cost == 8.0
+    assert fit_plan(z >= 0, z, costs, budget=6.0, spend=5.0).keep_KL.all()
+    raised = fit_plan(z.abs() < 0, -z.abs(), costs, budget=20.0, spend=5.0)
+    assert raised.is_within and 4.9 <= raised.cost <= 20.0
+
+
 def test_union():
     prices = Prices(1.0, (1.0, 2.0, 3.0), (0.0,) * 3, 0.0, (True, True), is_union=True)
     z = torch.tensor([[1.0, 0.2, 5.0], [-2.0, 0.3, 5.0]])
