@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         remove_domain,
         report,
         summary,
+        sweep_budgets,
         train,
     )
 
@@ -44,6 +45,7 @@ __all__ = [
     "remove_domain",
     "report",
     "summary",
+    "sweep_budgets",
     "train",
 ]
 

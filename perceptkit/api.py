@@ -133,6 +133,70 @@ def train(
     return train_and_compact(specs, path, resume, quiet)
 
 
+def sweep_budgets(
+    tasks: str | Path,
+    budgets: Sequence[float],
+    recipe: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+) -> list[Run]:
+    """Trains a run for each budget, and writes the curve of accuracy over cost: sweep.json, sweep.md, sweep.png.
+
+    Args:
+        tasks: tasks file, or the name of one that ships with the package.
+        budgets: of the recipe's own kind (`macs`, `params`, ...); parts of the MACs of a hard-shared pass where it has
+            no section `budget`.
+        recipe: recipe file or name; `adashare` by default.
+        out: folder of the sweep; `runs/NAME` by default. The runs are in OUT/KIND_BUDGET; what they have in common, the
+            warm-up, is trained once, in OUT/warmup.
+        overrides: `key=value` strings, as for `--set`.
+        resume: goes on with the sweep in `out`: what is finished is not trained again, and budgets may be added.
+
+    Returns:
+        The runs, in the order of `budgets`.
+
+    Raises:
+        SpecError, DataError: what was declared cannot be trained, or no plan can meet one of the budgets.
+        ResumeError: a run in `out` was started with other settings.
+    """
+    from perceptkit.report import budget_curve
+    from perceptkit.report.grid import markdown
+    from perceptkit.train import run_folder, session, sweeping
+
+    sweeping.refuse_budgets(budgets)
+    before = load_specs(tasks, recipe, overrides)[1].spec.budget
+    kind = before.kind if before is not None else "macs"
+    place = {"device": before.device} if before is not None and before.device is not None else {}
+    declared = {}
+    for budget in budgets:
+        section = json.dumps({kind: budget, **place})
+        declared[f"{kind}_{budget:g}"] = _specs_of(
+            *load_specs(tasks, recipe, [*overrides, f"budget={section}"])
+        )
+    first = next(iter(declared.values()))
+    folder = Path(out) if out is not None else Path("runs") / first.tasks.name
+    sweeping.refuse_used(folder, list(declared), resume)
+    fabric = session.make_fabric(first.recipe)
+    new = [specs for name, specs in declared.items() if not (folder / name / "resolved.yaml").is_file()]
+    session.refuse_impossible_budgets(new, fabric)
+    open_runs = [name for name in declared if not run_folder.is_finished(folder / name)]
+    warmup = sweeping.share_warmup(first, folder, quiet) if open_runs else None
+    for name in open_runs:
+        specs, path = declared[name], folder / name
+        begun = (path / "resolved.yaml").is_file()
+        if not begun and warmup is not None:
+            sweeping.begin_after(warmup, specs, path, fabric)
+        train_and_compact(specs, path, resume=begun or warmup is not None, quiet=quiet)
+    if fabric.global_rank == 0:
+        curve = budget_curve.read_curve([folder / name for name in declared])
+        run_folder.write_json(folder / "sweep.json", budget_curve.as_json(curve))
+        run_folder.write_text(folder / "sweep.md", markdown(budget_curve.as_table(curve)))
+        budget_curve.write_plot(curve, folder / "sweep.png")
+    return [Run(folder / name) for name in declared]
+
+
 def adapt(
     base: str | Path,
     tasks: str | Path,
@@ -991,5 +1055,6 @@ __all__ = [
     "remove_domain",
     "report",
     "summary",
+    "sweep_budgets",
     "train",
 ]

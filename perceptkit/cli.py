@@ -84,6 +84,10 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: runs/NAME)")
     made.add_argument("--resume", action="store_true", help="continue the run in --out")
     made.add_argument("--dry-run", action="store_true", help="a few steps of everything, then clean up")
+    made.add_argument(
+        "--budget-sweep", metavar="X", type=float, nargs="+",
+        help="a run for each budget, for example 0.4 0.6 0.8 1.0 of the MACs of a hard-shared pass, and their curve",
+    )  # fmt: skip
     made = verb("eval", evaluate, "metrics of a run, an artifact or an exported model")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--data", metavar="TASKS", help="tasks file with the data (default: the run's own)")
@@ -229,6 +233,8 @@ def train(options: argparse.Namespace) -> int:
         found.raise_problems()
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+    if options.budget_sweep is not None:
+        return sweep_budgets(options, first)
     try:
         run = api.train(
             options.tasks,
@@ -246,6 +252,28 @@ def train(options: argparse.Namespace) -> int:
     elif first:
         print(api.summary([run.path]))
         print(f"next: perceptkit report {run.path}")
+    return 0
+
+
+def sweep_budgets(options: argparse.Namespace, first: bool) -> int:
+    """`train --budget-sweep`."""
+    from perceptkit import api
+    from perceptkit.train.training import Interrupted
+
+    o = options
+    if o.tasks is None:
+        raise errors.SpecError("--budget-sweep wants the tasks file, to resume a sweep too")
+    if o.dry_run:
+        raise errors.SpecError("--dry-run rehearses one run; drop --budget-sweep")
+    try:
+        runs = api.sweep_budgets(o.tasks, o.budget_sweep, o.recipe, o.out, o.overrides, resume=o.resume)
+    except Interrupted as stopped:
+        print(f"\nsaved in {stopped.run}; continue with the same command and --resume", file=sys.stderr)
+        return INTERRUPTED
+    if first:
+        folder = runs[0].path.parent
+        print((folder / "sweep.md").read_text(encoding="utf-8"))
+        print(f"the curve: {folder / 'sweep.png'}")
     return 0
 
 

@@ -31,6 +31,7 @@ def test_all_names():
         "remove_domain",
         "report",
         "summary",
+        "sweep_budgets",
         "train",
     }
     assert set(pk.__all__) == verbs

@@ -27,7 +27,7 @@ SURFACE = {
     "init": ["--data", "--out"],
     "check": [*SPECS, "--everything"],
     "describe": [*SPECS, "--json"],
-    "train": [*SPECS, "--out", "--resume", "--dry-run"],
+    "train": [*SPECS, "--out", "--resume", "--dry-run", "--budget-sweep"],
     "eval": ["RUN|ARTIFACT", "--data", "--split", "--domain", "--set"],
     "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--tasks", "--save"],
     "export": [

@@ -21,6 +21,7 @@ from pydantic import (
 
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.balance import BalanceSpec, Uniform
+from perceptkit.spec.budget import BudgetSpec, budget_stage_fault
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
@@ -395,6 +396,9 @@ class Recipe(Strict):
     balance: BalanceSpec = Uniform()
     """How the tasks' losses become one in the stages warmup, search and retrain; the policy, the router and the stage
     adapt always weigh them by each task's `weight`."""
+    budget: BudgetSpec | None = None
+    """What all tasks on one picture may cost together, for example `{macs: 0.7}` of a hard-shared pass; the stage
+    `search` keeps to it."""
     start_from: str | None = None
     """A finished run of the same backbone, heads, tasks and sharing.method, without a router: the first stage begins
     with its weights and its plan. With `adaptation` its tasks may be others: it is the base."""
@@ -451,6 +455,13 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if message := balance_fault(self.balance.method, names, self.sharing.method):
             raise fault("balance.method", message)
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_searched(self) -> "Recipe":
+        names = [stage.name for stage in self.stages]
+        if self.budget is not None and (message := budget_stage_fault(self.budget.kind, names)):
+            raise fault("budget", message)
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
+from perceptkit.spec.budget import KINDS, budget_stage_fault, kind_fault
 from perceptkit.spec.draft import absolute, weights_file
 from perceptkit.spec.problems import Problem, closest
 from perceptkit.spec.recipe import (
@@ -38,6 +39,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_milestones(data, source),
         *_prices(data, source),
         *_balance(data, source),
+        *_budget(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
         *_start(data, source, folder),
@@ -61,6 +63,18 @@ def _balance(data: dict[str, object], source: Source) -> list[Problem]:
     names = [str(stage.get("name")) for stage in stages if isinstance(stage, dict)]
     message = balance_fault(str(balance.get("method")), names, str(sharing.get("method")))
     return [source.problem(("balance", "method"), message)] if message else []
+
+
+def _budget(data: dict[str, object], source: Source) -> list[Problem]:
+    budget, stages = data.get("budget"), data.get("stages")
+    if not isinstance(budget, dict):
+        return []
+    if found := kind_fault(budget):
+        return [source.problem(("budget", found[0]), found[1])]
+    names = [str(stage.get("name")) for stage in stages or [] if isinstance(stage, dict)]  # type: ignore[attr-defined]
+    kind = next(key for key in KINDS if budget.get(key) is not None)
+    message = budget_stage_fault(kind, names) if names else ""
+    return [source.problem(("budget",), message)] if message else []
 
 
 def _classifier(data: dict[str, object], source: Source) -> list[Problem]:

@@ -20,6 +20,7 @@ import torch
 from perceptkit.model import cost
 from perceptkit.spec.recipe import RetrainStage, SearchStage
 from perceptkit.train import checkpoint
+from perceptkit.train.budgeting import within_budget
 from perceptkit.train.evaluate import Evaluation, Forward
 from perceptkit.train.losses import task_losses, weighted_sum
 from perceptkit.train.run_folder import write_atomically
@@ -34,7 +35,10 @@ Metrics = dict[str, dict[str, float]]
 
 def draw_samples(training: Training, stage: SearchStage, open_count: int) -> None:
     """Draws the plans, judges them on val, and decides which ones are retrained."""
-    drawn = [training.policy.sample(open_count, training.generator) for _ in range(stage.samples)]
+    drawn = [
+        within_budget(training, training.policy.sample(open_count, training.generator), open_count)
+        for _ in range(stage.samples)
+    ]
     plans, counts = distinct(drawn)
     losses = [validation_loss(training, partial(training.supernet, keep=plan)) for plan in plans]
     best = min(range(len(plans)), key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf)

@@ -26,6 +26,7 @@ from perceptkit.spec.recipe import (
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
 from perceptkit.train.balancing import descend
+from perceptkit.train.budgeting import adjust_price, conclude_budget, decide
 from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.meter import Meter, peak_mib
@@ -49,9 +50,12 @@ SAVE_SECONDS = 120.0
 """A checkpoint is written at the end of every epoch, and within one that takes longer than this."""
 
 
-def run_stages(training: Training) -> None:
-    """Runs all stages from `training.position` on. Raises Interrupted after saving when asked to stop."""
-    stages = training.recipe.stages
+def run_stages(training: Training, count: int | None = None) -> None:
+    """Runs all stages, or the first `count`, from `training.position` on.
+
+    Raises Interrupted after saving when asked to stop.
+    """
+    stages = training.recipe.stages[:count]
     while training.position.stage < len(stages):
         stage = stages[training.position.stage]
         if training.optimizer is None:
@@ -96,7 +100,7 @@ def end_stage(training: Training, stage: StageSpec) -> None:
     if isinstance(stage, SearchStage):
         last = turns_now(training, stage, stage.epochs - 1)[-1]
         open_count = open_blocks_now(training, stage, last)
-        training.plan = training.policy.decide(open_count)
+        training.plan = conclude_budget(training, open_count)
         if stage.samples:
             draw_samples(training, stage, open_count)
         elif training.fabric.global_rank == 0:
@@ -132,7 +136,9 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
     score, plan = validate(training, stage, plan_of_turns[-1])
     is_last = position.stage == len(training.recipe.stages) - 1
     if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
-        training.save_best(score, plan)
+        budget = training.budget if isinstance(stage, SearchStage) else None
+        if budget is None or budget.is_met(plan):  # which the curriculum may not allow yet
+            training.save_best(score, plan)
 
 
 def stream_of(training: Training, stage: StageSpec, turn: Turn) -> Stream:
@@ -208,8 +214,8 @@ def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, P
     """The score on val, and the plan it belongs to: as it stands, or in the search as it would be decided now."""
     position, plan = training.position, training.plan
     if isinstance(stage, SearchStage):
-        plan = training.policy.decide(open_blocks_now(training, stage, turn))
-        log_policy(training, stage, turn)
+        plan = decide(training, open_blocks_now(training, stage, turn))
+        log_policy(training, stage, turn, plan)
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     extra = ""
@@ -223,6 +229,8 @@ def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, P
         score = evaluation.score
     else:
         evaluation, score, extra = validate_routing(training, batches, stage)
+    if isinstance(stage, SearchStage):
+        adjust_price(training, evaluation)
     training.log.row(
         "val",
         stage.name,

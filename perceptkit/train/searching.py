@@ -14,19 +14,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptkit.data.batch import Batch
 from perceptkit.model.gates import Keep
+from perceptkit.model.plan import Plan
 from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
-from perceptkit.spec.recipe import SearchStage
+from perceptkit.spec.recipe import Recipe, SearchStage
+from perceptkit.train.budgeting import budget_row, budget_term
 from perceptkit.train.losses import task_losses, weighted_sum
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.training import Training
-from perceptkit.train.turns import Turn
+from perceptkit.train.turns import Turn, turns
 
 KeepRows = Mapping[str, Sequence[Keep]]
 
 
 def open_blocks_now(training: Training, stage: SearchStage, turn: Turn) -> int:
     """Blocks under policy control in this turn, counted from the top."""
-    num_blocks = len(training.policy.blocks)
+    return _open_blocks(stage, turn, len(training.policy.blocks))
+
+
+def opened_in_the_end(recipe: Recipe, num_blocks: int, num_train: int, world_size: int) -> int:
+    """Blocks under policy control in the last turn of the search."""
+    stage = next(stage for stage in recipe.stages if isinstance(stage, SearchStage))
+    whole = recipe.batch_of(stage) * world_size
+    return _open_blocks(stage, turns(stage, num_train, whole, recipe.seed, stage.epochs - 1)[-1], num_blocks)
+
+
+def _open_blocks(stage: SearchStage, turn: Turn, num_blocks: int) -> int:
     if stage.curriculum == "none":
         return num_blocks
     return open_blocks(turn.begins, stage.speed, num_blocks)
@@ -66,8 +78,12 @@ def policy_step(training: Training, stage: SearchStage, batch: Batch, turn: Turn
     outputs = _policy_forward(training, stage, batch, turn)
     losses = task_losses(outputs, batch, training.tasks)
     sharing = training.recipe.sharing
-    sparsity, share = training.policy.regularisers(open_blocks_now(training, stage, turn))
-    total = weighted_sum(losses, training.tasks) + sharing.sparsity * sparsity + sharing.sharing * share
+    open_count = open_blocks_now(training, stage, turn)
+    sparsity, share = training.policy.regularisers(open_count)
+    task_loss = weighted_sum(losses, training.tasks)
+    total = task_loss + sharing.sparsity * sparsity + sharing.sharing * share
+    if training.budget is not None:
+        total = total + budget_term(training, stage, task_loss, open_count)
     training.policy_optimizer.zero_grad()
     training.fabric.backward(total)
     average_gradients(training.policy.parameters())
@@ -95,8 +111,8 @@ def _policy_forward(training: Training, stage: SearchStage, batch: Batch, turn: 
         return forward()
 
 
-def log_policy(training: Training, stage: SearchStage, turn: Turn) -> None:
-    """The policy after an epoch of the search, whose last turn is given."""
+def log_policy(training: Training, stage: SearchStage, turn: Turn, plan: Plan) -> None:
+    """The policy after an epoch of the search, whose last turn is given, and what the plan of the moment costs."""
     policy, position = training.policy, training.position
     open_count = open_blocks_now(training, stage, turn)
     with torch.no_grad():
@@ -114,4 +130,5 @@ def log_policy(training: Training, stage: SearchStage, turn: Turn) -> None:
         keep_prob=probabilities,
         sparsity_loss=sparsity.item(),
         sharing_loss=share.item(),
+        **budget_row(training, open_count, plan),
     )

@@ -6,7 +6,7 @@ The order is the contract: everything that can be refused is refused before the 
 import math
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,14 @@ from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
+from perceptkit.spec.stage_steps import count_pictures
 from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.affinity import affinity_record
+from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.loop import run_stages
@@ -42,6 +44,7 @@ from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
+from perceptkit.train.searching import opened_in_the_end
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
 from perceptkit.train.turns import steps_of_epoch, turns
@@ -70,6 +73,11 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     largest = max(recipe.batch_of(stage) for stage in recipe.stages)
     images = math.ceil(batches * largest / smallest) + 1
     stages = [stage.model_copy(update={"epochs": 1, **_fewer_samples(stage)}) for stage in recipe.stages]
+    if recipe.budget is not None:  # one epoch opens one block, which could meet none
+        stages = [
+            stage.model_copy(update={"curriculum": "none"}) if stage.name == "search" else stage
+            for stage in stages
+        ]
     routing = recipe.routing
     if routing is not None and routing.compare_epochs:
         routing = routing.model_copy(update={"compare_epochs": 1})
@@ -168,6 +176,21 @@ def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
         network.train()
 
 
+def refuse_impossible_budgets(all_specs: Sequence[Specs], fabric: Fabric) -> None:
+    """Raises SpecError where no plan can meet one of several budgets of one kind for the same network: before any of
+    them is trained."""
+    found = [(specs.recipe.budget.amount, specs) for specs in all_specs if specs.recipe.budget is not None]
+    if not found:
+        return
+    smallest = min(found, key=lambda pair: pair[0])[1]
+    data = smallest.tasks.data
+    network = make_supernet(smallest.recipe, build_tasks(smallest.tasks), data.size, data.mean, data.std)
+    assert isinstance(network, Supernet)
+    num_train = sum(count_pictures(smallest.tasks, split) for split in data.train_on)
+    opened = opened_in_the_end(smallest.recipe, len(network.blocks), num_train, fabric.world_size)
+    begin_budget(smallest.recipe, network, fabric, opened, refuse=True)
+
+
 def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     """Builds everything; with `resume` continues where the last checkpoint was saved.
 
@@ -215,6 +238,11 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
     refuse_crop(recipe, supernet, plan)
+    budget = None
+    if recipe.budget is not None:
+        assert isinstance(supernet, Supernet)
+        opened = opened_in_the_end(recipe, len(blocks), len(train_source), fabric.world_size)
+        budget = begin_budget(recipe, supernet, fabric, opened, refuse=not resume)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
@@ -238,6 +266,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         progress=Progress(total, position.step, quiet or not first),
         policy=policy,
         plan=plan,
+        budget=budget,
         open_test=partial(open_split, specs.tasks, tasks, "test"),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",

@@ -29,6 +29,7 @@ from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStag
 from perceptkit.spec.router import RouterSpec
 from perceptkit.tasks.base import Task
 from perceptkit.train import checkpoint, optim
+from perceptkit.train.budgeting import Budget
 from perceptkit.train.checkpoint import Position
 from perceptkit.train.progress import Progress
 from perceptkit.train.ranks import synchronise_batchnorm
@@ -131,6 +132,8 @@ class Training:
     optimizer: torch.optim.Optimizer | None = None
     policy_optimizer: torch.optim.Optimizer | None = None
     """Of the search's policy, or of the router."""
+    budget: Budget | None = None
+    """What the search keeps to."""
     routing: Routing | None = None
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
     balance: Balance | None = None
@@ -154,6 +157,7 @@ class Training:
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
             "plan": self.plan.to_json(),
+            "budget": self.budget.state() if self.budget else None,
             "routing": self.routing.state() if self.routing else None,
             "balance": self.balance.state_dict() if self.balance else None,
             "samples": self.samples.state() if self.samples else None,
@@ -190,6 +194,8 @@ class Training:
         if self.balance is not None and state["balance"] is not None:
             self.balance.load_state_dict(state["balance"])
         self.best_score, self.stage_seconds = state["best_score"], state["stage_seconds"]
+        if self.budget is not None and state.get("budget") is not None:  # else of a warm-up without one
+            self.budget.load(state["budget"])
         self.generator.set_state(state["policy_generator"])
         torch.set_rng_state(state["torch_rng"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
