@@ -17,16 +17,26 @@ from typing import Any
 
 import torch
 
+from perceptkit.baselines.sharing.stochastic_depth import SURVIVAL, draw, survival
+from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.batch import Batch
 from perceptkit.data.loader import split_indices
 from perceptkit.model.plan import Plan
 from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
-from perceptkit.spec.recipe import AdaptStage, FinetuneStage, RouteStage, SearchStage, StageSpec
+from perceptkit.spec.recipe import (
+    AdaptStage,
+    FinetuneStage,
+    RetrainStage,
+    RouteStage,
+    SearchStage,
+    StageSpec,
+)
 from perceptkit.train import optim
 from perceptkit.train.adapting import adapt_step, conclude_adaptation, validate_adapted
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.meter import Meter, peak_mib
+from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
@@ -88,6 +98,12 @@ def run_stages(training: Training) -> None:
 def begin_stage(training: Training, stage: StageSpec) -> None:
     """Weights, optimisers and the best score of a stage that starts now."""
     is_first = training.position.stage == 0 and training.recipe.start_from is None
+    if (
+        stage.name == "retrain"
+        and training.recipe.sharing.method == "random"
+        and not training.recipe.start_from
+    ):
+        training.plan = drawn_plan(training.recipe, training.plan.tasks, training.plan.blocks)
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
     if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:
@@ -189,7 +205,13 @@ def run_turn(training: Training, stage: StageSpec, turn: Turn) -> None:
 
 
 def keep_of(training: Training, stage: StageSpec, progress_in_turn: float) -> Any:
-    """What the supernet executes in this step: the plan, or one relaxed sample per task during the search."""
+    """What the supernet executes in this step: the plan, or one relaxed sample per task during the search, or what of
+    the blocks survives this step."""
+    sharing = training.recipe.sharing
+    if sharing.method == "stochastic_depth" and isinstance(stage, RetrainStage):
+        last = SURVIVAL if sharing.survival is None else sharing.survival
+        row = draw(survival(len(training.plan.blocks), last), training.generator, training.fabric.device)
+        return dict.fromkeys(training.plan.tasks, row)
     if not isinstance(stage, SearchStage):
         return training.plan
     tau = temperature((training.position.epoch + progress_in_turn) / stage.epochs, *stage.tau)
@@ -205,17 +227,20 @@ def weight_step(
     assert training.optimizer is not None
     optim.set_learning_rate(training.optimizer, lr)
     keep = keep_of(training, stage, progress)
-    if not isinstance(keep, Plan):
+    if isinstance(stage, SearchStage):
         keep = {task: [k if k is True else k.detach() for k in row] for task, row in keep.items()}
     with training.fabric.autocast():
         outputs = training.supernet(batch.image_BCHW, keep)
     losses = task_losses(outputs, batch, training.tasks)
-    total = weighted_sum(losses, training.tasks)
     refuse_nan(losses, training.position)
+    penalties = training.supernet.penalties() if isinstance(training.supernet, WholeNetwork) else {}
+    total = torch.stack([weighted_sum(losses, training.tasks), *penalties.values()]).sum()
     training.optimizer.zero_grad()
     training.fabric.backward(total)
     update(training, training.optimizer, training.supernet.parameters())
-    return mean_losses({"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}})
+    return mean_losses(
+        {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}, **penalties}
+    )
 
 
 def policy_step(training: Training, stage: StageSpec, batch: Batch, progress: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from perceptkit.baselines.sharing.single import Network
+from perceptkit.baselines.sharing.table import Network
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import Source
 from perceptkit.errors import ResumeError

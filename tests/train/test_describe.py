@@ -15,7 +15,7 @@ from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.tasks_file import TASK_SPECS, TasksFile
 from perceptkit.tasks.table import TASKS, build_tasks
 from perceptkit.train import memory
-from perceptkit.train.describe import LOSSES, as_text, build_network, loss_key
+from perceptkit.train.describe import LOSSES, as_text, loss_key, random_network
 
 SPLITS = {"train": 3, "val": 2, "test": 1}
 TASKS_FILE = """\
@@ -254,7 +254,7 @@ def test_memory_is_estimated_near_the_peak(folder):
     """Gradients and activations at the recipe's batch size, against the allocator."""
     loaded, how = api.load_specs("tiny.yaml", "mine.yaml", ["data.size=[96, 128]"])
     tasks = build_tasks(loaded.spec)
-    network = build_network(how.spec, tasks, loaded.spec.data.size).train()
+    network = random_network(how.spec, tasks, loaded.spec.data.size).train()
     stages = memory.estimate(network, tasks, how.spec, loaded.spec.data.size)["stages"]
     image, *targets = memory.labelled_batch(tasks, loaded.spec.data.size, how.spec.loader.batch)
     blocks = [block.name for block in network.blocks]
