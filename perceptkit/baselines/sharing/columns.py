@@ -3,8 +3,8 @@
     x_t <- stage_{s,t}(x_t)                for every task t
     x_1 .. x_T <- unit_s(x_1, .., x_T)     after every stage s
 
-What a unit computes is the method's: cross_stitch.py, sluice.py, nddr.py. Where the papers have networks without residual
-blocks, units follow pooling layers; here they follow the stages of any trunk (whole.py says which those are).
+What a unit computes is the method's: cross_stitch.py, sluice.py, nddr.py. In networks without residual blocks units
+follow pooling layers; here they follow the stages of any trunk (whole.py says which those are).
 
 A unit acts on channels, wherever a trunk has them: maps as (B, C, h, w) or channels last, tokens as (B, N, C).
 

@@ -9,8 +9,8 @@ https://arxiv.org/abs/1604.03539. For two tasks A and B, at position (i, j) of a
 and for T tasks x~_t = sum_u a_{t,u} x_u. Each channel has its own a. They start as a convex combination: 0.9 for the
 task's own features, the rest evenly for the others.
 
-Differs: a unit follows each stage of the trunk; the columns start as the recipe's backbone says, not as networks that were
-trained for their task alone before; weight decay does not act on a.
+Differs: a unit follows each stage of the trunk; the columns start as the recipe's backbone says, not as networks that
+were trained for their task alone before; weight decay does not act on a.
 
 Shapes: T tasks, C channels.
 """

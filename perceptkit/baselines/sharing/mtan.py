@@ -1,7 +1,8 @@
 """MTAN: one trunk for all tasks, and for each task attention over the features of every stage.
 
-Liu, Johns, Davison. *End-to-End Multi-Task Learning with Attention.* CVPR 2019. https://arxiv.org/abs/1803.10704.
-Stage j of the trunk gives u_j, the output of its first block, and p_j, that of its last. For task t (equations 1 and 2):
+Liu, Johns, Davison. *End-to-End Multi-Task Learning with Attention.* CVPR 2019.
+https://arxiv.org/abs/1803.10704. Stage j of the trunk gives u_j, the output of its first block, and p_j, that of its
+last. For task t:
 
     a^_{t,j} = a_{t,j} * p_j                                        elementwise
     a_{t,1} = h_{t,1}(g_{t,1}(u_1))
@@ -11,11 +12,12 @@ Stage j of the trunk gives u_j, the output of its first block, and p_j, that of 
     h: 1x1 convolution, BatchNorm, sigmoid: masks in [0, 1]
     f: 3x3 convolution, BatchNorm, ReLU, then max pooling to the size of stage j; one for all tasks
 
-The a^ take the place of the trunk's features for neck and head of the task. The trunk itself does not see them. The neck
-is shared, as in hard sharing, and runs once per dense task.
+The a^ take the place of the trunk's features for neck and head of the task. The trunk itself does not see them. The
+neck is shared, as in hard sharing, and runs once per dense task.
 
-Differs: the paper's SegNet has blocks of convolutions, here u and p come from the stages of any trunk, laid out as maps; in
-a stage of one block they are the same; decoders have no attention, since the neck and the heads are those of all methods.
+Differs: the paper's SegNet has blocks of convolutions, here u and p come from the stages of any trunk, laid out as
+maps; in a stage of one block they are the same; there is no attention in a decoder, since neck and heads are those of
+all methods.
 
 Shapes: T tasks, C channels, H W pixels of the input.
 """

@@ -5,9 +5,9 @@ Dimensionality Reduction.* CVPR 2019. https://arxiv.org/abs/1801.08297. After a 
 
     F~_t = BatchNorm(W_t [F_1, .., F_T])        W_t: (C, T C), a 1x1 convolution
 
-W_t starts as (b I, .., a I, .., b I) with a on the task's own features and a + (T - 1) b = 1; a = 0.9 here. Weight decay,
-which the paper counts as a part of the layer, is the recipe's `optim.weight_decay`, and the layers may learn faster than
-the rest by `sharing.unit_lr_scale`.
+W_t starts as (b I, .., a I, .., b I) with a on the task's own features and a + (T - 1) b = 1; a = 0.9 here. Weight
+decay, which the paper counts as a part of the layer, is the recipe's `optim.weight_decay`, and the layers may learn
+faster than the rest by `sharing.unit_lr_scale`.
 
 Differs: a layer follows each stage of any trunk; no activation follows it, since trunks with pre-activation or tokens
 have features of both signs; without the shortcuts from all layers to the last that the paper also tries.

@@ -7,13 +7,13 @@ The channels of every stage s and task t are split in two subspaces G_{t,s,1} an
     skipping       h~_t = sum_s b_{t,s} h~_{t,s}                         what the head of task t reads
     orthogonality  L_c = sum_t sum_s || G_{t,s,1}^T G_{t,s,2} ||_F^2     added to the losses, times a weight
 
-a starts with 0.9 on each subspace itself and the rest evenly on all others, b with 0.9 on the last stage and the rest evenly
-on those before. For G the filters are taken that write the two subspaces: the rows of the last convolution or linear layer
-of the stage's last block, shortcut aside. So L_c compares weights, and does not depend on the batch.
+a starts with 0.9 on each subspace itself and the rest evenly on all others, b with 0.9 on the last stage and the rest
+evenly on those before. For G the filters are taken that write the two subspaces: the rows of the last convolution or
+linear layer of the stage's last block, shortcut aside. So L_c compares weights, and does not depend on the batch.
 
-Differs: the paper's layers are recurrent and all of one width. Stages differ in size and width, so those before the last
-are brought to the last one's size (bilinear) and, where the widths differ, by a 1x1 convolution to its width. The dense
-heads' neck reads the mixture in the place of the last stage. Weight decay does not act on a and b.
+Differs: the paper's layers are recurrent and all of one width. Stages differ in size and width, so those before the
+last are brought to the last one's size (bilinear) and, where the widths differ, by a 1x1 convolution to its width. The
+dense heads' neck reads the mixture in the place of the last stage. Weight decay does not act on a and b.
 
 Shapes: B batch, T tasks, S stages, C channels, h w pixels of a map.
 """
@@ -48,7 +48,7 @@ def mix_subspaces(x_T: Sequence[Tensor], alpha_2T2T: Tensor, axis: int) -> list[
 
 
 def orthogonality(weight: Tensor) -> Tensor:
-    """|| G_1^T G_2 ||_F^2 of a layer's filters, one per row: those of the first half of the channels with the others."""
+    """|| G_1^T G_2 ||_F^2 of a layer's filters, one per row: the first half of the channels with the other."""
     first, second = weight.flatten(1).chunk(2)
     return (first @ second.T).square().sum()
 

@@ -15,6 +15,12 @@ from tests.data.conftest import make_tasks
 from tests.train.conftest import small_run  # noqa: F401  # a fixture
 
 SIZE = (64, 64)
+ARGS = {
+    "swin_tiny_patch4_window7_224": {
+        "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2, "img_size": 64,
+    },
+}  # fmt: skip
+"""That make a backbone small."""
 CHOSEN = ("seg", "depth", "room")
 
 
@@ -24,7 +30,7 @@ def make(method, name="test_resnet", chosen=CHOSEN, size=SIZE, **options):
     sharing = SharingSpec(method=method, **options)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        backbone = BackboneSpec(name=name, weights="none")
+        backbone = BackboneSpec(name=name, weights="none", args=ARGS.get(name, {}))
         net = build_network(sharing, backbone, HeadsSpec(channels=16), tasks, size, load=False)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):

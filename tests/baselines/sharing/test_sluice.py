@@ -35,7 +35,8 @@ def test_stages_by_hand():
     first, last = torch.tensor([[1.0, 3], [5, 7]]).view(1, 1, 2, 2), torch.tensor(8.0).view(1, 1, 1, 1)
     assert mixture([first, last]).item() == pytest.approx(0.25 * (1 + 3 + 5 + 7) / 4 + 0.75 * 8)
     wide = StageMixture([2, 3])
-    assert wide.widen[0].weight.shape == (3, 2, 1, 1) and wide([first.expand(1, 2, 2, 2), last.expand(1, 3, 1, 1)]).shape == (1, 3, 1, 1)  # fmt: skip
+    assert wide.widen[0].weight.shape == (3, 2, 1, 1)
+    assert wide([first.expand(1, 2, 2, 2), last.expand(1, 3, 1, 1)]).shape == (1, 3, 1, 1)
     assert StageMixture([4]).beta.tolist() == [1]
 
 
