@@ -102,7 +102,7 @@ def router_row(recipe: Recipe, num_blocks: int, size_HW: tuple[int, int]) -> dic
 def random_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
     """The recipe's network with random weights, whatever it says of them: nothing is downloaded."""
     network = build_network(recipe.sharing, recipe.backbone, recipe.heads, tasks, size_HW, load=False)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    return network.to(memory_format=torch.channels_last)
 
 
 def one_net(network: Network, task: str | None = None) -> Supernet:

@@ -167,6 +167,17 @@ def test_single_task_nets(found, folder):
     assert single["hard_shared"] == shared["hard_shared"]
 
 
+def test_a_network_that_is_no_trunk_with_a_plan(found, folder):
+    rows = found["cost"]["rows"]
+    mtan = described("sharing.method=mtan", "stages=[{name: retrain, epochs: 1}]")
+    assert {key: mtan["cost"]["rows"][key] for key in ("hard_shared", "single_task_nets")} == {
+        key: rows[key] for key in ("hard_shared", "single_task_nets")
+    }
+    assert mtan["cost"]["rows"]["supernet"]["params"] > rows["hard_shared"]["params"]
+    assert mtan["memory"]["stages"]["retrain"]["activations"] > 0 and mtan["backbone"] == found["backbone"]
+    assert "supernet" in as_text(mtan)
+
+
 def test_counts_of_pictures_and_labels(found):
     assert found["data"] == {
         "train": {"images": 3, "labels": {"seg": 2, "depth": 3, "corners": 1, "edges": 3, "room": 2}},

@@ -1,7 +1,7 @@
 """Cross-stitch networks: a network per task, whose features are linear combinations of those of all.
 
 Misra, Shrivastava, Gupta, Hebert. *Cross-Stitch Networks for Multi-task Learning.* CVPR 2016.
-https://arxiv.org/abs/1604.03539. For two tasks A and B, at position (i, j) of a feature map (equation 1):
+https://arxiv.org/abs/1604.03539. For two tasks A and B, at position (i, j) of a feature map:
 
     [ x~_A^ij ]   [ a_AA  a_AB ] [ x_A^ij ]
     [ x~_B^ij ] = [ a_BA  a_BB ] [ x_B^ij ]

@@ -1,7 +1,7 @@
 """Stochastic depth: all tasks share all blocks, and in every training step some are dropped at random.
 
 Huang, Sun, Liu, Sedra, Weinberger. *Deep Networks with Stochastic Depth.* ECCV 2016. https://arxiv.org/abs/1603.09382.
-Block l of L survives a step with probability p_l, which falls linearly with depth (equation 4):
+Block l of L survives a step with probability p_l, which falls linearly with depth:
 
     b_l ~ Bernoulli(p_l)        p_l = 1 - l / L * (1 - p_L)        l = 1..L
 
