@@ -323,6 +323,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
     """The run and then, in one process only, its artifact."""
     from perceptkit.compact.artifact import Manifest
     from perceptkit.compact.build import write_artifact
+    from perceptkit.spec.sharing_options import structural
     from perceptkit.train import session
 
     training = session.train(specs, path, resume, quiet)
@@ -343,6 +344,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
             policies=training.routing.usual if training.routing else (),
+            options=structural(specs.recipe.sharing.model_dump(exclude_none=True)),
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
@@ -757,6 +759,7 @@ def benchmark(
     from perceptkit.compact import build
     from perceptkit.compact.device import find_device
     from perceptkit.compact.routed import RoutedNet
+    from perceptkit.compact.whole import WholeNet
     from perceptkit.report.benchmark_plot import write_benchmark_plot
     from perceptkit.runtime import benchmark as bench
     from perceptkit.runtime.load import artifact_folder
@@ -792,6 +795,8 @@ def benchmark(
             left_out["compact"] = (
                 "what it skips depends on the pictures, and there are none: --data says where"
             )
+    if isinstance(network, WholeNet):
+        left_out["passes"] = f"sharing.method {m.method} has no plan to run one task after the other along"
     left_out = {name: why for name, why in left_out.items() if name in names}
     ready = open_variants([n for n in names if n not in left_out], artifact, files, device)
     if not ready:

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,8 +28,9 @@ from torch import nn
 from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
 from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
-from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, SharingSpec
 from perceptkit.spec.router import RouterSpec
+from perceptkit.spec.sharing_options import WITHOUT_PLAN
 from perceptkit.spec.tasks_file import TaskSpec
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import TASKS
@@ -64,9 +65,20 @@ class Manifest:
     """With a router: keep by routed block, as most pictures had it while it was learned, most frequent first."""
     batchnorm: str = "shared"
     """`per_task`: each task has norms, and so, folded, a network of its own. Older artifacts are `shared`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the sharing method that the network's structure follows from: `share_first`."""
     written: Mapping[str, int] | None = None
     """`params` and `macs` of the network as it is in the file, counted: norms are folded there, projections merged.
     With a router they are those of the whole, of a picture that keeps all blocks. Older artifacts do not say."""
+
+    @property
+    def sharing(self) -> SharingSpec:
+        """How the network is made. What has one trunk and a plan is made alike, however the plan was found; tasks with
+        norms of their own have, folded, a network each."""
+        if self.batchnorm == "per_task":
+            return SharingSpec(method="single")
+        has_plan = self.method != "single" and self.method not in WITHOUT_PLAN
+        return SharingSpec.model_validate({"method": "hard" if has_plan else self.method, **self.options})
 
     @property
     def size(self) -> Mapping[str, int]:
@@ -100,6 +112,7 @@ class Manifest:
             "plan": json.loads(self.plan.to_json()),
             "method": self.method,
             "batchnorm": self.batchnorm,
+            "options": dict(self.options),
             "optimize": self.optimize,
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "policies": [list(map(int, policy)) for policy in self.policies],
@@ -133,7 +146,7 @@ class Manifest:
                 raise ValueError(f"its input.{key} is {values}; expected three numbers")
         if min(std) <= 0:
             raise ValueError(f"its input.std is {std}; expected numbers above 0")
-        return cls(
+        made = cls(
             name=loaded["name"],
             backbone=BackboneSpec.model_validate(loaded["backbone"]),
             heads=HeadsSpec.model_validate(loaded["heads"]),
@@ -149,8 +162,12 @@ class Manifest:
             optimize=check_optimize(loaded.get("optimize", "none")),
             router=router,
             policies=policies,
+            options=loaded.get("options", {}),
             written={key: int(written[key]) for key in ("params", "macs")} if written is not None else None,
         )
+        if made.sharing.method in WITHOUT_PLAN and (plan.kept_fraction() < 1 or plan.routed()):
+            raise ValueError(f"its plan skips blocks, which {made.method} cannot")
+        return made
 
 
 def tasks_from(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.sharing.single import build_single
+from perceptkit.baselines.sharing.table import build_network
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.fold import fold_batchnorm
@@ -21,11 +21,11 @@ from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError
 from perceptkit.model.blocks import num_params
-from perceptkit.model.build import build_supernet
 from perceptkit.model.copies import add_copies
 from perceptkit.model.cost import measured_macs
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
+from perceptkit.spec.recipe import SharingSpec
 
 
 def compact_and_fold(
@@ -38,7 +38,7 @@ def compact_and_fold(
     """The compact model with BatchNorm folded away, arranged for latency or size.
 
     Args:
-        network: trained Supernet or SingleTaskNets; it is not changed.
+        network: trained; it is not changed.
         plan: who keeps what.
         size_HW: of the input, in pixels.
         optimize: see compact/optimize.py.
@@ -56,12 +56,14 @@ def supernet_of(manifest: Manifest, method: str) -> Any:
 
     Args:
         manifest: of the model.
-        method: `single` gives one net per task, all others a supernet, unless the manifest's own tasks share no norms.
+        method: the manifest's own, or one that has no keys of its own: `single`, `hard`.
     """
-    is_own = method == manifest.method and manifest.batchnorm == "per_task"
-    build = build_single if method == "single" or is_own else build_supernet
+    sharing = (
+        manifest.sharing if method == manifest.method else SharingSpec.model_validate({"method": method})
+    )
+    m = manifest
     with torch.random.fork_rng(devices=[]):
-        return build(manifest.backbone, manifest.heads, manifest.tasks, manifest.size_HW, load=False).eval()
+        return build_network(sharing, m.backbone, m.heads, m.tasks, m.size_HW, load=False).eval()
 
 
 def empty_network(manifest: Manifest) -> nn.Module:
@@ -128,7 +130,7 @@ def write_artifact(
 
     Args:
         folder: the artifact's.
-        network: trained Supernet or SingleTaskNets.
+        network: trained.
         manifest: of the model; its plan decides what is kept.
         router: of a plan with routed blocks.
 

@@ -19,6 +19,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from perceptkit.baselines.sharing.single import SingleTaskNets
+from perceptkit.baselines.sharing.whole import WholeNetwork
+from perceptkit.compact.whole import WholeNet
 from perceptkit.model.copies import put
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet, head_key
@@ -280,7 +282,9 @@ class CompactNets(nn.Module):
 
 
 def compact(network: Any, plan: Plan, tasks: Sequence[str] | None = None) -> nn.Module:
-    """The compact model of a Supernet or of SingleTaskNets, for all tasks or some of them."""
+    """The compact model of a trained network, for all tasks or some of them."""
+    if isinstance(network, WholeNetwork):
+        return WholeNet(network, tasks)
     if isinstance(network, SingleTaskNets):
         chosen = tasks if tasks is not None else list(network.tasks)
         nets = network.by_task()
@@ -289,7 +293,7 @@ def compact(network: Any, plan: Plan, tasks: Sequence[str] | None = None) -> nn.
 
 
 def parts(network: nn.Module) -> list[CompactNet]:
-    """The networks that a compact model consists of: one, or one per task."""
+    """The networks that a compact model consists of: one, or one per task; none where it is used only as a whole."""
     return [module for module in network.modules() if isinstance(module, CompactNet)]
 
 

@@ -11,6 +11,7 @@ from perceptkit.compact.build import counted, empty_network, supernet_of
 from perceptkit.compact.network import parts
 from perceptkit.compact.optimize import optimize_network
 from perceptkit.compact.verify import parity, probe_images, refuse_mismatch
+from perceptkit.compact.whole import WholeNet
 from perceptkit.errors import ExportError
 from perceptkit.model.cost import table
 
@@ -21,19 +22,34 @@ def single_task(network: Any, manifest: Manifest, task: str) -> tuple[nn.Module,
     It is arranged as the model of this task alone would be, so that it can be an artifact too.
 
     Raises:
-        ExportError: `network` is of another manifest, or the result computes something else.
+        ExportError: `network` is of another manifest, every task needs what the others have, or the result computes
+            something else.
     """
+    refuse_columns(network, manifest)
     narrow = replace(manifest.only([task]), name=f"{manifest.name}_{task}")
     # rows of this task alone: with one task, hard sharing and a net of its own are the same
     narrow = replace(narrow, cost=table(supernet_of(narrow, "hard"), narrow.plan, narrow.size_HW))
     small = empty_network(narrow)
-    take_weights(small, optimize_network(network.only([task]), manifest.optimize))
+    part = optimize_network(network.only([task]), manifest.optimize)
+    if isinstance(part, WholeNet):
+        small.load_state_dict(part.state_dict())
+    else:
+        take_weights(small, part)
     images = probe_images(manifest.size_HW)
     with torch.no_grad():
         refuse_mismatch(
             parity(lambda x: {task: network(x)[task]}, small, images), f"the model of {task} alone"
         )
     return small, counted(narrow, small)
+
+
+def refuse_columns(network: Any, manifest: Manifest) -> None:
+    """Raises ExportError where the model of one task alone would be nearly all of the network."""
+    if isinstance(network, WholeNet) and not network.network.takes_one_task:
+        raise ExportError(
+            f"--per-task: in a model of sharing.method {manifest.method} the trunk of every task reads those of the "
+            "others, so none of them stands alone; export it whole"
+        )
 
 
 def take_weights(small: nn.Module, other: nn.Module) -> None:

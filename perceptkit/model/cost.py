@@ -205,10 +205,13 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
 
     Args:
         network: a Supernet, or nets that give a Supernet per task with `by_task()`: separate ones, or such that
-            share weights but no norms, and so no activations.
+            share weights but no norms, and so no activations; or a network that shares in its own way and gives the
+            Supernet that it is compared with, `plain()`.
         plan: who keeps what.
         size_HW: of the input, in pixels.
     """
+    if hasattr(network, "plain"):
+        return _of_whole(network, plan, size_HW)
     nets: Mapping[str, Supernet] | None = network.by_task() if hasattr(network, "by_task") else None
     supernet: Supernet = network if nets is None else next(iter(nets.values()))
     steps = measure(supernet, size_HW)
@@ -240,6 +243,33 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
         },
         "per_task_macs": {task: macs(supernet, plan, steps, [task])[0] for task in plan.tasks},
     }
+
+
+@torch.no_grad()
+def _of_whole(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
+    """The table of a network that is no trunk with a plan: it is run, and neck and heads of each task are taken off."""
+    was_training = network.training
+    network.eval()
+    plain: Supernet = network.plain().eval()
+    steps, dense = measure(plain, size_HW), Plan.all_keep(plan.tasks, plan.blocks)
+    image = torch.zeros(1, 3, *size_HW, device=next(network.parameters()).device)
+
+    def executed(tasks: Sequence[str]) -> int:
+        return measured_macs(partial(network, image, plan, tasks))
+
+    total = executed(plan.tasks)
+    after = sum(steps.heads[task] + steps.neck * plain.tasks[task].dense for task in plan.tasks)
+    found = {
+        "input": [3, *size_HW],
+        "rows": {
+            "compact": {"params": num_params(network), "macs": total, "backbone_macs": total - after},
+            "hard_shared": row(plain, dense, steps),
+            "single_task_nets": _summed([row(plain, dense, steps, [task]) for task in plan.tasks]),
+        },
+        "per_task_macs": {task: executed([task]) for task in plan.tasks},
+    }
+    network.train(was_training)
+    return found
 
 
 def backbone_facts(supernet: Supernet, size_HW: tuple[int, int]) -> dict[str, Any]:

@@ -55,6 +55,16 @@ class Family:
         return output
 
 
+def place(name: str) -> str:
+    """A part's place in timm's model: its name without that of one of several copies there.
+
+    >>> place("blocks.0.tuned"), place("norm.task_seg"), place("blocks.0")
+    ('blocks.0', 'norm', 'blocks.0')
+    """
+    parent, _, last = name.rpartition(".")
+    return parent if last in ("base", "tuned") or last.startswith("task_") else name
+
+
 def folded(tokens_BNC: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Tokens, row by row, as a map (B, C, h, w)."""
     return tokens_BNC.unflatten(1, size_hw).permute(0, 3, 1, 2)

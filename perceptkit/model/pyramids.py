@@ -10,7 +10,7 @@ import torch
 from timm.models.maxxvit import MaxxVitBlock
 from torch import Tensor, nn
 
-from perceptkit.model.family import OPENING, Family, children, folded, halved, patches
+from perceptkit.model.family import OPENING, Family, children, folded, halved, patches, place
 from perceptkit.model.lookup import submodule
 from perceptkit.model.vits import Vit
 
@@ -47,11 +47,11 @@ class PvtV2(Family):
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         module = submodule(model, name)
-        if name.endswith(("patch_embed", "downsample")):
+        if place(name).endswith(("patch_embed", "downsample")):
             return module(x).permute(0, 3, 1, 2)
         size_hw = (x.shape[2], x.shape[3])
         tokens = x.flatten(2).transpose(1, 2)
-        if name.endswith("norm"):
+        if place(name).endswith("norm"):
             return folded(module(tokens), size_hw).contiguous()
         return folded(module(tokens, size_hw), size_hw)
 
@@ -106,7 +106,9 @@ class SwinV2Cr(Family):
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         module = submodule(model, name)
-        return module(x) if name == "patch_embed" else module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return (
+            module(x) if place(name) == "patch_embed" else module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        )
 
 
 class MvitV2(Vit):
@@ -145,7 +147,7 @@ class LevitTokens(Family):
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         x = submodule(model, name)(x)
-        return x.flatten(2).transpose(1, 2) if name == "stem" and not model.use_conv else x
+        return x.flatten(2).transpose(1, 2) if place(name) == "stem" and not model.use_conv else x
 
     def to_map(self, model: Any, x: Tensor, image_HW: tuple[int, int]) -> Tensor | None:
         if x.ndim == 4:

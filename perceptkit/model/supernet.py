@@ -232,10 +232,16 @@ class Supernet(nn.Module):
         y_base = run_part(self.backbone, step.base, x.clone(), shared)  # it may work in place
         return mix(y_base, run_part(self.backbone, step.runs, x, shared), tuned_B)
 
-    def run_neck(self, features: Sequence[Tensor], size_HW: tuple[int, int]) -> Tensor:
-        """The map at stride 4 that dense heads read, cut to the picture where patches stick out of it."""
-        assert self.neck is not None
-        pyramid = self.neck(features, covered_size(self.backbone, size_HW))
+    def run_neck(
+        self, features: Sequence[Tensor], size_HW: tuple[int, int], neck: nn.Module | None = None
+    ) -> Tensor:
+        """The map at stride 4 that dense heads read, cut to the picture where patches stick out of it.
+
+        `neck` is the network's own by default.
+        """
+        neck = neck if neck is not None else self.neck
+        assert neck is not None
+        pyramid = neck(features, covered_size(self.backbone, size_HW))
         return pyramid[..., : -(-size_HW[0] // FINEST), : -(-size_HW[1] // FINEST)]
 
     def run_heads(
@@ -245,8 +251,9 @@ class Supernet(nn.Module):
         tasks: Sequence[str],
         size_HW: tuple[int, int],
         fused: Callable[[Tensor], dict[str, Tensor]] | None = None,
+        neck: nn.Module | None = None,
     ) -> dict[str, Tensor]:
-        """Neck (once, if any of `tasks` is dense) and heads on one branch's features.
+        """Neck (once, if any of `tasks` is dense; the network's own by default) and heads on one branch's features.
 
         Tasks in `guests` have a head, and answer only where they are asked for by name.
         `fused` answers at once for some of the dense tasks, which then have no head of their own.
@@ -254,7 +261,7 @@ class Supernet(nn.Module):
         outputs: dict[str, Tensor] = {}
         known = {**self.tasks, **self.guests}
         if any(known[name].dense for name in tasks):
-            pyramid = self.run_neck(features, size_HW)
+            pyramid = self.run_neck(features, size_HW, neck)
             outputs = fused(pyramid) if fused is not None else {}
         for name in tasks:
             task = known[name]

@@ -9,7 +9,7 @@ import torch
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor
 
-from perceptkit.model.family import OPENING, Family, children, folded, halved, patches
+from perceptkit.model.family import OPENING, Family, children, folded, halved, patches, place
 from perceptkit.model.lookup import submodule
 
 
@@ -149,7 +149,7 @@ class XcitVit(Vit):
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
         if name.startswith("blocks."):
             return submodule(model, name)(x, *shared)
-        if name == "cls_attn_blocks.0":
+        if place(name) == "cls_attn_blocks.0":
             x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         return super().run(model, name, x, shared)
 
@@ -166,6 +166,6 @@ class ConVit(LateToken):
         return model.pos_drop(x + model.pos_embed if model.use_pos_embed else x)
 
     def run(self, model: Any, name: str, x: Tensor, shared: Any) -> Tensor:
-        if name == f"blocks.{model.local_up_to_layer}" and model.cls_token is not None:
+        if place(name) == f"blocks.{model.local_up_to_layer}" and model.cls_token is not None:
             x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         return super().run(model, name, x, shared)

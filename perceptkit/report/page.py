@@ -25,7 +25,28 @@ from perceptkit.report.run_folder import Run, read_run
 from perceptkit.report.samples_table import plans_table
 from perceptkit.train.run_folder import write_text
 
-METHODS = {"adashare": "AdaShare", "hard": "hard sharing", "single": "single-task nets"}
+METHODS = {
+    "adashare": "AdaShare",
+    "hard": "hard sharing",
+    "single": "single-task nets",
+    "branch": "branching after the first blocks",
+    "random": "random plan",
+    "stochastic_depth": "stochastic depth",
+    "cross_stitch": "cross-stitch network",
+    "sluice": "sluice network",
+    "nddr": "NDDR",
+    "mtan": "MTAN",
+}
+NO_PLAN = {
+    "single": "Each task has a network of its own; nothing is shared.",
+    "branch": "All tasks share the first blocks; each has a copy of the rest.",
+    "cross_stitch": "Each task has a trunk of its own; cross-stitch units mix their features after every stage.",
+    "sluice": "Each task has a trunk of its own; after every stage subspaces of their features are mixed.",
+    "nddr": "Each task has a trunk of its own; after every stage their features are stacked and reduced by 1x1 "
+    "convolutions.",
+    "mtan": "All tasks share one trunk; each has attention of its own over the features of every stage.",
+}
+"""What is said of runs that have no plan in which tasks keep and skip blocks."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +217,8 @@ def _span(seconds: float) -> tuple[str, str]:
 
 def _plan_words(run: Run) -> str:
     """The plan in a sentence."""
-    if run.method == "single":
-        return "Each task has a network of its own; nothing is shared."
+    if run.method in NO_PLAN:
+        return NO_PLAN[run.method]
     if run.plan is None:
         return ""
     kinds, routed = block_kinds(run.plan), len(run.plan.skippable())

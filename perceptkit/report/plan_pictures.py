@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from perceptkit.model.plan import Plan
 from perceptkit.report.run_folder import Row, Run
 from perceptkit.report.theme import Theme, figure, panels
+from perceptkit.spec.sharing_options import WITHOUT_PLAN
 
 
 def keep_table(run: Run, theme: Theme) -> Figure | None:
@@ -22,7 +23,7 @@ def keep_table(run: Run, theme: Theme) -> Figure | None:
 
     Where a router decides, a block counts as kept by the tasks that may run it, and numbers are upper bounds.
     """
-    if run.plan is None or run.method == "single":
+    if run.plan is None or run.method == "single" or run.method in WITHOUT_PLAN:
         return None
     plan = run.plan
     kinds = block_kinds(plan)

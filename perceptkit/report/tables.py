@@ -18,6 +18,8 @@ __all__ = ["cost_table", "markdown", "results_table", "single_query_table", "sum
 DECIMALS = {"deg": 1, "px": 2}
 """By unit; 3 for all others."""
 
+SAME_AS = {"hard": "hard_shared", "stochastic_depth": "hard_shared", "single": "single_task_nets"}
+"""By method, the row of the cost table that its compact model is."""
 NETWORKS = {"compact": "compact", "hard_shared": "hard-shared", "single_task_nets": "single-task nets"}
 
 
@@ -261,7 +263,7 @@ def _networks(cost: Cost, method: str) -> list[str]:
 
     Unless a router's static policy left blocks out of it.
     """
-    same = cost.rows.get({"hard": "hard_shared", "single": "single_task_nets"}.get(method, ""))
+    same = cost.rows.get(SAME_AS.get(method, ""))
     return [key for key in NETWORKS if key in cost.rows and not (key == "compact" and cost.rows[key] == same)]
 
 

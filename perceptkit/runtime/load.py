@@ -13,6 +13,7 @@ from perceptkit.compact.network import CompactNet, CompactNets
 from perceptkit.compact.onnx_file import KEY, open_onnx
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import Forward
+from perceptkit.compact.whole import WholeNet
 from perceptkit.errors import SpecError
 from perceptkit.runtime.cuda_graphs import GraphedForward
 from perceptkit.runtime.eager import on_device
@@ -134,7 +135,7 @@ def some_tasks(
     if not tasks or set(tasks) - set(manifest.tasks):
         unknown = ", ".join(sorted(set(tasks) - set(manifest.tasks))) or "nothing"
         raise SpecError(f"{unknown} is no task of this model; it has {', '.join(manifest.tasks)}")
-    assert isinstance(network, CompactNet | CompactNets | RoutedNet)
+    assert isinstance(network, CompactNet | CompactNets | RoutedNet | WholeNet)
     return network.only(tasks), manifest.only(tasks)
 
 

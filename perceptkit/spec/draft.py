@@ -79,12 +79,15 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
 
 
 def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
-    """The same recipe with absolute paths of the weights and of the run it starts from."""
+    """The same recipe with absolute paths of the weights and of the runs it names."""
     changed: dict[str, Any] = {}
     if (weights := weights_file(spec.backbone.weights, source, folder)) is not None:
         changed["backbone"] = spec.backbone.model_copy(update={"weights": str(weights)})
     if spec.start_from is not None:
         changed["start_from"] = str(absolute(source, ("start_from",), spec.start_from, folder))
+    if (counted := spec.sharing.skips_of) is not None:
+        run = str(absolute(source, ("sharing", "skips_of"), counted, folder))
+        changed["sharing"] = spec.sharing.model_copy(update={"skips_of": run})
     return spec.model_copy(update=changed)
 
 

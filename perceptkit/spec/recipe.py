@@ -23,6 +23,7 @@ from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.balance import BalanceSpec, Uniform
 from perceptkit.spec.budget import BudgetSpec, budget_stage_fault
 from perceptkit.spec.router import RouterSpec
+from perceptkit.spec.sharing_options import WITHOUT_PLAN, lacks_one_net, sharing_faults
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
@@ -71,14 +72,27 @@ class HeadsSpec(Strict):
     """`pretrained`: the head of the classification task starts as the classifier in `backbone.weights`."""
 
 
-SharingMethod: TypeAlias = Literal["adashare", "hard", "single"]
+SharingMethod: TypeAlias = Literal[
+    "adashare",
+    "hard",
+    "single",
+    "branch",
+    "random",
+    "stochastic_depth",
+    "cross_stitch",
+    "sluice",
+    "nddr",
+    "mtan",
+]
 
 
 class SharingSpec(Strict):
     """Which blocks the tasks share."""
 
     method: SharingMethod = "adashare"
-    """`adashare` learns it, `hard` shares all blocks, `single` trains one net per task."""
+    """`adashare` learns it, `hard` shares all blocks, `single` trains one net per task, `branch` shares the first
+    blocks, `random` draws a plan, `stochastic_depth` shares all and drops some while training; `cross_stitch`, `sluice`
+    and `nddr` are a trunk per task with units in between, `mtan` one trunk with attention per task."""
     sparsity: NonNegativeFloat = 0.05
     """Weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
@@ -89,6 +103,25 @@ class SharingSpec(Strict):
     batchnorm: Literal["shared", "per_task"] = "shared"
     """`per_task`: every task has BatchNorms of its own. Tasks then share weights but no activations: all tasks together
     cost as many passes as there are tasks, and an artifact, where norms are folded, as many networks."""
+    share_first: NonNegativeInt | None = None
+    """For `branch`: how many blocks, counted from the image, the tasks share; each has a copy of the rest."""
+    skips: NonNegativeInt | None = None
+    """For `random`: how many blocks are skipped, added up over tasks."""
+    skips_of: str | None = None
+    """For `random`, instead of skips: a finished run of the same tasks and backbone; each task skips as many blocks as
+    there."""
+    survival: Annotated[float, Field(gt=0, le=1)] | None = None
+    """For `stochastic_depth`: probability (p_L) that the last block is kept in a training step; 0.5 by default."""
+    orthogonality: NonNegativeFloat | None = None
+    """For `sluice`: weight of the loss that keeps the subspaces of a task apart; 0.01 by default."""
+    unit_lr_scale: PositiveFloat | None = None
+    """For `cross_stitch`, `sluice`, `nddr`: factor of the learning rate of what lies between trunks; 1 by default."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> "SharingSpec":
+        for key, message in sharing_faults(self.method, self.model_dump(exclude_none=True)):
+            raise fault(key, message)
+        return self
 
 
 TWO_PRICES = "gamma is given too; max_drop solves for it"
@@ -483,6 +516,8 @@ def balance_fault(balance: str, names: Sequence[str], method: str) -> str:
         return ""
     if method == "single":
         return "sharing.method single has a net per task: there is nothing to balance"
+    if balance == "gradnorm" and method in WITHOUT_PLAN:
+        return f"gradnorm looks at the last layer that all tasks use, and sharing.method {method} has none"
     if not {"warmup", "search", "retrain"} & set(names):
         return "is read by the stages warmup, search and retrain, and there is none of them"
     return ""
@@ -501,6 +536,8 @@ def batchnorm_fault(batchnorm: object, method: str, routed: bool, adapted: bool)
         return ""
     if method == "single":
         return "sharing.method single has a net per task, norms included; drop this key"
+    if method in WITHOUT_PLAN:
+        return f"sharing.method {method} {lacks_one_net(method)} of its own making; drop this key"
     if routed or adapted:
         section = "routing" if routed else "adaptation"
         return f"per_task leaves no activation that tasks share; {section} wants one network for all; drop this key"
@@ -514,6 +551,12 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
         if gamma is not None and max_drop is not None:
             return f"stages.{i}.gamma", "routing.max_drop is given, which solves for gamma"
     return None
+
+
+NEEDS_RETRAIN = {
+    "random": "in which sharing.method random trains its plan",
+    "stochastic_depth": "in which sharing.method stochastic_depth drops blocks",
+}
 
 
 def stage_faults(
@@ -560,6 +603,8 @@ def stage_faults(
     if method != "adashare" and "search" in names:
         message = f"sharing.method {method} has nothing to search; drop this stage"
         faults.append((f"stages.{names.index('search')}.name", message))
+    if method in NEEDS_RETRAIN and "retrain" not in names and not started:
+        faults.append(("stages", f"there is no stage 'retrain', {NEEDS_RETRAIN[method]}"))
     routed = estimator is not None
     for name in ("route", "finetune") if not routed else ():
         if name in names:
@@ -570,8 +615,8 @@ def stage_faults(
     elif estimator == "reinforce" and "route" not in names:
         message = "there is no stage 'route', without which estimator reinforce learns nothing; gumbel can do"
         faults.append(("stages", message))
-    if routed and method == "single":
-        faults.append(("routing", "sharing.method single has a net per task; routing wants one for all"))
+    if routed and (reason := lacks_one_net(method)):
+        faults.append(("routing", f"sharing.method {method} {reason}; routing wants one for all"))
     return faults
 
 
@@ -593,10 +638,8 @@ def adapt_faults(
         faults.append((f"stages.{names.index('adapt')}.name", message))
     elif "adapt" not in names:
         faults.append(("stages", "there is no stage 'adapt', in which adaptation is learned"))
-    if method == "single":
-        faults.append(
-            ("adaptation", "sharing.method single has a net per task; adaptation wants one for all")
-        )
+    if reason := lacks_one_net(method):
+        faults.append(("adaptation", f"sharing.method {method} {reason}; adaptation wants one for all"))
     if "adapt" in names:
         faults += _routing_faults([name for name in names if name != "adapt"], estimator)
     return faults

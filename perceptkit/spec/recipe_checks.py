@@ -19,6 +19,7 @@ from perceptkit.spec.recipe import (
     stage_faults,
     zoom_fault,
 )
+from perceptkit.spec.sharing_options import sharing_faults
 from perceptkit.spec.templates import shown
 from perceptkit.spec.yaml_source import Source
 
@@ -32,6 +33,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
     """
     data = source.data if isinstance(source.data, dict) else {}
     return [
+        *_sharing(data, source, folder),
         *_stages(data, source),
         *_search(data, source),
         *_batchnorm(data, source),
@@ -44,6 +46,22 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_weights(data, source, folder),
         *_start(data, source, folder),
     ]
+
+
+def _sharing(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:
+    sharing = data.get("sharing")
+    if not isinstance(sharing, dict) or sharing.get("method", "adashare") not in get_args(SharingMethod):
+        return []  # reported key by key
+    faults = sharing_faults(str(sharing.get("method", "adashare")), sharing)
+    found = [source.problem(("sharing", key), message) for key, message in faults]
+    written = sharing.get("skips_of")
+    # start_from brings the plan
+    if isinstance(written, str) and data.get("start_from") is None and not faults:
+        path = absolute(source, ("sharing", "skips_of"), written, folder)
+        if not (path / "policy.json").is_file():
+            message = f"{shown(path)} is no finished run: it has no policy.json"
+            found.append(source.problem(("sharing", "skips_of"), message))
+    return found
 
 
 def _prices(data: dict[str, object], source: Source) -> list[Problem]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptkit.baselines.balancing.balance import Network
+from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.batch import Batch
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
@@ -31,7 +32,7 @@ def descend(
         keep: what the network executes: a plan, or keep probabilities by task.
 
     Returns:
-        The total, each task's loss, and the weight of each where it changes.
+        The total, each task's loss, the method's own penalties, and the weight of each task where it changes.
     """
     tasks, balance, optimizer = training.tasks, training.balance, training.optimizer
     assert balance is not None and optimizer is not None
@@ -44,13 +45,15 @@ def descend(
     losses = losses_now()
     refuse_nan(losses, training.position)
     weights = [p for p in training.supernet.parameters() if p.requires_grad]
-    network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep))
+    penalties = training.supernet.penalties() if isinstance(training.supernet, WholeNetwork) else {}
+    penalty = torch.stack(list(penalties.values())).sum() if penalties else None
+    network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep), penalty)
     optimizer.zero_grad()
     total = balance.backward(torch.stack(list(losses.values())), labelled(training, batch), network)
     update(training, optimizer, [*weights, *balance.parameters()])
     with torch.no_grad():
         balance.after_update(lambda: torch.stack(list(_unnoticed(training.supernet, losses_now).values())))
-    told = {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}}
+    told = {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}, **penalties}
     if training.recipe.balance.method not in ("uniform", "torchjd"):
         told |= {f"weight/{name}": w for name, w in zip(tasks, balance.shown_K().detach(), strict=True)}
     return told

@@ -15,7 +15,8 @@ import torch
 import yaml
 from torch import nn
 
-from perceptkit.baselines.sharing.build import network_builder
+from perceptkit.baselines.sharing.table import Network, build_network
+from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
 from perceptkit.model.plan import Plan
@@ -59,9 +60,9 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
     tasks = build_tasks(tasks_file)
     size_HW = tasks_file.data.size
     with torch.random.fork_rng(devices=[]):
-        network = build_network(recipe, tasks, size_HW)
+        network = random_network(recipe, tasks, size_HW)
         network.train()
-        net = next(iter(network.by_task().values())) if hasattr(network, "by_task") else network
+        net = one_net(network)
         blocks = [
             {"name": block.name, "kind": block.kind, "stride": block.stride, "channels": block.channels}
             for block in network.blocks
@@ -99,16 +100,29 @@ def router_row(recipe: Recipe, num_blocks: int, size_HW: tuple[int, int]) -> dic
     return {"router": {"params": num_params(router), "macs": macs}}
 
 
-def build_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
+def random_network(recipe: Recipe, tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> Any:
     """The recipe's network with random weights, whatever it says of them: nothing is downloaded."""
-    network: Any = network_builder(recipe.sharing)(recipe.backbone, recipe.heads, tasks, size_HW, load=False)
+    network = build_network(recipe.sharing, recipe.backbone, recipe.heads, tasks, size_HW, load=False)
     return network.to(memory_format=torch.channels_last)
+
+
+def one_net(network: Network, task: str | None = None) -> Supernet:
+    """The trunk with the head of `task`, or of any, where there is more than one trunk."""
+    if isinstance(network, Supernet):
+        return network
+    if isinstance(network, WholeNetwork):
+        return network.plain()
+    nets = network.by_task()
+    return nets[task] if task is not None else next(iter(nets.values()))
 
 
 def describe_task(task: Task, network: Any) -> dict[str, Any]:
     """Type, head, loss and metrics of one task."""
-    net: Supernet = network.by_task()[task.name] if hasattr(network, "by_task") else network
-    head: nn.Module = net.heads[head_key(task.name)]
+    head: nn.Module = (
+        network.head(task.name)
+        if isinstance(network, WholeNetwork)
+        else one_net(network, task.name).heads[head_key(task.name)]
+    )
     return {
         "type": task.type,
         "head": {

@@ -13,6 +13,7 @@ run that was killed and resumed ends with the same bits as one that was not.
 import time
 from typing import Any
 
+from perceptkit.baselines.sharing.stochastic_depth import SURVIVAL, draw, survival
 from perceptkit.data.batch import Batch
 from perceptkit.model.plan import Plan
 from perceptkit.spec.recipe import (
@@ -30,6 +31,7 @@ from perceptkit.train.budgeting import adjust_price, conclude_budget, decide
 from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.meter import Meter, peak_mib
+from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
 from perceptkit.train.routing_check import judge_full, validate_routing
@@ -81,6 +83,12 @@ def run_stages(training: Training, count: int | None = None) -> None:
 def begin_stage(training: Training, stage: StageSpec) -> None:
     """Weights, optimisers and the best score of a stage that starts now."""
     is_first = training.position.stage == 0 and training.recipe.start_from is None
+    if (
+        stage.name == "retrain"
+        and training.recipe.sharing.method == "random"
+        and not training.recipe.start_from
+    ):
+        training.plan = drawn_plan(training.recipe, training.plan.tasks, training.plan.blocks)
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
     if isinstance(stage, RetrainStage) and training.samples is not None:
@@ -207,7 +215,16 @@ def weight_step(
     keep: Plan | KeepRows = training.plan
     if isinstance(stage, SearchStage):
         keep = sample_for_weights(training, stage, turn, training.position.batch)
+    elif isinstance(stage, RetrainStage) and training.recipe.sharing.method == "stochastic_depth":
+        keep = survivors(training)
     return mean_losses(descend(training, batch, lambda: training.supernet(batch.image_BCHW, keep), keep))
+
+
+def survivors(training: Training) -> KeepRows:
+    """Which blocks stochastic depth leaves in this step, of all tasks alike."""
+    last, plan = training.recipe.sharing.survival, training.plan
+    survival_L = survival(len(plan.blocks), SURVIVAL if last is None else last)
+    return dict.fromkeys(plan.tasks, draw(survival_L, training.generator, training.fabric.device))
 
 
 def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, Plan]:

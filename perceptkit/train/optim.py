@@ -8,20 +8,27 @@ from perceptkit.spec.recipe import OptimSpec, Recipe, StageSpec
 
 
 def parameter_groups(model: nn.Module, spec: OptimSpec) -> list[dict]:
-    """Backbone and rest, each with and without weight decay (norms and biases have none)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Backbone, units between trunks and rest, each with and without weight decay (norms, biases and the numbers of a
+    mixture have none: a pull to zero would make features small)."""
+    scales = {
+        "backbone": spec.backbone_lr_scale,
+        "units": getattr(model, "unit_lr_scale", 1.0),
+        "rest": 1.0,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_backbone = "backbone." in name
-        groups.setdefault((is_backbone, parameter.ndim > 1), []).append(parameter)
+        part = "units" if name.startswith("units.") else "backbone" if "backbone." in name else "rest"
+        is_mixture = part == "units" and name.endswith((".alpha", ".beta"))
+        groups.setdefault((part, parameter.ndim > 1 and not is_mixture), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": spec.weight_decay if decays else 0.0,
-            "lr_scale": spec.backbone_lr_scale if is_backbone else 1.0,
+            "lr_scale": scales[part],
         }
-        for (is_backbone, decays), parameters in groups.items()
+        for (part, decays), parameters in groups.items()
     ]
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from perceptkit.baselines.sharing.build import network_builder
-from perceptkit.baselines.sharing.single import Network
+from perceptkit.baselines.sharing.table import Network, build_network
+from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sources import Source, open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
@@ -25,7 +25,7 @@ from perceptkit.model import cost
 from perceptkit.model.classifier import classification_task, start_as_classifier
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
-from perceptkit.model.supernet import Supernet
+from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
 from perceptkit.spec.stage_steps import count_pictures
@@ -41,6 +41,7 @@ from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, eva
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
+from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
@@ -128,15 +129,21 @@ def make_supernet(
 
     `mean` and `std` are those of the data, where they are not what the backbone's weights expect.
     """
-    build = network_builder(recipe.sharing)
     has_base = recipe.adaptation is not None and recipe.start_from is not None  # which brings the weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = build(recipe.backbone, recipe.heads, tasks, size_HW, load=not has_base, mean=mean, std=std)
+        network = build_network(
+            recipe.sharing, recipe.backbone, recipe.heads, tasks, size_HW, not has_base, mean, std
+        )
         if recipe.heads.classifier == "pretrained":
             task = classification_task(tasks)
-            net = network if isinstance(network, Supernet) else network.by_task()[task]
-            start_as_classifier(net, task, recipe.backbone)
+            if isinstance(network, WholeNetwork):
+                plain = network.plain()
+                start_as_classifier(plain, task, recipe.backbone)
+                network.head(task).load_state_dict(plain.heads[head_key(task)].state_dict())
+            else:
+                net = network if isinstance(network, Supernet) else network.by_task()[task]
+                start_as_classifier(net, task, recipe.backbone)
     return network
 
 
@@ -237,6 +244,10 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         synchronise_batchnorm(supernet, fabric.device)
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
+    elif recipe.sharing.method == "random":
+        drawn_plan(
+            recipe, list(tasks), blocks
+        )  # one that cannot be drawn is refused before anything is trained
     refuse_crop(recipe, supernet, plan)
     budget = None
     if recipe.budget is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perceptkit.baselines.sharing.single import Network
+from perceptkit.baselines.sharing.table import Network
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Choice, Plan

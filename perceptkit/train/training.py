@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perceptkit.baselines.balancing.balance import Balance
 from perceptkit.baselines.balancing.table import build_balance
-from perceptkit.baselines.sharing.single import Network
+from perceptkit.baselines.sharing.table import Network
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import Source
 from perceptkit.errors import ResumeError

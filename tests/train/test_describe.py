@@ -15,7 +15,7 @@ from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.tasks_file import TASK_SPECS, TasksFile
 from perceptkit.tasks.table import TASKS, build_tasks
 from perceptkit.train import memory
-from perceptkit.train.describe import LOSSES, as_text, build_network, loss_key
+from perceptkit.train.describe import LOSSES, as_text, loss_key, random_network
 
 SPLITS = {"train": 3, "val": 2, "test": 1}
 TASKS_FILE = """\
@@ -167,6 +167,17 @@ def test_single_task_nets(found, folder):
     assert single["hard_shared"] == shared["hard_shared"]
 
 
+def test_a_network_that_is_no_trunk_with_a_plan(found, folder):
+    rows = found["cost"]["rows"]
+    mtan = described("sharing.method=mtan", "stages=[{name: retrain, epochs: 1}]")
+    assert {key: mtan["cost"]["rows"][key] for key in ("hard_shared", "single_task_nets")} == {
+        key: rows[key] for key in ("hard_shared", "single_task_nets")
+    }
+    assert mtan["cost"]["rows"]["supernet"]["params"] > rows["hard_shared"]["params"]
+    assert mtan["memory"]["stages"]["retrain"]["activations"] > 0 and mtan["backbone"] == found["backbone"]
+    assert "supernet" in as_text(mtan)
+
+
 def test_counts_of_pictures_and_labels(found):
     assert found["data"] == {
         "train": {"images": 3, "labels": {"seg": 2, "depth": 3, "corners": 1, "edges": 3, "room": 2}},
@@ -254,7 +265,7 @@ def test_memory_is_estimated_near_the_peak(folder):
     """Gradients and activations at the recipe's batch size, against the allocator."""
     loaded, how = api.load_specs("tiny.yaml", "mine.yaml", ["data.size=[96, 128]"])
     tasks = build_tasks(loaded.spec)
-    network = build_network(how.spec, tasks, loaded.spec.data.size).train()
+    network = random_network(how.spec, tasks, loaded.spec.data.size).train()
     stages = memory.estimate(network, tasks, how.spec, loaded.spec.data.size)["stages"]
     image, *targets = memory.labelled_batch(tasks, loaded.spec.data.size, how.spec.loader.batch)
     blocks = [block.name for block in network.blocks]

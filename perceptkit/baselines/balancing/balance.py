@@ -27,6 +27,8 @@ class Network:
     """All that learn."""
     shared: Sequence[nn.Parameter]
     """Of them those of the last layer that all tasks use."""
+    penalty: Tensor | None = None
+    """What is minimised besides, whatever the tasks weigh: of the method of sharing."""
 
 
 class Balance(nn.Module):
@@ -61,6 +63,8 @@ class Balance(nn.Module):
         `losses_K` and `labelled_K` are as for `total`.
         """
         total = self.total(losses_K, labelled_K)
+        if network.penalty is not None:
+            total = total + network.penalty
         network.backward(total)
         return total.detach()
 

@@ -37,19 +37,21 @@ class Jacobian(Balance):
 
     def backward(self, losses_K: Tensor, labelled_K: Tensor, network: Network) -> Tensor:
         weighed_K = self.weight_K * losses_K
-        rows, used = [], torch.zeros(len(network.weights), dtype=torch.bool)
-        for loss, is_labelled in zip(weighed_K, labelled_K.tolist(), strict=True):
-            if not is_labelled:
-                continue
+        used = torch.zeros(len(network.weights), dtype=torch.bool)
+
+        def row(loss: Tensor) -> Tensor:
             found = torch.autograd.grad(loss, network.weights, retain_graph=True, allow_unused=True)
-            used |= torch.tensor([g is not None for g in found])
-            parts = [
-                (p.new_zeros(p.shape) if g is None else g).flatten()
-                for g, p in zip(found, network.weights, strict=True)
-            ]
-            rows.append(torch.cat(parts))
+            used.logical_or_(torch.tensor([g is not None for g in found]))
+            zeros = (
+                p.new_zeros(p.shape) if g is None else g for g, p in zip(found, network.weights, strict=True)
+            )
+            return torch.cat([g.flatten() for g in zeros])
+
+        rows = [row(loss) for loss, is_known in zip(weighed_K, labelled_K.tolist(), strict=True) if is_known]
         if rows:
             gradient_P = self.aggregator(mean_over_ranks(torch.stack(rows)))
+            if network.penalty is not None:
+                gradient_P = gradient_P + mean_over_ranks(row(network.penalty))
             sizes = [p.numel() for p in network.weights]
             for p, part, is_used in zip(network.weights, gradient_P.split(sizes), used.tolist(), strict=True):
                 p.grad = part.view_as(p).to(p.dtype) if is_used else None

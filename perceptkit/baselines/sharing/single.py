@@ -5,7 +5,7 @@ side on the same batches in one run, so that all else is equal.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -37,10 +37,6 @@ class SingleTaskNets(nn.Module):
         """Each task's own network on the same image."""
         chosen = list(tasks) if tasks is not None else list(self.tasks)
         return {name: self.nets[head_key(name)](image_BCHW, keep, [name])[name] for name in chosen}
-
-
-Network: TypeAlias = Supernet | SingleTaskNets
-"""What can be trained."""
 
 
 def build_single(

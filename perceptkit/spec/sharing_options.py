@@ -1,0 +1,54 @@
+"""Keys of the recipe's section `sharing` that belong to some of its methods, and what the methods cannot do."""
+
+from collections.abc import Mapping
+
+OWNERS = {
+    "share_first": ("branch",),
+    "skips": ("random",),
+    "skips_of": ("random",),
+    "survival": ("stochastic_depth",),
+    "orthogonality": ("sluice",),
+    "unit_lr_scale": ("cross_stitch", "sluice", "nddr"),
+}
+"""By key, the methods that read it."""
+SOFT = ("cross_stitch", "sluice", "nddr")
+"""Methods with a trunk per task, each of which reads the others."""
+WITHOUT_PLAN = ("branch", *SOFT, "mtan")
+"""Methods whose network is more than one trunk of which tasks keep or skip blocks: all of them keep every block."""
+
+STRUCTURAL = ("share_first",)
+"""Keys that the network's structure follows from, which whoever loads its weights has to know."""
+
+
+def structural(given: Mapping[str, object]) -> dict[str, object]:
+    """Those of the keys of `sharing` that are STRUCTURAL."""
+    return {key: given[key] for key in STRUCTURAL if key in given}
+
+
+def sharing_faults(method: str, given: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What is wrong with the keys of `sharing`, each as (key, message); a key that is None is not given."""
+    faults = [
+        (key, f"belongs to sharing.method {', '.join(owners)}; {method} does not read it")
+        for key, owners in OWNERS.items()
+        if given.get(key) is not None and method not in owners
+    ]
+    if method == "branch" and given.get("share_first") is None:
+        faults.append(("method", "branch needs share_first: after how many blocks the tasks part"))
+    if method == "random":
+        told = [key for key in ("skips", "skips_of") if given.get(key) is not None]
+        if not told:
+            faults.append(
+                ("method", "random needs skips, a number of blocks, or skips_of, a run to count in")
+            )
+        elif len(told) == 2:
+            faults.append(("skips_of", "skips is given too; drop one of them"))
+    return faults
+
+
+def lacks_one_net(method: str) -> str:
+    """Why there is no one network whose plan could be changed after training; empty where there is one."""
+    if method == "single" or method in SOFT:
+        return "has a net per task"
+    if method == "branch":
+        return "has a net per task after the first blocks"
+    return "has a net of attention per task" if method == "mtan" else ""
