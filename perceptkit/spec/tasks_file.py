@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
+from perceptkit.spec.metric_learning import MetricLossSpec, MinerSpec
 from perceptkit.spec.strict import Seed, Size, Strict, fault
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -261,8 +262,26 @@ class ClassificationSpec(TaskBase):
     """Any number of classes may be true of one picture."""
 
 
+class EmbeddingSpec(TaskBase):
+    """A vector per picture, near those of the same id and far from all others."""
+
+    type: Literal["embedding"]
+    dims: Annotated[int, Field(ge=2)] = 64
+    """Length of the vector."""
+    loss: MetricLossSpec = MetricLossSpec()
+    """What is minimised, by its name in pytorch-metric-learning."""
+    miner: MinerSpec | None = None
+    """Which pairs or triplets of a batch the loss sees, by its name in pytorch-metric-learning; all by default."""
+
+
 TaskSpec: TypeAlias = Annotated[
-    SegmentationSpec | DepthSpec | NormalsSpec | KeypointsSpec | EdgesSpec | ClassificationSpec,
+    SegmentationSpec
+    | DepthSpec
+    | NormalsSpec
+    | KeypointsSpec
+    | EdgesSpec
+    | ClassificationSpec
+    | EmbeddingSpec,
     Field(discriminator="type"),
 ]
 

@@ -43,7 +43,7 @@ def descend(
 
     losses = losses_now()
     refuse_nan(losses, training.position)
-    weights = [p for p in training.supernet.parameters() if p.requires_grad]
+    weights = [p for p in training.weights() if p.requires_grad]
     network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep))
     optimizer.zero_grad()
     total = balance.backward(torch.stack(list(losses.values())), labelled(training, batch), network)

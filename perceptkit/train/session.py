@@ -148,6 +148,13 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                 )
 
 
+def refuse_losses(tasks: Mapping[str, Task]) -> None:
+    """Raises SpecError where a loss cannot be made of what the tasks file says of it."""
+    with torch.random.fork_rng(devices=[]):
+        for task in tasks.values():
+            task.begin_loss()
+
+
 @torch.no_grad()
 def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
     """Raises SpecError where the network does not take pictures of the size of `augment.crop`."""
@@ -183,6 +190,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         if (run / "checkpoints/last.pt").exists():
             state = checkpoint.load(run / "checkpoints/last.pt")
     tasks = build_tasks(specs.tasks)
+    refuse_losses(tasks)
     fabric = make_fabric(recipe)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
         train_source, val_source = open_train(specs.tasks, tasks), open_split(specs.tasks, tasks, "val")
@@ -241,6 +249,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
+    training.begin_losses()
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()
