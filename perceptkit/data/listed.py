@@ -51,10 +51,10 @@ class ListedSource(DecodedSource):
     def decode(self, index: int) -> Sample:
         """Decodes the picture at the network's size; its target is () int64, the index of the class."""
         picture, size_HW = self.pictures[index], self.data.size
-        targets = {
-            name: task.missing(size_HW)
-            if picture.label is None
-            else np.array(self._index[name](picture.label), dtype=np.int64)
-            for name, task in self.tasks.items()
-        }
+        targets = {name: np.array(self.label(index, name), dtype=np.int64) for name in self.tasks}
         return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
+
+    def label(self, index: int, task: str) -> int:
+        """The class or id of one picture, -1 without."""
+        label = self.pictures[index].label
+        return -1 if label is None else self._index[task](label)

@@ -61,7 +61,8 @@ def _tasks(draft: Draft, source: str) -> Iterator[Problem]:
             continue
         if task != first[kinds[task]]:
             verb = "predicts" if isinstance(spec, ClassificationSpec) else "learns from"
-            message = f"'source: {source}' has one class per picture, which '{first[kinds[task]]}' {verb}; drop this task"
+            who = first[kinds[task]]
+            message = f"'source: {source}' has one class per picture, which '{who}' {verb}; drop this task"
             yield draft.source.problem(path, message, at="key")
             continue
         if spec.target is not None:

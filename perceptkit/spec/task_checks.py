@@ -152,8 +152,10 @@ def _ids(draft: Draft) -> Iterator[Problem]:
         return
     data = data.model_copy(update={"root": root, "splits": splits_as_written(draft)})
     for task, spec in draft.tasks.items():
-        if not isinstance(spec, EmbeddingSpec) or not spec.target or "{id}" in spec.target:
-            continue  # the latter two are reported
+        if not isinstance(spec, EmbeddingSpec) or not spec.target:
+            continue  # the latter is reported
+        if "{id}" in spec.target or not spec.target.lower().endswith(".csv"):
+            continue  # and so are these
         path = ("tasks", task, "target")
         try:
             ids = embedding_ids(spec, data)

@@ -302,3 +302,13 @@ class TasksFile(Strict):
     """Where the pictures come from: `source: folder`, `imagefolder`, `decathlon` or `scenes`, and its keys."""
     tasks: Annotated[dict[str, TaskSpec], Field(min_length=1)]
     """A name of your own for each task, then its `type` and keys; metrics and outputs get these names."""
+
+
+def class_task(spec: TasksFile) -> str | None:
+    """The task whose classes or ids `loader.m_per_class` means: the first embedding, or else the first classification
+    with one class per picture; None where there is neither."""
+    for kinds in (EmbeddingSpec, ClassificationSpec):
+        for name, task in spec.tasks.items():
+            if isinstance(task, kinds) and not getattr(task, "multi_label", False):
+                return name
+    return None

@@ -65,9 +65,9 @@ class Task(ABC):
     upsample: ClassVar[bool] = True
     """Whether a dense output is brought from stride 4 to the input size before loss, metrics and export."""
     joint: ClassVar[bool] = False
-    """Whether loss and quality are of the pictures of a batch together. Then the loss is that of the batches of all ranks
-    as one, and what val chooses weights by is the primary metric, as quality depends on which pictures happen to be in a
-    batch."""
+    """Whether loss and quality are of the pictures of a batch together. Then the loss is that of the batches of all
+    ranks as one, and what val chooses weights by is the primary metric, as quality depends on which pictures happen to
+    be in a batch."""
     metric_info: Mapping[str, MetricInfo]
     primary: str
     """The metric that stands for the task in one number."""
@@ -139,7 +139,7 @@ class Task(ABC):
         model. None for most types."""
         return None
 
-    def begin_loss(self) -> None:
+    def begin_loss(self) -> None:  # noqa: B027  # most losses have nothing to begin
         """Gives the loss fresh weights, where it has some; drawn from torch's global generator."""
 
     @abstractmethod

@@ -1,9 +1,9 @@
 """Embedding: a vector per picture, near those of pictures with the same id and far from all others.
 
-Loss: any of pytorch-metric-learning, on the labelled pictures of the batch, those of all ranks as one batch; a miner of
-it may choose the pairs. What the loss learns of its own (proxies, class centres) is trained with the network and held in
-checkpoints, but is no part of the network: neither its parameters nor those of an artifact count it. `perceptkit
-describe` does, as the loss's.
+Loss: any of pytorch-metric-learning, on the labelled pictures of the batch, those of all ranks as one batch; a miner
+of it may choose the pairs. What the loss learns of its own (proxies, class centres) is trained with the network and
+held in checkpoints, but is no part of the network: neither its parameters nor those of an artifact count it.
+`perceptkit describe` does, as the loss's.
 
 Metrics over all labelled pictures of a split, each a query against all others, see retrieval.py:
 
@@ -14,8 +14,8 @@ Quality of a picture is relative to its batch: of all pairs of a picture with th
 share in which the former is nearer; NaN where the batch has no such pair. An embedding that is the same for all
 pictures has 1/2. The score on val that chooses weights is recall@1 of the whole split, not the mean of this.
 
-An id is any text. Those that are trained on are 0, 1, ... in the order of the task's ids; any other, on val or test, is a
-large number made from its name, so that retrieval can be measured on ids that training never saw.
+An id is any text. Those that are trained on are 0, 1, ... in the order of the task's ids; any other, on val or test,
+is a large number made from its name, so that retrieval can be measured on ids that training never saw.
 
 Shapes: B pictures, D dimensions. Targets are (B,) int64, -1 = unlabelled; outputs (B, D) of length 1.
 """

@@ -24,8 +24,8 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
     """By task and metric; NaN where the split holds no label."""
     score: float
-    """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at. Of a task whose quality is
-    relative to the batch (`Task.joint`) it has the primary metric."""
+    """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at. Of a task whose quality
+    is relative to the batch (`Task.joint`) it has the primary metric."""
     quality_NK: Tensor
     """Of every picture that this rank brought, in [0, 1], NaN without a label; float32 on the CPU."""
 

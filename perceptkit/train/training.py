@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -141,6 +142,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    class_of: np.ndarray | None = None
+    """Of the pictures to train on, where batches are made of so many of each class."""
     open_test: Callable[[], Source] | None = None
     """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -378,4 +381,6 @@ class Training:
             rank=self.fabric.global_rank if shared else 0,
             world_size=self.fabric.world_size if shared else 1,
             start_batch=start,
+            classes=self.class_of[list(indices)].tolist() if self.class_of is not None and train else None,
+            m_per_class=self.recipe.loader.m_per_class,
         )
