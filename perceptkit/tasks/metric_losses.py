@@ -73,7 +73,7 @@ class MetricLoss(nn.Module):
 def _needs(kind: type, key: str) -> bool:
     """Whether some `__init__` in the line of a class has a parameter `key` without a default."""
     found = [
-        inspect.signature(base.__init__).parameters.get(key)
+        inspect.signature(vars(base)["__init__"]).parameters.get(key)
         for base in kind.__mro__
         if "__init__" in vars(base) and base is not object
     ]

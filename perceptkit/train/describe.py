@@ -133,7 +133,7 @@ def describe_loss(task: Task) -> dict[str, Any]:
     params = num_params(task.loss_module) if task.loss_module is not None else 0
     if not isinstance(task, Embedding):
         return {"loss": LOSSES[loss_key(task)], "loss_params": params}
-    said = task.spec.loss.name
+    said: str = task.spec.loss.name
     if task.spec.miner is not None:
         said += f" of {task.spec.miner.name}"
     if params:

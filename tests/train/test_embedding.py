@@ -218,3 +218,31 @@ def test_more_classes_than_there_are(tmp_path):
     recipe = ALONE.replace("batch: 4,", "batch: 10, m_per_class: 2,")
     with pytest.raises(SpecError, match="2 pictures of each of 5 classes, and there are [1-4]; raise"):
         pk.train(*write(tmp_path, TASKS, recipe), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.slow
+def test_neighbours_from_python_and_the_command_line(run, tmp_path, capsys):
+    for value in (0, 120, 240):
+        save(tmp_path / f"gallery/{value}.png", value)
+    save(tmp_path / "query.png", 120)
+    index = pk.index(run.path, tmp_path / "gallery")
+    found = index.search(tmp_path / "query.png", k=2)
+    assert found[0] == ("120.png", pytest.approx(1, abs=1e-5)) and len(found) == 2
+    saved = index.save(tmp_path / "gallery.safetensors")
+    assert pk.index(run.path, saved).search(tmp_path / "query.png", k=2) == found
+    for gallery in (tmp_path / "gallery", saved):
+        command = [
+            "predict",
+            run.path,
+            tmp_path / "query.png",
+            "--save",
+            tmp_path / "out",
+            "--neighbours",
+            gallery,
+        ]
+        assert main([str(part) for part in command]) == 0
+        assert "  1.000  120.png\n" in capsys.readouterr().out
+        written = json.loads((tmp_path / "out/query.neighbours.json").read_text())
+        assert [near["id"] for near in written][0] == "120.png" and len(written) == 3
+    assert main([str(part) for part in [*command, "--tasks", "depth"]]) == 2
+    assert "no task of type embedding; it has depth" in capsys.readouterr().err
