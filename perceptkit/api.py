@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from perceptkit.compact.artifact import Manifest
+    from perceptkit.runtime.index import Index
+    from perceptkit.runtime.pictures import Picture
     from perceptkit.runtime.predictor import Predictor
     from perceptkit.runtime.variants import Variant
     from perceptkit.train.session import Specs
@@ -392,6 +394,33 @@ def load(
     from perceptkit.runtime.load import load as load_predictor
 
     return load_predictor(path, device, precision, cuda_graphs, threads, executor, domain, tasks)
+
+
+def index(
+    model: Predictor | str | Path,
+    pictures: str | Path | Iterable[Picture],
+    task: str | None = None,
+    batch: int = 8,
+) -> Index:
+    """A gallery to search for the pictures most like another one: `index(model, "photos/").search("a.jpg", k=5)`.
+
+    Args:
+        model: what `load` gave, or what it takes.
+        pictures: a folder, a glob, pictures as `predict` takes them, or the `.safetensors` file of an index that was
+            saved: `index.save("gallery.safetensors")`.
+        task: which embedding of the model; may be left out where there is one.
+        batch: pictures in one pass.
+
+    Raises:
+        SpecError: the model has no such embedding, or the saved index is of another model.
+        DataError: there is no picture, one cannot be read, or the file is no index.
+    """
+    from perceptkit.runtime.index import SUFFIX, make_index, open_index
+
+    model = load(model) if isinstance(model, str | Path) else model
+    if isinstance(pictures, str | Path) and Path(pictures).suffix == SUFFIX:
+        return open_index(model, pictures, task)
+    return make_index(model, pictures, task, batch)
 
 
 def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -1056,6 +1085,7 @@ __all__ = [
     "domains",
     "evaluate",
     "export",
+    "index",
     "load",
     "remove_domain",
     "report",

@@ -102,6 +102,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--tasks", metavar="T", nargs="+", help="only these; the others are not computed")
     made.add_argument("--save", metavar="DIR", type=Path, default=Path("predictions"))
+    made.add_argument(
+        "--neighbours", metavar="GALLERY", type=Path,
+        help="with an embedding: the 5 pictures of a folder, or of a saved index, that are nearest to each",
+    )  # fmt: skip
     made = verb("export", export, "write another format and prove that it computes the same")
     made.add_argument("path", metavar="RUN|ARTIFACT", type=Path)
     made.add_argument("--format", default="onnx", help="artifact, torch, aoti or onnx (default)")
@@ -290,14 +294,19 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     from perceptkit import api
+    from perceptkit.runtime.index import write_neighbours
     from perceptkit.runtime.pictures import find_pictures
 
     pictures = find_pictures(options.sources)
+    model = api.load(options.path, domain=options.domain, tasks=options.tasks)
+    index = api.index(model, options.neighbours) if options.neighbours is not None else None
     unreadable: list[errors.DataError] = []
-    for result in api.load(options.path, domain=options.domain, tasks=options.tasks).stream(
-        pictures, on_unreadable=unreadable.append
-    ):
+    for result in model.stream(pictures, on_unreadable=unreadable.append):
         print(result.save(options.save)[0])
+        if index is not None:
+            found = index.nearest(result[index.task].vector)
+            write_neighbours(options.save / f"{result.name}.neighbours.json", found)
+            print(*(f"  {near.similarity:.3f}  {near.id}" for near in found), sep="\n")
     for error in unreadable:
         print(error, file=sys.stderr)
     return errors.DataError.exit_code if unreadable else 0

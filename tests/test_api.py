@@ -27,6 +27,7 @@ def test_all_names():
         "domains",
         "evaluate",
         "export",
+        "index",
         "load",
         "remove_domain",
         "report",

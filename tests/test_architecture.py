@@ -29,7 +29,7 @@ SURFACE = {
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run", "--budget-sweep"],
     "eval": ["RUN|ARTIFACT", "--data", "--split", "--domain", "--set"],
-    "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--tasks", "--save"],
+    "predict": ["RUN|ARTIFACT", "SOURCE", "--domain", "--tasks", "--save", "--neighbours"],
     "export": [
         "RUN|ARTIFACT",
         "--format",

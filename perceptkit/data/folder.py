@@ -57,6 +57,11 @@ class FolderSource(DecodedSource):
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(image_id, resize_rgb(image, size_HW), targets)
 
+    def label(self, index: int, task: str) -> int:
+        """The class or id of one picture by a task that has one per picture, -1 without."""
+        read = self._read(self.tasks[task], self.ids[index])
+        return -1 if read is None else int(read)
+
     def _read(self, task: Task, image_id: str) -> np.ndarray | None:
         if task.spec.target is None:
             return None

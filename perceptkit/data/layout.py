@@ -32,7 +32,7 @@ class LayoutSource(DecodedSource):
         self.entries = layout_entries(data, split)
         if not self.entries:
             raise DataError(f"no pictures for {split} in {data.root}")
-        self.label = {
+        self.kinds = {
             name: label_of(task.spec, data, len(task.labels))
             for name, task in self.tasks.items()
             if not isinstance(task, Edges)
@@ -49,7 +49,7 @@ class LayoutSource(DecodedSource):
             raise error if named else DataError(f"{entry.image} {error}") from error
         image_HW = (image.shape[0], image.shape[1])
         targets: dict[str, np.ndarray] = {}
-        for name, label in self.label.items():
+        for name, label in self.kinds.items():
             task, path = self.tasks[name], entry.labels[label]
             if not path.is_file():
                 targets[name] = task.missing(size_HW)
@@ -64,3 +64,7 @@ class LayoutSource(DecodedSource):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(entry.id, resize_rgb(image, size_HW), targets)
+
+    def label(self, index: int, task: str) -> int:
+        """-1: none of these sets has one label per picture."""
+        return -1

@@ -1,6 +1,6 @@
 """Pictures with one class each, from class folders or from the Visual Decathlon's annotation files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from perceptkit.pixels import read_rgb, resize_rgb
 from perceptkit.spec.listed import listed_pictures
 from perceptkit.spec.tasks_file import ListedData, Split
 from perceptkit.tasks.base import Task
+from perceptkit.tasks.embedding import Embedding
 
 
 class ListedSource(DecodedSource):
@@ -19,7 +20,7 @@ class ListedSource(DecodedSource):
     Args:
         data: the declaration, with an absolute root.
         split: which one.
-        tasks: by name; one classification, or none where only pictures are wanted.
+        tasks: by name; a classification, an embedding or both, or none where only pictures are wanted.
 
     Raises:
         DataError: there is no picture, a file of labels cannot be read, or a label is none of the classes.
@@ -31,24 +32,29 @@ class ListedSource(DecodedSource):
         if not self.pictures:
             raise DataError(f"no pictures for {split} in {data.root}")
         for name, task in self.tasks.items():
+            if isinstance(task, Embedding):
+                continue  # which may meet ids that train does not have
             known = set(task.labels)
             stranger = next((p for p in self.pictures if p.label is not None and p.label not in known), None)
             if stranger is not None:
                 raise DataError(
                     f"{stranger.path} is of the class '{stranger.label}', which {name} does not have"
                 )
-        self._index = {
-            name: {label: i for i, label in enumerate(task.labels)} for name, task in self.tasks.items()
+        self._index: dict[str, Callable[[str], int]] = {
+            name: task.number_of
+            if isinstance(task, Embedding)
+            else {label: i for i, label in enumerate(task.labels)}.__getitem__
+            for name, task in self.tasks.items()
         }
         super().__init__([picture.id for picture in self.pictures])
 
     def decode(self, index: int) -> Sample:
         """Decodes the picture at the network's size; its target is () int64, the index of the class."""
         picture, size_HW = self.pictures[index], self.data.size
-        targets = {
-            name: task.missing(size_HW)
-            if picture.label is None
-            else np.array(self._index[name][picture.label], dtype=np.int64)
-            for name, task in self.tasks.items()
-        }
+        targets = {name: np.array(self.label(index, name), dtype=np.int64) for name in self.tasks}
         return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
+
+    def label(self, index: int, task: str) -> int:
+        """The class or id of one picture, -1 without."""
+        label = self.pictures[index].label
+        return -1 if label is None else self._index[task](label)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from perceptkit.data.batch import Batch, collate
 from perceptkit.data.geometry import apply_geometry, sample_geometry
+from perceptkit.data.m_per_class import m_per_class_order
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sample import Sample
 from perceptkit.data.sources import Source
@@ -46,6 +47,8 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     start_batch: int = 0,
+    classes: Sequence[int] | None = None,
+    m_per_class: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch on one rank.
 
@@ -61,11 +64,15 @@ def make_loader(
         drop_last: leave out a last batch that is not full.
         rank, world_size: of the processes that train together.
         start_batch: how many batches were done before.
+        classes, m_per_class: of each of `indices`, and how many of one are in a batch; None leaves that to chance.
     """
     order = np.asarray(indices)
-    if shuffle:
-        order = order[np.random.default_rng([seed, epoch]).permutation(len(order))]
     whole = batch * world_size
+    rng = np.random.default_rng([seed, epoch])
+    if shuffle and classes is not None and m_per_class is not None:
+        order = order[m_per_class_order(classes, m_per_class, whole, rng)]
+    elif shuffle:
+        order = order[rng.permutation(len(order))]
     steps = len(order) // whole if drop_last else -(-len(order) // whole)
     groups = [
         order[i * whole : (i + 1) * whole][rank::world_size].tolist() for i in range(start_batch, steps)

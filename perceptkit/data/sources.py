@@ -25,6 +25,9 @@ class Source(Protocol):
     def load(self, index: int) -> Sample:
         """One sample at the network's size. Raises DataError that names the file."""
 
+    def label(self, index: int, task: str) -> int:
+        """The class or id of one sample by a task that has one per picture, -1 without; no picture is read."""
+
 
 def open_split(
     tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split, cache_dir: Path | None = None
@@ -63,8 +66,17 @@ class Joined:
 
     def load(self, index: int) -> Sample:
         """One sample of the source that holds it."""
+        source, index = self._holder(index)
+        return source.load(index)
+
+    def label(self, index: int, task: str) -> int:
+        """From the source that holds it."""
+        source, index = self._holder(index)
+        return source.label(index, task)
+
+    def _holder(self, index: int) -> tuple[Source, int]:
         for source in self.sources:
             if index < len(source):
-                return source.load(index)
+                return source, index
             index -= len(source)
         raise IndexError(index)

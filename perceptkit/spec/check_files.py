@@ -11,6 +11,7 @@ from perceptkit.spec.check_labels import (
     Finding,
     check_class,
     check_dense,
+    check_ids,
     check_points,
     read_array,
 )
@@ -26,6 +27,7 @@ from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
     EdgesSpec,
+    EmbeddingSpec,
     FolderData,
     KeypointsSpec,
     LayoutData,
@@ -122,6 +124,10 @@ class _Split:
                 for image_id, of_image in labels.items():
                     self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes))
                 return self._known(where, ids, set(labels), "{split}" in target)
+            if isinstance(spec, EmbeddingSpec):
+                table = read_label_csv(path, multi_label=False)
+                self.report.add(where, check_ids(table, ids))
+                return self._known(where, ids, set(table.labels), "{split}" in target)
         except PerceptkitError as error:
             self.report.add(where, [Finding(str(error).removeprefix(f"{path}: "))])
         return set()

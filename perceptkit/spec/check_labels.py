@@ -4,7 +4,8 @@ Shapes: H W pixels of the label file, which may differ from the picture's.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from perceptkit.errors import DataError
+from perceptkit.spec.label_csv import LabelTable
 from perceptkit.spec.problems import closest
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
@@ -192,6 +194,21 @@ def check_class(spec: ClassificationSpec, labels: Sequence[str], classes: Sequen
         known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
         hint = f"; did you mean '{match}'?" if match else f": {known}"
         yield Finding(f"has the label '{label}', which is not one of the classes{hint}")
+
+
+def check_ids(table: LabelTable, pictures: Collection[str]) -> Iterator[Finding]:
+    """Checks the ids of a split's pictures: one per picture, and most of them more than once."""
+    if table.columns:
+        yield Finding(f"has {len(table.columns)} columns beside the pictures; expected one, the id")
+        return
+    count_of = Counter(label for image, (label, *_) in table.labels.items() if image in pictures)
+    single = [label for label, count in count_of.items() if count == 1]
+    if single:
+        noun = f"the id '{single[0]}'" + (f" and {len(single) - 1} more" if len(single) > 1 else "")
+        message = (
+            f"has one picture only of {noun} of {len(count_of)}; such a picture has no other to be near to"
+        )
+        yield Finding(message, is_problem=False)
 
 
 def _as_triple(spec: KeypointsSpec, point: Any) -> Sequence[float] | None:

@@ -17,12 +17,11 @@ def check_listed(spec: TasksFile, data: ListedData, report: CheckReport, sample:
     """Adds all splits to the report.
 
     Args:
-        spec: has one task, a classification.
+        spec: has tasks that read the one class of a picture: a classification, an embedding or both.
         data: its source.
         report: is added to.
         sample: how many pictures of each split to open, evenly spread; None opens all.
     """
-    (task,) = spec.tasks
     for split in SPLITS:
         try:
             pictures = listed_pictures(data, split)
@@ -30,9 +29,9 @@ def check_listed(spec: TasksFile, data: ListedData, report: CheckReport, sample:
             report.add("", [Finding(str(error))])
             continue
         labelled = [picture for picture in pictures if picture.label is not None]
-        counts = SplitCounts(len(pictures), {task: len(labelled)})
+        counts = SplitCounts(len(pictures), dict.fromkeys(spec.tasks, len(labelled)))
         report.splits[split] = counts
-        _labels(task, data, split, pictures, report)
+        _labels(", ".join(spec.tasks), data, split, pictures, report)
         chosen = pictures if sample is None else spread(pictures, sample)
         counts.opened = len(chosen)
         absent = [picture for picture in pictures if not picture.path.is_file()]

@@ -1,4 +1,4 @@
-"""Class names from what a tasks file says: a number, a list, a file, or nothing."""
+"""Class names from what a tasks file says: a number, a list, a file, or nothing; and ids of embeddings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from perceptkit.errors import SpecError
 from perceptkit.spec import templates
 from perceptkit.spec.label_csv import read_label_csv
 from perceptkit.spec.shipped import read_text
-from perceptkit.spec.tasks_file import ClassificationSpec, SegmentationSpec
+from perceptkit.spec.tasks_file import ClassificationSpec, EmbeddingSpec, FolderData, SegmentationSpec
 
 
 def class_names(
@@ -35,7 +35,8 @@ def class_names(
     elif root is None:
         names = scene_classes(spec)
     elif isinstance(spec, ClassificationSpec) and spec.target:
-        names = _names_in_csv(root / templates.fill(spec.target, (splits or {}).get("train", "train")), spec)
+        path = root / templates.fill(spec.target, (splits or {}).get("train", "train"))
+        names = _names_in_csv(path, spec.multi_label)
     else:
         raise SpecError("missing classes: a number, a list of names, or a file with one name per line")
     return _distinct(names)
@@ -63,16 +64,37 @@ def _names_in(path: Path) -> list[str]:
     return lines
 
 
-def _names_in_csv(path: Path, spec: ClassificationSpec) -> list[str]:
+def embedding_ids(spec: EmbeddingSpec, data: FolderData) -> list[str]:
+    """The ids that an embedding is trained on, sorted: those in the CSVs of `data.train_on`.
+
+    Raises:
+        SpecError: with the reason why there are none.
+    """
+    found: set[str] = set()
+    for split in data.train_on or ():
+        if not spec.target:
+            break
+        path = data.root / templates.fill(spec.target, data.splits.get(split, split))
+        if not path.is_file():
+            raise SpecError(f"the {split} labels are missing: {templates.shown(path)}")
+        found.update(_names_in_csv(path, multi_label=False))
+    return sorted(found, key=_by_number)
+
+
+def _names_in_csv(path: Path, multi_label: bool) -> list[str]:
     if not path.is_file():
         raise SpecError(f"no classes are given and the train labels are missing: {templates.shown(path)}")
-    table = read_label_csv(path, spec.multi_label)
+    table = read_label_csv(path, multi_label)
     if table.columns:
         return list(table.columns)
     found = {label for labels in table.labels.values() for label in labels}
     if not found:
         raise SpecError(f"{templates.shown(path)} holds no labels to take the classes from")
-    return sorted(found, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
+    return sorted(found, key=_by_number)
+
+
+def _by_number(label: str) -> tuple[int, int, str]:
+    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
 
 
 def _distinct(names: list[str]) -> list[str]:

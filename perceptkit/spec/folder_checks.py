@@ -18,7 +18,7 @@ from perceptkit.spec.tasks_file import (
 )
 from perceptkit.spec.templates import shown
 
-_LABEL_FILES = {"keypoints": (".json",), "classification": (".csv",)}
+_LABEL_FILES = {"keypoints": (".json",), "classification": (".csv",), "embedding": (".csv",)}
 _DENSE_LABEL_FILES = (".png", ".npy")
 
 
@@ -136,7 +136,7 @@ def _label_template(draft: Draft, task: str, spec: TaskBase) -> Iterator[Problem
     endings = _LABEL_FILES.get(kind, _DENSE_LABEL_FILES)
     if (suffix := PurePosixPath(spec.target).suffix.lower()) not in endings:
         yield draft.source.problem(path, f"{kind} labels are {' or '.join(endings)} files, not '{suffix}'")
-    if kind == "classification" and "{id}" in spec.target:
+    if kind in ("classification", "embedding") and "{id}" in spec.target:
         yield draft.source.problem(path, "one CSV holds the labels of a whole split; drop {id}")
     if kind not in _LABEL_FILES and "{id}" not in spec.target:
         yield draft.source.problem(path, "must hold {id}; without it every picture has the same label")

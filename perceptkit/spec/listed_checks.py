@@ -1,4 +1,4 @@
-"""What must hold for `source: imagefolder` and `source: decathlon`: one classification, files where they belong."""
+"""What must hold for `source: imagefolder` and `source: decathlon`: one task of a kind, files where they belong."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,12 +15,14 @@ from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
     DecathlonData,
+    EmbeddingSpec,
     ImageFolderData,
     ListedData,
 )
 from perceptkit.spec.templates import shown
 
 SHOWN = 5
+KINDS = ("classification", "embedding")
 KNOWN_BY = {
     "imagefolder": "the folder that a picture is in says the class",
     "decathlon": "the annotation files say the class",
@@ -48,27 +50,25 @@ def check_listed(draft: Draft) -> Iterator[Problem]:
 
 
 def _tasks(draft: Draft, source: str) -> Iterator[Problem]:
-    """One classification of one label per picture, which the source knows."""
+    """One classification of one label per picture, which the source knows, and one embedding of it."""
     kinds = {task: draft.written(("tasks", task, "type")) for task in draft.tasks}
-    first = next((task for task, kind in kinds.items() if kind == "classification"), None)
+    first = {kind: task for task, kind in reversed(kinds.items()) if kind in KINDS}
     for task, spec in draft.tasks.items():
         path = ("tasks", task)
-        if not isinstance(spec, ClassificationSpec):
-            message = (
-                f"'source: {source}' has one class per picture; expected classification, not {kinds[task]}"
-            )
+        if not isinstance(spec, ClassificationSpec | EmbeddingSpec):
+            message = f"'source: {source}' has one class per picture; expected {' or '.join(KINDS)}, not {kinds[task]}"
             yield draft.source.problem((*path, "type"), message)
             continue
-        if task != first:
-            message = (
-                f"'source: {source}' has one class per picture, which '{first}' predicts; drop this task"
-            )
+        if task != first[kinds[task]]:
+            verb = "predicts" if isinstance(spec, ClassificationSpec) else "learns from"
+            who = first[kinds[task]]
+            message = f"'source: {source}' has one class per picture, which '{who}' {verb}; drop this task"
             yield draft.source.problem(path, message, at="key")
             continue
         if spec.target is not None:
             message = f"contradicts 'source: {source}': {KNOWN_BY[source]}; drop the key"
             yield draft.source.problem((*path, "target"), message, at="key")
-        if spec.multi_label:
+        if isinstance(spec, ClassificationSpec) and spec.multi_label:
             message = f"contradicts 'source: {source}': a picture is of one class; drop the key"
             yield draft.source.problem((*path, "multi_label"), message, at="key")
 
@@ -88,6 +88,8 @@ def _folders(draft: Draft, data: ImageFolderData) -> Iterator[Problem]:
         yield _missing_folders(draft, data.root, missing)
         return
     of_train = class_folders(data.root / splits["train"]) if "train" in splits else []
+    # an embedding can be measured on classes that it was not trained on
+    has_classes = any(isinstance(spec, ClassificationSpec) for spec in draft.tasks.values())
     for split, folder in splits.items():
         path: tuple[str, ...] = ("data", "splits", split)
         path = path if draft.written(path) else ("data", "root")
@@ -100,7 +102,7 @@ def _folders(draft: Draft, data: ImageFolderData) -> Iterator[Problem]:
         elif not any(pictures_of_class(place / name) for name in classes):
             pattern = f"nothing in {shown(place / classes[0])} and the like ends in {', '.join(PICTURES)}"
             yield draft.source.problem(path, f"no pictures for {split}: {pattern}")
-        elif of_train and (strangers := [name for name in classes if name not in of_train]):
+        elif has_classes and of_train and (strangers := [name for name in classes if name not in of_train]):
             noun = "a class" if len(strangers) == 1 else "classes"
             message = f"{shown(place)} has {noun} that train does not have: {_some(strangers)}"
             yield draft.source.problem(path, message)

@@ -18,7 +18,7 @@ from perceptkit.spec.recipe_checks import check_recipe
 from perceptkit.spec.shipped import NOUNS, Kind, find_spec, read_text
 from perceptkit.spec.stage_steps import in_epochs
 from perceptkit.spec.task_checks import check_tasks
-from perceptkit.spec.tasks_file import TasksFile
+from perceptkit.spec.tasks_file import TasksFile, class_task
 from perceptkit.spec.templates import shown
 from perceptkit.spec.yaml_source import Source, read_yaml
 
@@ -98,6 +98,11 @@ def load_both(
     if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
         raise SpecError(
             f"augment.crop {list(crop)} does not fit into data.size {list(size)}, [height, width]"
+        )
+    if how.spec.loader.m_per_class is not None and class_task(loaded.spec) is None:
+        raise SpecError(
+            "loader.m_per_class: no task has one class or id per picture (type embedding, or classification without "
+            "multi_label); drop the key"
         )
     return loaded, how
 

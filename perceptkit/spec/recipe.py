@@ -361,6 +361,9 @@ class LoaderSpec(Strict):
     """Pictures per step and process."""
     workers: Workers = "auto"
     """Processes that read pictures; 0 reads in the training process."""
+    m_per_class: Annotated[int, Field(ge=2)] | None = None
+    """Pictures of each class, or id, in a batch to train on, by the first embedding of the tasks file, or else its
+    first classification; `batch` is a multiple of it. By default batches are drawn without looking at labels."""
 
 
 class PhotometricSpec(Strict):
@@ -498,6 +501,12 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _batches_are_of_classes(self) -> "Recipe":
+        if found := m_per_class_fault(self.loader.m_per_class, self.loader.batch, self.stages):
+            raise fault(*found)
+        return self
+
+    @model_validator(mode="after")
     def _classifier_has_weights(self) -> "Recipe":
         if message := classifier_fault(self.heads.classifier, self.backbone.weights):
             raise fault("heads.classifier", message)
@@ -521,6 +530,22 @@ def balance_fault(balance: str, names: Sequence[str], method: str) -> str:
     if not {"warmup", "search", "retrain"} & set(names):
         return "is read by the stages warmup, search and retrain, and there is none of them"
     return ""
+
+
+def m_per_class_fault(m: object, batch: object, stages: Sequence[object]) -> tuple[str, str] | None:
+    """What is wrong with batches of m pictures of each class, as (key, message); None where nothing is."""
+    if not isinstance(m, int):
+        return None
+    sizes = [("loader.batch", batch)]
+    for i, stage in enumerate(stages):
+        own = stage.get("batch") if isinstance(stage, dict) else getattr(stage, "batch", None)
+        sizes.append((f"stages.{i}.batch", own))
+    for key, size in sizes:
+        if isinstance(size, int) and (size % m or size < 2 * m):
+            least = max(2 * m, size // m * m)
+            message = f"{size} pictures are not {m} of each of 2 classes or more (loader.m_per_class); write {least}"
+            return key, message
+    return None
 
 
 def classifier_fault(classifier: str, weights: str) -> str:

@@ -9,10 +9,12 @@ from perceptkit.spec.problems import Problem, closest
 from perceptkit.spec.recipe import (
     STAGE_ORDER,
     TWO_PRICES,
+    LoaderSpec,
     SharingMethod,
     balance_fault,
     batchnorm_fault,
     classifier_fault,
+    m_per_class_fault,
     milestones_fault,
     price_fault,
     search_fault,
@@ -42,6 +44,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_prices(data, source),
         *_balance(data, source),
         *_budget(data, source),
+        *_m_per_class(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
         *_start(data, source, folder),
@@ -93,6 +96,20 @@ def _budget(data: dict[str, object], source: Source) -> list[Problem]:
     kind = next(key for key in KINDS if budget.get(key) is not None)
     message = budget_stage_fault(kind, names) if names else ""
     return [source.problem(("budget",), message)] if message else []
+
+
+def _m_per_class(data: dict[str, object], source: Source) -> list[Problem]:
+    loader, stages = data.get("loader"), data.get("stages")
+    if not isinstance(loader, dict):
+        return []
+    default = LoaderSpec.model_fields["batch"].default
+    batches = loader.get("batch", default)
+    found = m_per_class_fault(loader.get("m_per_class"), batches, stages if isinstance(stages, list) else [])
+    if found is None:
+        return []
+    path = _path(found[0])
+    written = path != ("loader", "batch") or "batch" in loader
+    return [source.problem(path if written else ("loader", "m_per_class"), found[1])]
 
 
 def _classifier(data: dict[str, object], source: Source) -> list[Problem]:

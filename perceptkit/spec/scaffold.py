@@ -72,6 +72,10 @@ tasks:                                   # names of your own; they become the na
   #   type: classification
   #   target: "room.csv"
   #   classes: [kitchen, bath]
+  # place:                               # CSV: id,label; a vector per picture, near those of the same label
+  #   type: embedding
+  #   target: "place.csv"
+  #   dims: 64
 """
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from perceptkit.errors import PerceptkitError
-from perceptkit.spec.classes import class_names
+from perceptkit.spec.classes import class_names, embedding_ids
 from perceptkit.spec.draft import Draft
-from perceptkit.spec.folder_checks import check_folder
+from perceptkit.spec.folder_checks import check_folder, splits_as_written
 from perceptkit.spec.layout_checks import check_layout
 from perceptkit.spec.listed_checks import check_listed
 from perceptkit.spec.problems import Problem, did_you_mean
@@ -15,6 +15,7 @@ from perceptkit.spec.scene_checks import check_scenes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     EdgesSpec,
+    EmbeddingSpec,
     FolderData,
     KeypointsSpec,
     LayoutData,
@@ -49,7 +50,7 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
         found += check_layout(draft)
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
-    return [*found, *_classes(draft)]
+    return [*found, *_classes(draft), *_ids(draft)]
 
 
 def _data_keys(draft: Draft) -> Iterator[Problem]:
@@ -146,6 +147,27 @@ def _classes(draft: Draft) -> Iterator[Problem]:
             continue
         if len(names) < 2 and not (isinstance(spec, ClassificationSpec) and spec.multi_label):
             yield draft.source.problem(path, "one class leaves nothing to tell apart; expected at least 2")
+
+
+def _ids(draft: Draft) -> Iterator[Problem]:
+    """Labels of embeddings that cannot be read, and too few ids to train on."""
+    data, root = draft.data, draft.root()
+    if not isinstance(data, FolderData) or root is None or not root.is_dir():
+        return
+    data = data.model_copy(update={"root": root, "splits": splits_as_written(draft)})
+    for task, spec in draft.tasks.items():
+        if not isinstance(spec, EmbeddingSpec) or not spec.target:
+            continue  # the latter is reported
+        if "{id}" in spec.target or not spec.target.lower().endswith(".csv"):
+            continue  # and so are these
+        path = ("tasks", task, "target")
+        try:
+            ids = embedding_ids(spec, data)
+        except PerceptkitError as error:
+            yield draft.source.problem(path, str(error))
+            continue
+        if len(ids) < 2:
+            yield draft.source.problem(path, "one id leaves nothing to tell apart; expected at least 2")
 
 
 def _repeated(draft: Draft, path: tuple[str, ...], names: Sequence[str]) -> Iterator[Problem]:

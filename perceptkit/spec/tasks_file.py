@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
+from perceptkit.spec.metric_learning import MetricLossSpec, MinerSpec
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -327,6 +328,18 @@ class ClassificationSpec(TaskBase):
     """Any number of classes may be true of one picture."""
 
 
+class EmbeddingSpec(TaskBase):
+    """A vector per picture, near those of the same id and far from all others."""
+
+    type: Literal["embedding"]
+    dims: Annotated[int, Field(ge=2)] = 64
+    """Length of the vector."""
+    loss: MetricLossSpec = MetricLossSpec()
+    """What is minimised, by its name in pytorch-metric-learning."""
+    miner: MinerSpec | None = None
+    """Which pairs or triplets of a batch the loss sees, by its name in pytorch-metric-learning; all by default."""
+
+
 TaskSpec: TypeAlias = Annotated[
     SegmentationSpec
     | DepthSpec
@@ -334,7 +347,8 @@ TaskSpec: TypeAlias = Annotated[
     | KeypointsSpec
     | EdgesSpec
     | ResponseSpec
-    | ClassificationSpec,
+    | ClassificationSpec
+    | EmbeddingSpec,
     Field(discriminator="type"),
 ]
 
@@ -355,3 +369,13 @@ class TasksFile(Strict):
     """Where the pictures come from: its `source`, for example `folder`, `imagefolder` or `scenes`, and its keys."""
     tasks: Annotated[dict[str, TaskSpec], Field(min_length=1)]
     """A name of your own for each task, then its `type` and keys; metrics and outputs get these names."""
+
+
+def class_task(spec: TasksFile) -> str | None:
+    """The task whose classes or ids `loader.m_per_class` means: the first embedding, or else the first classification
+    with one class per picture; None where there is neither."""
+    for kinds in (EmbeddingSpec, ClassificationSpec):
+        for name, task in spec.tasks.items():
+            if isinstance(task, kinds) and not getattr(task, "multi_label", False):
+                return name
+    return None

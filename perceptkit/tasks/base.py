@@ -64,6 +64,10 @@ class Task(ABC):
     """Whether the head reads the feature pyramid (True) or the pooled last features (False)."""
     upsample: ClassVar[bool] = True
     """Whether a dense output is brought from stride 4 to the input size before loss, metrics and export."""
+    joint: ClassVar[bool] = False
+    """Whether loss and quality are of the pictures of a batch together. Then the loss is that of the batches of all
+    ranks as one, and what val chooses weights by is the primary metric, as quality depends on which pictures happen to
+    be in a batch."""
     metric_info: Mapping[str, MetricInfo]
     primary: str
     """The metric that stands for the task in one number."""
@@ -140,6 +144,15 @@ class Task(ABC):
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss over labelled elements of the batch; a zero that still has a gradient where there are none."""
+
+    @property
+    def loss_module(self) -> nn.Module | None:
+        """The weights that the loss has of its own: trained with the network, held in checkpoints, and no part of the
+        model. None for most types."""
+        return None
+
+    def begin_loss(self) -> None:  # noqa: B027  # most losses have nothing to begin
+        """Gives the loss fresh weights, where it has some; drawn from torch's global generator."""
 
     @abstractmethod
     def metric(self) -> Metric:

@@ -14,9 +14,7 @@ Shapes: B pictures, C classes. Targets are (B,) int64, -1 = unlabelled; multi-la
 all -1 = unlabelled.
 """
 
-import csv
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,14 +25,14 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from perceptkit.errors import DataError, SpecError
-from perceptkit.spec.label_csv import LabelTable, read_label_csv
+from perceptkit.errors import DataError
 from perceptkit.spec.problems import closest
 from perceptkit.spec.tasks_file import ClassificationSpec
 from perceptkit.tasks.average_precision import average_precision
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.draw_text import draw_bar
 from perceptkit.tasks.heads import GlobalHead
+from perceptkit.tasks.label_tables import label_table
 
 UNLABELLED = -1
 TRUE_FROM = 0.5
@@ -133,7 +131,7 @@ class Classification(Task):
 
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         """() int64, or (C,) float32 with `multi_label`; a label is a class name or the index of one."""
-        written = _table(path, self.spec.multi_label).labels.get(image_id)
+        written = label_table(path, self.spec.multi_label).labels.get(image_id)
         if written is None:
             return None
         indices = [self._index(label, f"{path}: {image_id}") for label in written]
@@ -243,18 +241,3 @@ class Classification(Task):
             index = int(share_C.argmax())
             values = {"label": self._labels[index], "index": index, "probabilities": shares}
         return Prediction(self.name, self.type, values)
-
-
-def _table(path: Path, multi_label: bool) -> LabelTable:
-    """The labels of a whole CSV, read once per process and version of the file. Raises DataError."""
-    try:
-        return _cached_table(path, path.stat().st_mtime_ns, multi_label)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (SpecError, csv.Error) as error:  # not text, or not a CSV
-        raise DataError(f"{path} cannot be read: {str(error).removeprefix(f'{path}: ')}") from error
-
-
-@lru_cache(maxsize=16)
-def _cached_table(path: Path, mtime_ns: int, multi_label: bool) -> LabelTable:
-    return read_label_csv(path, multi_label)

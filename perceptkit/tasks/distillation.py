@@ -10,7 +10,7 @@ not multiplied by T^2.
     classification   as above; `multi_label`: the two-class form of every class, sigmoid(z / T), averaged
     segmentation     as above, averaged over pixels
     edges            the two-class form, averaged over pixels
-    others           mean (z - zhat)^2 / mean z^2: relative to the size of the other's answer
+    others           mean (z - zhat)^2 / mean z^2: relative to the size of the other's answer; of embeddings too
 
 Shapes: class scores (B, C) or (B, C, H, W).
 """

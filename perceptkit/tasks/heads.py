@@ -1,9 +1,10 @@
-"""The two heads: a convolutional one for maps, a linear one for answers about the whole picture.
+"""The heads: a convolutional one for maps, linear ones for answers about the whole picture.
 
 Shapes: B batch, C channels, h w pixels at stride 4.
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class DenseHead(nn.Module):
@@ -37,3 +38,12 @@ class GlobalHead(nn.Module):
     def forward(self, feature_BC: Tensor) -> Tensor:
         logits_BC: Tensor = self.predict(feature_BC)
         return logits_BC
+
+
+class EmbeddingHead(GlobalHead):
+    """One linear layer, then divided by the norm: (B, in_channels) -> (B, out_channels) of length 1."""
+
+    def forward(self, feature_BC: Tensor) -> Tensor:
+        vector_BC = super().forward(feature_BC)
+        # a sum of squares leaves the range of float16 soon
+        return F.normalize(vector_BC.float(), dim=1).to(vector_BC.dtype)

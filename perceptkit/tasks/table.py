@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from perceptkit.spec.classes import class_names
-from perceptkit.spec.listed import listed_classes
+from perceptkit.spec.classes import class_names, embedding_ids
+from perceptkit.spec.listed import listed_classes, own_classes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    EmbeddingSpec,
     FolderData,
     KeypointsSpec,
     LayoutData,
@@ -19,13 +20,15 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.classification import Classification
 from perceptkit.tasks.depth import Depth
 from perceptkit.tasks.edges import Edges
+from perceptkit.tasks.embedding import Embedding
 from perceptkit.tasks.keypoints import Keypoints
 from perceptkit.tasks.normals import Normals
 from perceptkit.tasks.response import Response
 from perceptkit.tasks.segmentation import Segmentation
 
 TASKS: dict[str, Any] = {
-    task.type: task for task in (Segmentation, Depth, Normals, Keypoints, Edges, Response, Classification)
+    task.type: task
+    for task in (Segmentation, Depth, Normals, Keypoints, Edges, Response, Classification, Embedding)
 }
 """Task classes by `type`; each is called with the task's name, its spec and the names of its outputs."""
 
@@ -47,7 +50,7 @@ def build_tasks(tasks_file: TasksFile, labels: Mapping[str, list[str]] | None = 
 
 
 def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
-    """The names of a task's classes or points; none for types whose outputs have no names."""
+    """The names of a task's classes, points or ids to train on; none for types whose outputs have no names."""
     data = tasks_file.data
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         if isinstance(data, FolderData):
@@ -57,9 +60,19 @@ def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
         if isinstance(data, LayoutData):
             return class_names(spec, data.root)
         return class_names(spec, None)
+    if isinstance(spec, EmbeddingSpec):
+        if isinstance(data, FolderData):
+            return embedding_ids(spec, data)
+        return own_classes(data) if isinstance(data, ListedData) else _scene_rooms()
     if isinstance(spec, KeypointsSpec):
         return list(spec.names or spec.kinds or _scene_points())
     return []
+
+
+def _scene_rooms() -> list[str]:
+    from perceptkit.spec.scene_labels import SCENE_TYPES
+
+    return list(SCENE_TYPES)
 
 
 def _scene_points() -> list[str]:

@@ -135,7 +135,7 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     if routing is not None and training.policy_optimizer is not None:
         training.policy_optimizer.zero_grad()
     training.fabric.backward(total)
-    update(training, training.optimizer, [p for p in supernet.parameters() if p.requires_grad])
+    update(training, training.optimizer, [p for p in training.weights() if p.requires_grad])
     if routing is not None and training.policy_optimizer is not None:
         update(training, training.policy_optimizer, routing.router.parameters())
     return mean_losses({"loss": total, **told})

@@ -44,7 +44,7 @@ def descend(
 
     losses = losses_now()
     refuse_nan(losses, training.position)
-    weights = [p for p in training.supernet.parameters() if p.requires_grad]
+    weights = [p for p in training.weights() if p.requires_grad]
     penalties = training.supernet.penalties() if isinstance(training.supernet, WholeNetwork) else {}
     penalty = torch.stack(list(penalties.values())).sum() if penalties else None
     network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep), penalty)

@@ -29,6 +29,7 @@ from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.classification import Classification
 from perceptkit.tasks.depth import Depth
+from perceptkit.tasks.embedding import Embedding
 from perceptkit.tasks.keypoints import Keypoints
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import memory
@@ -132,7 +133,7 @@ def describe_task(task: Task, network: Any) -> dict[str, Any]:
             "labels": task.labels,
             "params": num_params(head),
         },
-        "loss": LOSSES[loss_key(task)],
+        **describe_loss(task),
         "weight": task.spec.weight,
         "primary": task.primary,
         "metrics": {
@@ -140,6 +141,19 @@ def describe_task(task: Task, network: Any) -> dict[str, Any]:
             for name, info in task.metric_info.items()
         },
     }
+
+
+def describe_loss(task: Task) -> dict[str, Any]:
+    """`loss`, in words, and `loss_params`: how many weights it has of its own, which are not in the network."""
+    params = num_params(task.loss_module) if task.loss_module is not None else 0
+    if not isinstance(task, Embedding):
+        return {"loss": LOSSES[loss_key(task)], "loss_params": params}
+    said: str = task.spec.loss.name
+    if task.spec.miner is not None:
+        said += f" of {task.spec.miner.name}"
+    if params:
+        said += f", with {params:,} weights of its own"
+    return {"loss": said, "loss_params": params}
 
 
 def loss_key(task: Task) -> str:

@@ -8,7 +8,16 @@ from importlib.util import find_spec
 
 import torch
 
-REQUIRED = ("torch", "torchvision", "timm", "albumentations", "lightning-fabric", "torchmetrics", "pydantic")
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "albumentations",
+    "lightning-fabric",
+    "torchmetrics",
+    "pytorch-metric-learning",
+    "pydantic",
+)
 OPTIONAL = {"onnx": "ONNX export", "onnxruntime": "ONNX export and running it", "onnxscript": "ONNX export"}
 
 

@@ -48,7 +48,7 @@ def draw_samples(training: Training, stage: SearchStage, open_count: int) -> Non
     training.say(f"{stage.samples} plans drawn, {len(plans)} of them distinct; {len(queue)} to retrain")
     starts_here = any(isinstance(s, RetrainStage) and s.start == "search" for s in training.recipe.stages)
     if starts_here and training.fabric.global_rank == 0:
-        state = {"supernet": training.supernet.state_dict()}
+        state = {"supernet": training.supernet.state_dict(), "losses": training.losses_state()}
         checkpoint.save(training.run / SEARCHED, state, training.position)
 
 
@@ -59,7 +59,7 @@ def validation_loss(training: Training, forward: Forward) -> float:
     total, pictures = 0.0, 0
     for batch in training.loader(training.val, range(len(training.val)), train=False, shared=False):
         batch = batch.to(training.fabric.device)
-        losses = task_losses(forward(batch.image_BCHW), batch, training.tasks)
+        losses = task_losses(forward(batch.image_BCHW), batch, training.tasks, shared=False)
         total += weighted_sum(losses, training.tasks).item() * len(batch.ids)
         pictures += len(batch.ids)
     return total / pictures
@@ -82,6 +82,7 @@ def begin_sample(training: Training, stage: RetrainStage) -> None:
         training.fabric.barrier()
         state, _ = checkpoint.load(training.run / SEARCHED)
         training.supernet.load_state_dict(state["supernet"])
+        training.load_losses(state)
 
 
 def end_sample(training: Training) -> bool:

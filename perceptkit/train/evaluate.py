@@ -24,7 +24,8 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
     """By task and metric; NaN where the split holds no label."""
     score: float
-    """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at."""
+    """Mean over tasks of the mean per-image quality, in [0, 1]: what model selection looks at. Of a task whose quality
+    is relative to the batch (`Task.joint`) it has the primary metric."""
     quality_NK: Tensor
     """Of every picture that this rank brought, in [0, 1], NaN without a label; float32 on the CPU."""
 
@@ -68,7 +69,13 @@ def evaluate(
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
     }
-    means = [total / count for total, count in quality_sums.tolist() if count]
+    means = []
+    for (name, task), (total, count) in zip(tasks.items(), quality_sums.tolist(), strict=True):
+        primary = by_task[name][task.primary]
+        if task.joint and not math.isnan(primary):
+            means.append(primary)
+        elif not task.joint and count:
+            means.append(total / count)
     score = sum(means) / len(means) if means else math.nan
     return Evaluation(by_task, score, torch.cat([torch.zeros(0, len(tasks)), *by_picture]))
 

@@ -91,6 +91,7 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
         training.plan = drawn_plan(training.recipe, training.plan.tasks, training.plan.blocks)
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
         training.supernet.load_state_dict(training.make_supernet().state_dict())
+        training.begin_losses()
     if isinstance(stage, RetrainStage) and training.samples is not None:
         begin_sample(training, stage)
     if isinstance(stage, RouteStage | FinetuneStage) and training.routing is None:

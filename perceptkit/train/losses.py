@@ -9,13 +9,24 @@ from perceptkit.data.batch import Batch
 from perceptkit.errors import PerceptkitError
 from perceptkit.tasks.base import Task
 from perceptkit.train.checkpoint import Position
-from perceptkit.train.ranks import average_gradients
+from perceptkit.train.ranks import average_gradients, batch_of_all_ranks
 from perceptkit.train.training import Training
 
 
-def task_losses(outputs: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
-    """Each task's loss on one batch, float32."""
-    return {name: task.loss(outputs[name].float(), batch.targets[name]) for name, task in tasks.items()}
+def task_losses(
+    outputs: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task], shared: bool = True
+) -> dict[str, Tensor]:
+    """Each task's loss on one batch, float32.
+
+    `shared`: every rank has its own pictures of the batch, as many as each other, and not all of them the same ones.
+    """
+    losses = {}
+    for name, task in tasks.items():
+        output, target = outputs[name].float(), batch.targets[name]
+        if task.joint and shared:
+            output, target = batch_of_all_ranks(output), batch_of_all_ranks(target)
+        losses[name] = task.loss(output, target)
+    return losses
 
 
 def weighted_sum(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:

@@ -67,6 +67,30 @@ def rows_of_all_ranks(table_NR: Tensor) -> Tensor:
     return torch.cat(tables)
 
 
+def batch_of_all_ranks(x_B: Tensor) -> Tensor:
+    """What all ranks have of one batch, in the order in which one process would have it; itself where there is one.
+
+    Of a gradient, the part that belongs to this rank's rows, times the number of ranks: every rank computes the same
+    loss of the same batch, and the average of their gradients is that of one process.
+
+    Args:
+        x_B: (B, ...), B the same on every rank.
+    """
+    if not is_distributed():
+        return x_B
+    count, rank = dist.get_world_size(), dist.get_rank()
+    parts = [torch.empty_like(x_B, requires_grad=False).contiguous() for _ in range(count)]
+    dist.all_gather(parts, x_B.detach().contiguous())
+    if x_B.requires_grad:
+        parts[rank] = _scale_gradient(x_B, count)
+    return torch.stack(parts, 1).flatten(0, 1)  # rank r has every count-th picture (data/loader.py)
+
+
+def _scale_gradient(x: Tensor, factor: int) -> Tensor:
+    scaled = factor * x
+    return scaled - (scaled - x).detach()
+
+
 def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """Every loss averaged over the ranks: what one process with all images would have computed."""
     values = mean_over_ranks(torch.stack([loss.detach().float() for loss in losses.values()]))

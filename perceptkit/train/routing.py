@@ -161,8 +161,12 @@ def rightness(
         target_B = batch.targets[name]
         found = [measure(answer[name].detach().float(), target_B)[None] for answer in answers]
         if outputs:
-            measured_N = measure(outputs[name].float(), target_B[picture_N])
-            of_tables_VB = measured_N[of_M].view(-1, len(target_B))
+            if task.joint:  # the batch that a picture is judged in is that of the same table
+                of_tables = outputs[name].float()[of_M].unflatten(0, (-1, len(target_B)))
+                of_tables_VB = torch.stack([measure(output, target_B) for output in of_tables])
+            else:
+                measured_N = measure(outputs[name].float(), target_B[picture_N])
+                of_tables_VB = measured_N[of_M].view(-1, len(target_B))
             found = [of_tables_VB[: len(tables)], *found]
         measured_VB = torch.cat(found)
         if not task.is_yes_or_no:
@@ -403,7 +407,7 @@ def finetune_step(
     for optimizer in optimizers:
         optimizer.zero_grad()
     training.fabric.backward(total)
-    update(training, training.optimizer, supernet.parameters())
+    update(training, training.optimizer, training.weights())
     update(training, training.policy_optimizer, routing.router.parameters())
     return _noted(routing, mean_losses({"loss": total, **told}))
 
@@ -425,7 +429,7 @@ def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: flo
     total = weights_loss(training, batch, outputs, losses, stage.distill)
     training.optimizer.zero_grad()
     training.fabric.backward(total)
-    update(training, training.optimizer, supernet.parameters())
+    update(training, training.optimizer, training.weights())
     used = blockdrop.usage(keep_BR, routing.cost_R).mean()
     told = {"usage": used, **{f"loss/{name}": loss for name, loss in losses.items()}}
     return mean_losses({"loss": total, **told})

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.whole import WholeNetwork
+from perceptkit.data.m_per_class import refuse_few_classes
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sources import Source, open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
@@ -29,7 +31,7 @@ from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
 from perceptkit.spec.stage_steps import count_pictures
-from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile
+from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile, class_task
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
@@ -164,6 +166,29 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
                 )
 
 
+def classes_to_train_on(specs: Specs, train: Source, world_size: int) -> np.ndarray | None:
+    """The class or id of every picture to train on, where the recipe's `m_per_class` asks for them.
+
+    Raises SpecError where a turn of a stage has fewer classes than a batch takes.
+    """
+    m, task = specs.recipe.loader.m_per_class, class_task(specs.tasks)
+    if m is None or task is None:
+        return None
+    class_of = np.array([train.label(i, task) for i in range(len(train))])
+    for stage in specs.recipe.stages:
+        whole = specs.recipe.batch_of(stage) * world_size
+        for turn in turns(stage, len(train), whole, specs.recipe.seed):
+            refuse_few_classes(len(np.unique(class_of[list(turn.indices)])), m, whole)
+    return class_of
+
+
+def refuse_losses(tasks: Mapping[str, Task]) -> None:
+    """Raises SpecError where a loss cannot be made of what the tasks file says of it."""
+    with torch.random.fork_rng(devices=[]):
+        for task in tasks.values():
+            task.begin_loss()
+
+
 @torch.no_grad()
 def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
     """Raises SpecError where the network does not take pictures of the size of `augment.crop`."""
@@ -214,10 +239,12 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         if (run / "checkpoints/last.pt").exists():
             state = checkpoint.load(run / "checkpoints/last.pt")
     tasks = build_tasks(specs.tasks)
+    refuse_losses(tasks)
     fabric = make_fabric(recipe)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
         train_source, val_source = open_train(specs.tasks, tasks), open_split(specs.tasks, tasks, "val")
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
+    class_of = classes_to_train_on(specs, train_source, fabric.world_size)
     if recipe.augment.photometric:
         Photometric(recipe.augment.photometric)  # refuses what is no photometric transform
     torch.manual_seed(recipe.seed)
@@ -278,10 +305,12 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         policy=policy,
         plan=plan,
         budget=budget,
+        class_of=class_of,
         open_test=partial(open_split, specs.tasks, tasks, "test"),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
+    training.begin_losses()
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()

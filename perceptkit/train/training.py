@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceptkit.baselines.balancing.balance import Balance
 from perceptkit.baselines.balancing.table import build_balance
@@ -144,6 +145,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    class_of: np.ndarray | None = None
+    """Of the pictures to train on, where batches are made of so many of each class."""
     open_test: Callable[[], Source] | None = None
     """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -153,6 +156,7 @@ class Training:
         """All that the next step depends on, as tensors and plain data."""
         return {
             "supernet": self.supernet.state_dict(),
+            "losses": self.losses_state(),
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else None,
@@ -183,6 +187,7 @@ class Training:
             self.begin_stage_optimizers(self.recipe.stages[position.stage])
         try:
             self.supernet.load_state_dict(state["supernet"])
+            self.load_losses(state)
             self.policy.load_state_dict(state["policy"])
             if self.routing is not None:
                 self.routing.load(state["routing"])
@@ -222,6 +227,7 @@ class Training:
         if self.fabric.global_rank == 0:
             best = {
                 "supernet": self.supernet.state_dict(),
+                "losses": self.losses_state(),
                 "plan": plan.to_json(),
                 "routing": self.routing.state() if self.routing else None,
                 "score": score,
@@ -238,6 +244,11 @@ class Training:
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""
         made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
+        for name, module in self.loss_modules().items():
+            # proxies are directions, which decay would not change
+            scale = getattr(getattr(self.tasks[name].spec, "loss", None), "lr_scale", 1.0)
+            group = {"params": list(module.parameters()), "weight_decay": 0.0, "lr_scale": scale}
+            made.add_param_group(group)
         self.balance = None
         if stage.name in ("warmup", "search", "retrain"):
             self.balance = build_balance(self.recipe.balance, self.tasks).to(self.fabric.device)
@@ -260,6 +271,35 @@ class Training:
             self.policy_optimizer = cast(torch.optim.Optimizer, self.fabric.setup_optimizers(adam))
         else:
             self.policy_optimizer = None
+
+    def loss_modules(self) -> dict[str, nn.Module]:
+        """By task, what its loss learns of its own; most losses have nothing."""
+        found = {name: task.loss_module for name, task in self.tasks.items()}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def begin_losses(self) -> None:
+        """Gives these fresh weights: the same for the same seed. Raises SpecError where a loss cannot be made."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            for task in self.tasks.values():
+                task.begin_loss()
+        for module in self.loss_modules().values():
+            module.to(self.fabric.device)
+
+    def losses_state(self) -> dict[str, Any]:
+        """Of the losses' own weights, for a checkpoint."""
+        return {name: module.state_dict() for name, module in self.loss_modules().items()}
+
+    def load_losses(self, state: Mapping[str, Any]) -> None:
+        """Puts back what a checkpoint holds of them; older ones hold nothing."""
+        for name, module in self.loss_modules().items():
+            if name in state.get("losses", {}):
+                module.load_state_dict(state["losses"][name])
+
+    def weights(self) -> list[nn.Parameter]:
+        """All that the optimiser of the weights may train: the network's, and the losses' own."""
+        of_losses = [p for module in self.loss_modules().values() for p in module.parameters()]
+        return [*self.supernet.parameters(), *of_losses]
 
     def begin_routing(self, cost_R: Tensor, gamma: float) -> None:
         """A fresh router for the plan's routed blocks: the same for the same seed."""
@@ -286,6 +326,7 @@ class Training:
         """Puts the weights and the plan with the best validation score back."""
         state, _ = checkpoint.load(self.run / "checkpoints/best.pt")
         self.supernet.load_state_dict(state["supernet"])
+        self.load_losses(state)
         self.plan = Plan.from_json(state["plan"])
         if self.routing is not None:
             self.routing.load(state["routing"])
@@ -346,4 +387,6 @@ class Training:
             rank=self.fabric.global_rank if shared else 0,
             world_size=self.fabric.world_size if shared else 1,
             start_batch=start,
+            classes=self.class_of[list(indices)].tolist() if self.class_of is not None and train else None,
+            m_per_class=self.recipe.loader.m_per_class,
         )

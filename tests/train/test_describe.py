@@ -124,6 +124,7 @@ def test_every_loss_has_words():
     keys = {
         loss_key(TASKS[kind]("x", TASK_SPECS[kind](type=kind, **keys), ["a", "b"]))
         for kind in TASKS
+        if kind != "embedding"  # whose losses are called by their own names
         for keys in specs.get(kind, [{}])
     }
     assert keys == set(LOSSES)

@@ -192,3 +192,47 @@ def test_two_ranks_adapt_as_one(small_run, tmp_path):
         stored = [json.loads((run / "adaptation.json").read_text())["bits"] for run in (one, two)]
         assert stored[0] == stored[1]
         assert (two / "domain/delta.safetensors").is_file()
+
+
+EMBEDDING = """\
+name: rooms
+data: {source: scenes, size: [32, 32], count: {train: 24, val: 6, test: 6}}
+tasks:
+  depth: {type: depth}
+  place: {type: embedding, dims: 8, loss: {name: ProxyAnchorLoss}}
+  near: {type: embedding, dims: 8}
+"""
+HARD = """\
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 16}
+sharing: {method: hard}
+stages: [{name: retrain, epochs: 2}]
+optim: {lr: 3e-3}
+loader: {batch: 8, workers: 0, m_per_class: 2}
+"""
+
+
+@pytest.mark.slow
+def test_embeddings_compare_the_pictures_of_all_ranks(tmp_path):
+    """Pairs between ranks count: the losses are those of one process, with proxies and without."""
+    driver, tasks, recipe = (tmp_path / name for name in ("driver.py", "t.yaml", "r.yaml"))
+    driver.write_text(ROUTED_DRIVER, encoding="utf-8")
+    tasks.write_text(EMBEDDING, encoding="utf-8")
+    recipe.write_text(HARD, encoding="utf-8")
+    one, two = tmp_path / "one", tmp_path / "two"
+    files = [str(driver), str(tasks), str(recipe)]
+    subprocess.run([sys.executable, *files, str(one)], check=True, timeout=300)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, *files, str(two), "loader.batch=4"], check=True, timeout=300)
+    logged = [rows(run, "train") for run in (one, two)]
+    assert len(logged[0]) == len(logged[1]) > 0
+    for ours, theirs in zip(*logged, strict=True):
+        for name in ("loss", "loss/depth", "loss/place", "loss/near"):
+            assert theirs[name] == pytest.approx(ours[name], rel=CLOSE), (ours["step"], name)
+    kept = [
+        torch.load(run / "checkpoints/last.pt", weights_only=True)["losses"]["place"] for run in (one, two)
+    ]
+    for name, proxies in kept[0].items():
+        torch.testing.assert_close(kept[1][name], proxies, rtol=0, atol=CLOSE)
+    found = [json.loads((run / "results.json").read_text())["tasks"]["near"]["metrics"] for run in (one, two)]
+    assert found[1] == pytest.approx(found[0], abs=CLOSE)

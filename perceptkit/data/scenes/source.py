@@ -60,12 +60,20 @@ class SceneSource:
 
     def load(self, index: int) -> Sample:
         """The picture and the labels of the declared tasks."""
+        record = self._record(index)
+        targets = {name: _target(record, task) for name, task in self.tasks.items()}
+        return Sample(self.ids[index], np.array(record["image"]), targets)
+
+    def label(self, index: int, task: str) -> int:
+        """The room of one scene, by a task that has one label per picture."""
+        return int(_target(self._record(index), self.tasks[task]))
+
+    def _record(self, index: int) -> np.void:
         number, within = divmod(index, CHUNK)
         if number not in self._chunks:
             self._chunks[number] = np.load(self._file(number), mmap_mode="r")
-        record = self._chunks[number][within]
-        targets = {name: _target(record, task) for name, task in self.tasks.items()}
-        return Sample(self.ids[index], np.array(record["image"]), targets)
+        record: np.void = self._chunks[number][within]
+        return record
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{self.split}-{number:05d}.npy"
