@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perceptkit.errors import PerceptkitError
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.csv_checks import check_csv
 from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder
 from perceptkit.spec.layout_checks import check_layout
@@ -14,6 +15,7 @@ from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    CsvData,
     EdgesSpec,
     FolderData,
     KeypointsSpec,
@@ -47,6 +49,8 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
         found += check_scenes(draft)
     if isinstance(draft.data, LayoutData):
         found += check_layout(draft)
+    if isinstance(draft.data, CsvData):
+        return [*found, *check_csv(draft)]
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
     return [*found, *_classes(draft)]

@@ -193,6 +193,27 @@ class TaskonomyData(LayoutData):
     source: Literal["taskonomy"]
 
 
+class CsvData(DataBase):
+    """Pictures that a CSV lists, one a row, with a column of labels for each task. The first row names the columns;
+    commas, semicolons or tabs part them."""
+
+    source: Literal["csv"]
+    root: Path
+    """Folder that the file and the paths of the pictures start from, relative to this file."""
+    file: str
+    """The CSV below root: `labels.csv` with a column of splits, or `{split}.csv`, a file for each."""
+    image: str = "path"
+    """The column of the pictures' paths below root."""
+    split: str | None = None
+    """The column that says which split a row is of, where one file holds all; rows with nothing there are not used."""
+    splits: dict[Split, str] = Field(default_factory=_own_names)
+    """The word that stands for each split, in that column or in the name of the file; by default its own name."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures are resized to it."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
 class ScenesData(DataBase):
     """The built-in renderer: rooms with solids, and exact labels for every task type."""
 
@@ -208,7 +229,14 @@ class ScenesData(DataBase):
 
 
 Data: TypeAlias = Annotated[
-    FolderData | ImageFolderData | DecathlonData | NYUv2Data | CityscapesData | TaskonomyData | ScenesData,
+    FolderData
+    | ImageFolderData
+    | DecathlonData
+    | NYUv2Data
+    | CityscapesData
+    | TaskonomyData
+    | CsvData
+    | ScenesData,
     Field(discriminator="source"),
 ]
 DATA_SOURCES: dict[str, type[DataBase]] = {
@@ -224,7 +252,8 @@ class TaskBase(Strict):
     """What every task type has."""
 
     target: str | None = None
-    """Template of the label files (`source: folder`), or the name of a `response` map of Taskonomy."""
+    """Template of the label files (`source: folder`), the name of a `response` map of Taskonomy, or a column
+    (`source: csv`; by default the task's own name)."""
     weight: PositiveFloat = 1.0
     """Factor of this task's loss in the sum (lambda_k of AdaShare)."""
 

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.csv_source import csv_classes
 from perceptkit.spec.listed import listed_classes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    CsvData,
     FolderData,
     KeypointsSpec,
     LayoutData,
     ListedData,
     SegmentationSpec,
-    TaskBase,
     TasksFile,
 )
 from perceptkit.tasks.base import Task
@@ -41,19 +42,22 @@ def build_tasks(tasks_file: TasksFile, labels: Mapping[str, list[str]] | None = 
         SpecError: a task's classes cannot be found.
     """
     return {
-        name: TASKS[spec.type](name, spec, (labels or {}).get(name) or output_names(spec, tasks_file))
+        name: TASKS[spec.type](name, spec, (labels or {}).get(name) or output_names(name, tasks_file))
         for name, spec in tasks_file.tasks.items()
     }
 
 
-def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
+def output_names(task: str, tasks_file: TasksFile) -> list[str]:
     """The names of a task's classes or points; none for types whose outputs have no names."""
+    spec = tasks_file.tasks[task]
     data = tasks_file.data
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         if isinstance(data, FolderData):
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
         if isinstance(data, ListedData) and isinstance(spec, ClassificationSpec):
             return listed_classes(spec, data)
+        if isinstance(data, CsvData) and isinstance(spec, ClassificationSpec):
+            return csv_classes(task, spec, data)
         if isinstance(data, LayoutData):
             return class_names(spec, data.root)
         return class_names(spec, None)
