@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.coco import coco_classes
 from perceptkit.spec.csv_source import csv_classes
 from perceptkit.spec.listed import listed_classes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    CocoData,
     CsvData,
     FolderData,
     KeypointsSpec,
@@ -56,6 +58,8 @@ def output_names(task: str, tasks_file: TasksFile) -> list[str]:
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
         if isinstance(data, ListedData) and isinstance(spec, ClassificationSpec):
             return listed_classes(spec, data)
+        if isinstance(data, CocoData) and isinstance(spec, SegmentationSpec):
+            return coco_classes(spec, data)
         if isinstance(data, CsvData) and isinstance(spec, ClassificationSpec):
             return csv_classes(task, spec, data)
         if isinstance(data, LayoutData):
