@@ -36,9 +36,13 @@ def polygon_mask(corners_P2: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray
     x = upper[edge, 0] + (row + 0.5 - upper[edge, 1]) * slope
     # the parity of a row changes for all pixels whose centre is right of the crossing
     column = np.ceil(x - 0.5).clip(0, width).astype(int)
-    changes = np.zeros((height, width + 1), np.int64)
-    np.add.at(changes, (row, column), 1)
-    inside: np.ndarray = changes.cumsum(axis=1)[:, :width] % 2 == 1
+    inside = np.zeros(size_HW, bool)
+    if row.size:  # only the box of the polygon is worked on: most are small
+        top, left, bottom, right = row.min(), column.min(), row.max() + 1, column.max() + 1
+        changes = np.zeros((bottom - top, right - left), np.uint8)
+        np.add.at(changes, (row - top, column - left), 1)  # wraps at 256, which keeps the parity
+        parity = np.bitwise_xor.accumulate(changes & 1, axis=1)
+        inside[top:bottom, left:right] = parity[:, : width - left] == 1
     return inside
 
 

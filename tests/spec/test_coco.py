@@ -76,7 +76,7 @@ def check(folder: Path, data: str, tasks: str) -> tuple[list[str], list[str]]:
         (f"{DATA}, images: '{{split}}/{{id}}'", SEG, "data.images is the folder of the pictures; the annotation files"),
         (f"{DATA}, images: '{{splt}}'", SEG, "data.images unknown placeholder {splt}; did you mean {split}?"),
         (f"{HELD}, splits: {{val: val2017}}", SEG, "data.hold_out data.splits names a val; give one of both"),
-        ("source: coco, hold_out: 5%", SEG, "data.hold_out 0.05 of the pictures of train is less than one; val needs more"),
+        ("source: coco, hold_out: 5%", SEG, "data.hold_out 0.05 of the pictures of train is less than one"),
         (f"{DATA}, splits: {{val: train2017}}", SEG, "data.splits.val val is 'train2017', what is trained on; results"),
         (f"{DATA}, train_on: [train, val]", SEG,
          "data.train_on val is test too; results on pictures that were trained"),
