@@ -13,6 +13,7 @@ from PIL import Image
 
 from perceptkit.cli import make_parser
 from perceptkit.spec.load import load_recipe, load_tasks
+from tests.coco_files import write_coco
 from tests.layout_files import write_cityscapes_mtan, write_nyuv2, write_taskonomy
 from tests.listed_files import write_class_folders, write_decathlon
 
@@ -21,6 +22,7 @@ WRITERS = {
     "nyuv2": write_nyuv2,
     "cityscapes": lambda root: write_cityscapes_mtan(root, lists=True),
     "taskonomy": write_taskonomy,
+    "coco": lambda root: write_coco(root, train=30),
 }
 SPECS = ["TASKS", "--recipe", "--set"]
 SURFACE = {
@@ -98,6 +100,8 @@ def test_layers():
         "main(['check', 'classes.yaml', '--everything'])",
         "main(['check', 'nyuv2', '--recipe', 'nyuv2_adashare', '--set', 'data.root=nyuv2'])",
         "main(['check', 'decathlon', '--set', 'data.root=decathlon', 'data.domain=gtsrb'])",
+        "main(['check', 'coco', '--set', 'data.root=coco', 'data.hold_out=25%'])",
+        "main(['check', 'table.yaml'])",
         "main(['init', '--data', 'data', '-o', 'new.yaml'])",
         "main(['schema', 'recipe']); main(['list', 'recipes'])",
     ],
@@ -109,6 +113,14 @@ def test_light_commands_do_not_load_torch(tmp_path, code):
     write_class_folders(tmp_path / "classes")
     write_decathlon(tmp_path / "decathlon")
     write_nyuv2(tmp_path / "nyuv2")
+    write_coco(tmp_path / "coco")
+    rows = [
+        f"{split}/rgb/1.png,{split},{word}" for split, word in (("train", "a"), ("val", "b"), ("test", "a"))
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["path,split,kind", *rows]))
+    data = "{source: csv, root: data, file: ../table.csv, split: split, size: [32, 32]}"
+    kind = "{type: classification, classes: [a, b]}"
+    (tmp_path / "table.yaml").write_text(f"name: x\ndata: {data}\ntasks: {{kind: {kind}}}\n")
     data = "{source: imagefolder, root: classes, size: [32, 32]}"
     (tmp_path / "classes.yaml").write_text(f"name: x\ndata: {data}\ntasks: {{k: {{type: classification}}}}\n")
     for split in ("train", "val", "test"):

@@ -177,6 +177,9 @@ def _move_points(
         if geometry.hflip:
             moved = moved[task.flip_index]  # type: ignore[attr-defined]  # keypoints have one
         return moved
+    if geometry.hflip:
+        pairs = np.array(task.flip_index, dtype=moved.dtype)  # type: ignore[attr-defined]  # as above
+        moved[held, 2] = pairs[points_N3[held, 2].astype(int)]
     moved[outside] = (0.0, 0.0, -1.0)
     return moved
 

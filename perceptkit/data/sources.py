@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from perceptkit.data.coco import CocoSource
+from perceptkit.data.csv_source import CsvSource
 from perceptkit.data.folder import FolderSource
 from perceptkit.data.layout import LayoutSource
 from perceptkit.data.listed import ListedSource
 from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.source import SceneSource
-from perceptkit.spec.tasks_file import FolderData, LayoutData, ScenesData, Split, TasksFile
+from perceptkit.spec.tasks_file import CocoData, CsvData, FolderData, LayoutData, ScenesData, Split, TasksFile
 from perceptkit.tasks.base import Task
 
 
@@ -40,6 +42,10 @@ def open_split(
         return FolderSource(tasks_file.data, split, tasks)
     if isinstance(tasks_file.data, ScenesData):
         return SceneSource(tasks_file.data, split, tasks, cache_dir)
+    if isinstance(tasks_file.data, CocoData):
+        return CocoSource(tasks_file.data, split, tasks, tasks_file.tasks)
+    if isinstance(tasks_file.data, CsvData):
+        return CsvSource(tasks_file.data, split, tasks)
     if isinstance(tasks_file.data, LayoutData):
         return LayoutSource(tasks_file.data, split, tasks)
     return ListedSource(tasks_file.data, split, tasks)

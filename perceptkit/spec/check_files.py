@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from perceptkit.errors import DataError, PerceptkitError
 from perceptkit.spec import templates
+from perceptkit.spec.check_coco import check_coco_files
+from perceptkit.spec.check_csv import check_csv_files
 from perceptkit.spec.check_labels import (
     Finding,
     check_class,
@@ -26,6 +28,8 @@ from perceptkit.spec.load import LoadedTasks
 from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
+    CocoData,
+    CsvData,
     EdgesSpec,
     EmbeddingSpec,
     FolderData,
@@ -60,6 +64,10 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
     elif isinstance(data, FolderData):
         for split in SPLITS:
             _Split(spec, data, split, report).check(opened)
+    elif isinstance(data, CocoData):
+        check_coco_files(spec, data, report, opened)
+    elif isinstance(data, CsvData):
+        check_csv_files(spec, data, report, opened)
     elif isinstance(data, LayoutData):
         check_layout_files(spec, data, report, opened)
     else:

@@ -14,14 +14,12 @@ Labels are joined by image id and classes are ordered by category id: the lists 
 and the names sort otherwise (TrafficSign10 comes before TrafficSign2).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from perceptkit.errors import DataError
-from perceptkit.spec.json_file import read_json
+from perceptkit.spec.json_file import json_records, read_json
 from perceptkit.spec.mean_std_pickle import read_mean_std
 from perceptkit.spec.tasks_file import RGB, Split
 from perceptkit.spec.templates import shown
@@ -41,7 +39,6 @@ MEAN_STD: dict[str, tuple[RGB, RGB]] = {
 """Mean and std of each domain in the order of the challenge, RGB in [0, 1]; used where there is no pickle."""
 
 PICKLE = "decathlon_mean_std.pickle"
-Record: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,33 +95,20 @@ def _read(path: Path, mtime_ns: int) -> Annotations:
     if not isinstance(content, dict):
         raise DataError(f"{where} is not a mapping with 'images', 'annotations' and 'categories'")
     files: dict[int, str] = {}
-    for image in _records(where, content, "images", {"id": [int], "file_name": [str]}):
+    for image in json_records(where, content, "images", {"id": [int], "file_name": [str]}):
         if image["id"] in files:
             raise DataError(f"{where}: two images have the id {image['id']}")
         files[image["id"]] = image["file_name"]
     categories: dict[int, str] = {}
-    for category in _records(where, content, "categories", {"id": [int], "name": [str, int]}):
+    for category in json_records(where, content, "categories", {"id": [int], "name": [str, int]}):
         if category["id"] in categories:
             raise DataError(f"{where}: two categories have the id {category['id']}")
         categories[category["id"]] = str(category["name"])
     labels: dict[int, int] = {}
-    for annotation in _records(where, content, "annotations", {"image_id": [int], "category_id": [int]}):
+    for annotation in json_records(where, content, "annotations", {"image_id": [int], "category_id": [int]}):
         image_id, category_id = annotation["image_id"], annotation["category_id"]
         if labels.setdefault(image_id, category_id) != category_id:
             raise DataError(
                 f"{where}: image {image_id} has two classes, {labels[image_id]} and {category_id}"
             )
     return Annotations(dict(sorted(files.items())), labels, dict(sorted(categories.items())))
-
-
-def _records(where: str, content: Record, key: str, fields: Mapping[str, list[type]]) -> list[Record]:
-    """The entries under `key`, none where it is absent; each has these fields. Raises DataError."""
-    entries = content.get(key) or []
-    if not isinstance(entries, list):
-        raise DataError(f"{where}: '{key}' is not a list")
-    for i, entry in enumerate(entries):
-        for field, kinds in fields.items():
-            if not isinstance(entry, dict) or type(entry.get(field)) not in kinds:
-                wanted = "text" if str in kinds else "a whole number"
-                raise DataError(f"{where}: {key}[{i}] has no '{field}' that is {wanted}")
-    return entries

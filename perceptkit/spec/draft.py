@@ -11,10 +11,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perceptkit.spec.coco import with_points
 from perceptkit.spec.decathlon import mean_std
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
-from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, DataBase, DecathlonData, TaskBase, TasksFile
+from perceptkit.spec.tasks_file import (
+    DATA_SOURCES,
+    TASK_SPECS,
+    CocoData,
+    DataBase,
+    DecathlonData,
+    KeypointsSpec,
+    TaskBase,
+    TasksFile,
+)
 from perceptkit.spec.yaml_source import KeyPath, Source
 
 
@@ -62,7 +72,7 @@ class Draft:
 
 
 def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
-    """The same tasks file with absolute paths, and with the mean and std that its data source knows."""
+    """The same tasks file with absolute paths, and with the mean, std and keypoints that its data source knows."""
     draft = Draft(source, folder, spec.data, dict(spec.tasks))
     changed: dict[str, Any] = {}
     if (root := draft.root()) is not None:
@@ -75,6 +85,9 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
         classes = getattr(task, "classes", None)
         if isinstance(classes, str):
             tasks[name] = task.model_copy(update={"classes": str(draft.class_file(name, classes))})
+        data = changed.get("data")
+        if isinstance(data, CocoData) and isinstance(task, KeypointsSpec):
+            tasks[name] = with_points(task, data)
     return spec.model_copy(update={**changed, "tasks": tasks})
 
 

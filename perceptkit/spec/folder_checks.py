@@ -62,21 +62,21 @@ def splits_as_written(draft: Draft) -> dict[str, str]:
     return {key: folder for key, folder in written.items() if isinstance(folder, str)}
 
 
-def split_problems(draft: Draft, splits: dict[str, str]) -> Iterator[Problem]:
-    """Every split has a folder; only val and test may share one."""
+def split_problems(draft: Draft, splits: dict[str, str], noun: str = "folder") -> Iterator[Problem]:
+    """Every split has a folder, or another thing that stands for it; only val and test may share one."""
     misspelt = set(splits) - set(SPLITS)
     for split in SPLITS:
         path = ("data", "splits", split)
         if split not in splits and not misspelt and not draft.written(path):
-            note = "; it may name the folder of val" if split == "test" else ""
-            message = f"missing key: the folder that holds the {split} split{note}"
+            note = f"; it may name the {noun} of val" if split == "test" else ""
+            message = f"missing key: the {noun} that holds the {split} split{note}"
             yield draft.source.problem(path, message, at="key")
         elif split != "train" and split in splits and splits[split] == splits.get("train"):
-            message = "the same folder as train; results on pictures that were trained on say nothing"
+            message = f"the same {noun} as train; results on pictures that were trained on say nothing"
             yield draft.source.problem(path, message)
     trained_on = draft.data.train_on if draft.data is not None else None
     if "val" in (trained_on or ()) and "val" in splits and splits["val"] == splits.get("test"):
-        message = "val is the folder of test too; results on pictures that were trained on say nothing"
+        message = f"val is the {noun} of test too; results on pictures that were trained on say nothing"
         yield draft.source.problem(("data", "train_on"), message)
 
 

@@ -28,7 +28,7 @@ def layout_entries(data: LayoutData, split: Split) -> list[Entry]:
     Raises DataError where a list is missing or damaged.
     """
     layout = layout_of(data)
-    found = held_out(layout.entries(data, part_of(layout, data, split)), data, split)
+    found = held_out(layout.entries(data, part_of(layout, data, split)), data.hold_out, split)
     return thinned(found, data.limit, split)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from perceptkit.errors import DataError
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.tasks_file import LayoutData, Split
 from perceptkit.spec.templates import shown
+
+Item = TypeVar("Item")
 
 
 class Entry(NamedTuple):
@@ -65,11 +67,17 @@ def part_of(layout: Layout, data: LayoutData, split: Split) -> str:
     return written or layout.parts[split]
 
 
-def held_out(entries: list[Entry], data: LayoutData, split: Split) -> list[Entry]:
-    """Those of train's entries that are val's (the last ones: neighbours stay together), or the others."""
-    if data.hold_out is None or split == "test":
+def held_out(entries: list[Item], part: float | None, split: Split) -> list[Item]:
+    """Those of train's entries that are val's (the last ones: neighbours stay together), or the others.
+
+    Args:
+        entries: of train, or of test.
+        part: `hold_out` of the data; with None all of them are the split's.
+        split: which one is wanted.
+    """
+    if part is None or split == "test":
         return entries
-    cut = len(entries) - round(len(entries) * data.hold_out)
+    cut = len(entries) - round(len(entries) * part)
     return entries[cut:] if split == "val" else entries[:cut]
 
 

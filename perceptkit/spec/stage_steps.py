@@ -9,10 +9,12 @@ part, and those of its policy's part or as many as its turns have.
 import math
 import os
 
+from perceptkit.spec.coco import coco_pictures
+from perceptkit.spec.csv_source import csv_pictures
 from perceptkit.spec.layout_table import layout_entries
 from perceptkit.spec.listed import listed_pictures, thinned
 from perceptkit.spec.recipe import Recipe, SearchStage, StageBase
-from perceptkit.spec.tasks_file import FolderData, LayoutData, ScenesData, Split, TasksFile
+from perceptkit.spec.tasks_file import CocoData, CsvData, FolderData, LayoutData, ScenesData, Split, TasksFile
 from perceptkit.spec.templates import image_ids
 
 
@@ -64,6 +66,10 @@ def count_pictures(tasks_file: TasksFile, split: Split) -> int:
         return count
     if isinstance(data, FolderData):
         return len(thinned(image_ids(data.root, data.image, data.splits[split]), data.limit, split))
+    if isinstance(data, CocoData):
+        return len(coco_pictures(tasks_file.tasks, data, split))
+    if isinstance(data, CsvData):
+        return len(csv_pictures(data, split))
     if isinstance(data, LayoutData):
         return len(layout_entries(data, split))
     return len(listed_pictures(data, split))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from perceptkit.errors import PerceptkitError
 from perceptkit.spec.classes import class_names, embedding_ids
+from perceptkit.spec.coco_checks import check_coco
+from perceptkit.spec.csv_checks import check_csv
 from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder, splits_as_written
 from perceptkit.spec.layout_checks import check_layout
@@ -14,6 +16,8 @@ from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    CocoData,
+    CsvData,
     EdgesSpec,
     EmbeddingSpec,
     FolderData,
@@ -48,6 +52,10 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
         found += check_scenes(draft)
     if isinstance(draft.data, LayoutData):
         found += check_layout(draft)
+    if isinstance(draft.data, CocoData):
+        return [*found, *check_coco(draft)]
+    if isinstance(draft.data, CsvData):
+        return [*found, *check_csv(draft)]
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
     return [*found, *_classes(draft), *_ids(draft)]
@@ -90,14 +98,12 @@ def _keypoints(draft: Draft) -> Iterator[Problem]:
         for key, names in (("names", spec.names), ("kinds", spec.kinds)):
             yield from _repeated(draft, ("tasks", task, key), names or ())
         path = ("tasks", task, "flip_pairs")
-        if spec.kinds is not None and spec.flip_pairs:
-            yield draft.source.problem(path, "flip pairs are pairs of 'names'; 'kinds' have none", at="key")
-            continue
         paired: set[str] = set()
+        key, known = ("kinds", spec.kinds) if spec.kinds is not None else ("names", spec.names)
         for i, pair in enumerate(spec.flip_pairs or ()):
             for j, name in enumerate(pair):
-                if spec.names is not None and name not in spec.names:
-                    message = f"'{name}' is not one of names: {', '.join(dict.fromkeys(spec.names))}"
+                if known is not None and name not in known:
+                    message = f"'{name}' is not one of {key}: {', '.join(dict.fromkeys(known))}"
                     yield draft.source.problem((*path, i, j), message)
                 elif name in paired:
                     yield draft.source.problem((*path, i, j), f"'{name}' is in a pair already")

@@ -194,6 +194,49 @@ class TaskonomyData(LayoutData):
     source: Literal["taskonomy"]
 
 
+class CocoData(DataBase):
+    """COCO, or any data set with annotation files like its: segmentation and keypoints of persons."""
+
+    source: Literal["coco"]
+    root: Path
+    """Folder that all other paths start from, relative to this file."""
+    images: str = "{split}"
+    """Folder of the pictures of a split, which the names in the annotation files start from."""
+    splits: dict[Split, str] | None = None
+    """What stands for each split in names of folders and files. By default train2017, val2017 and val2017: COCO's own
+    test pictures have no labels."""
+    hold_out: Fraction | None = None
+    """Instead of a split of its own, val is this last part of train, as 2%; train is the rest."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures and labels are resized to it."""
+    occluded: Literal["count", "hide"] = "count"
+    """Keypoints that are marked as occluded (v = 1), whose places are known. `count`: they are points like the visible
+    ones, as in COCO's own measure. `hide`: they are no points of `kinds`, and not visible ones of `names`."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
+class CsvData(DataBase):
+    """Pictures that a CSV lists, one a row, with a column of labels for each task. The first row names the columns;
+    commas, semicolons or tabs part them."""
+
+    source: Literal["csv"]
+    root: Path
+    """Folder that the file and the paths of the pictures start from, relative to this file."""
+    file: str
+    """The CSV below root: `labels.csv` with a column of splits, or `{split}.csv`, a file for each."""
+    image: str = "path"
+    """The column of the pictures' paths below root."""
+    split: str | None = None
+    """The column that says which split a row is of, where one file holds all; rows with nothing there are not used."""
+    splits: dict[Split, str] = Field(default_factory=_own_names)
+    """The word that stands for each split, in that column or in the name of the file; by default its own name."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures are resized to it."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
 class ScenesData(DataBase):
     """The built-in renderer: rooms with solids, and exact labels for every task type."""
 
@@ -209,7 +252,15 @@ class ScenesData(DataBase):
 
 
 Data: TypeAlias = Annotated[
-    FolderData | ImageFolderData | DecathlonData | NYUv2Data | CityscapesData | TaskonomyData | ScenesData,
+    FolderData
+    | ImageFolderData
+    | DecathlonData
+    | NYUv2Data
+    | CityscapesData
+    | TaskonomyData
+    | CocoData
+    | CsvData
+    | ScenesData,
     Field(discriminator="source"),
 ]
 DATA_SOURCES: dict[str, type[DataBase]] = {
@@ -225,7 +276,8 @@ class TaskBase(Strict):
     """What every task type has."""
 
     target: str | None = None
-    """Template of the label files (`source: folder`), or the name of a `response` map of Taskonomy."""
+    """Template of the label files (`source: folder`) or of the annotation files (`coco`), the name of a `response` map
+    of Taskonomy, or a column (`csv`; by default the task's own name)."""
     weight: PositiveFloat = 1.0
     """Factor of this task's loss in the sum (lambda_k of AdaShare)."""
 
@@ -245,7 +297,8 @@ class SegmentationSpec(MapBase):
 
     type: Literal["segmentation"]
     classes: Classes | None = None
-    """Number of classes, their names, or a file with one name per line. `source: scenes` knows its own."""
+    """Number of classes, their names, or a file with one name per line. `source: scenes` and `coco` know their own. In
+    `coco` these are categories, and `background` is what belongs to none of them; without it that is not labelled."""
     ignore_index: int = 255
     """Pixels with this value are neither trained on nor counted."""
 
@@ -286,11 +339,11 @@ class KeypointsSpec(TaskBase):
 
     type: Literal["keypoints"]
     names: Annotated[list[str], Field(min_length=1)] | None = None
-    """Points that occur at most once per picture, each with its own name."""
+    """Points that occur at most once per picture, each with its own name; in `coco` those of the largest person."""
     kinds: Annotated[list[str], Field(min_length=1)] | None = None
-    """Kinds of point that may occur any number of times."""
+    """Kinds of point that may occur any number of times; `coco` knows its own, of all persons."""
     flip_pairs: list[tuple[str, str]] = []
-    """Names that change places when the picture is mirrored."""
+    """Names or kinds that change places when the picture is mirrored; `coco` pairs left_... and right_... by itself."""
     radius: PositiveFloat | None = None
     """Pixels (at input size) within which a detection counts; default 5 % of the longer side."""
 

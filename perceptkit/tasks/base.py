@@ -6,7 +6,7 @@ Shapes: B batch, C output channels, H W pixels of the network input, h w pixels 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -128,6 +128,13 @@ class Task(ABC):
         Raises DataError that names the path.
         """
         raise TypeError(f"labels of type {self.type} are no maps of numbers")
+
+    def target_of_words(self, words: Sequence[str], where: str) -> np.ndarray:
+        """The target of a picture that a table labels with these words; only task types with such labels have it.
+
+        Raises DataError that names `where`, the picture's place in the table.
+        """
+        raise TypeError(f"labels of type {self.type} are no words")
 
     @abstractmethod
     def missing(self, size_HW: tuple[int, int]) -> np.ndarray:

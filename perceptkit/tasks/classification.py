@@ -14,7 +14,7 @@ Shapes: B pictures, C classes. Targets are (B,) int64, -1 = unlabelled; multi-la
 all -1 = unlabelled.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,9 +132,11 @@ class Classification(Task):
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         """() int64, or (C,) float32 with `multi_label`; a label is a class name or the index of one."""
         written = label_table(path, self.spec.multi_label).labels.get(image_id)
-        if written is None:
-            return None
-        indices = [self._index(label, f"{path}: {image_id}") for label in written]
+        return None if written is None else self.target_of_words(written, f"{path}: {image_id}")
+
+    def target_of_words(self, words: Sequence[str], where: str) -> np.ndarray:
+        """As `read`: of one word, or of any number with `multi_label`."""
+        indices = [self._index(label, where) for label in words]
         if not self.spec.multi_label:
             return np.array(indices[0], dtype=np.int64)
         target = np.zeros(len(self._labels), dtype=np.float32)

@@ -21,7 +21,7 @@ Shapes: B pictures, D dimensions. Targets are (B,) int64, -1 = unlabelled; outpu
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,7 +87,11 @@ class Embedding(Task):
                 f"{path} has {len(table.columns)} columns beside the pictures; expected one, the id"
             )
         written = table.labels.get(image_id)
-        return None if written is None else np.array(self.number_of(written[0]), dtype=np.int64)
+        return None if written is None else self.target_of_words(written, f"{path}: {image_id}")
+
+    def target_of_words(self, words: Sequence[str], where: str) -> np.ndarray:
+        """As `read`: of one word, the id."""
+        return np.array(self.number_of(words[0]), dtype=np.int64)
 
     def number_of(self, label: str) -> int:
         """The number that stands for an id in targets; the same in every process and on every machine."""

@@ -81,7 +81,7 @@ class Keypoints(Task):
 
     @property
     def flip_index(self) -> list[int]:
-        """Row i of a mirrored target is row flip_index[i] of the original one."""
+        """Name or kind i of a mirrored target is flip_index[i] of the original one."""
         pairs = self.spec.flip_pairs
         if self.has_names and self.spec.names is None:
             pairs = pairs or [(left, right) for left, right in SCENE_FLIP_PAIRS]

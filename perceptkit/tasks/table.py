@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceptkit.spec.classes import class_names, embedding_ids
+from perceptkit.spec.coco import coco_classes
+from perceptkit.spec.csv_source import csv_classes, csv_words
 from perceptkit.spec.listed import listed_classes, own_classes
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
+    CocoData,
+    CsvData,
     EmbeddingSpec,
     FolderData,
     KeypointsSpec,
     LayoutData,
     ListedData,
     SegmentationSpec,
-    TaskBase,
     TasksFile,
 )
 from perceptkit.tasks.base import Task
@@ -44,25 +47,32 @@ def build_tasks(tasks_file: TasksFile, labels: Mapping[str, list[str]] | None = 
         SpecError: a task's classes cannot be found.
     """
     return {
-        name: TASKS[spec.type](name, spec, (labels or {}).get(name) or output_names(spec, tasks_file))
+        name: TASKS[spec.type](name, spec, (labels or {}).get(name) or output_names(name, tasks_file))
         for name, spec in tasks_file.tasks.items()
     }
 
 
-def output_names(spec: TaskBase, tasks_file: TasksFile) -> list[str]:
+def output_names(task: str, tasks_file: TasksFile) -> list[str]:
     """The names of a task's classes, points or ids to train on; none for types whose outputs have no names."""
+    spec = tasks_file.tasks[task]
     data = tasks_file.data
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         if isinstance(data, FolderData):
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
         if isinstance(data, ListedData) and isinstance(spec, ClassificationSpec):
             return listed_classes(spec, data)
+        if isinstance(data, CocoData) and isinstance(spec, SegmentationSpec):
+            return coco_classes(spec, data)
+        if isinstance(data, CsvData) and isinstance(spec, ClassificationSpec):
+            return csv_classes(task, spec, data)
         if isinstance(data, LayoutData):
             return class_names(spec, data.root)
         return class_names(spec, None)
     if isinstance(spec, EmbeddingSpec):
         if isinstance(data, FolderData):
             return embedding_ids(spec, data)
+        if isinstance(data, CsvData):
+            return csv_words(task, spec, data)
         return own_classes(data) if isinstance(data, ListedData) else _scene_rooms()
     if isinstance(spec, KeypointsSpec):
         return list(spec.names or spec.kinds or _scene_points())

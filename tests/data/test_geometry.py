@@ -8,6 +8,8 @@ import pytest
 from perceptkit.data.geometry import Geometry, apply_geometry, move_target, sample_geometry
 from perceptkit.data.sample import Sample
 from perceptkit.spec.recipe import AugmentSpec
+from perceptkit.spec.tasks_file import KeypointsSpec
+from perceptkit.tasks.keypoints import Keypoints
 
 HFLIP, VFLIP = Geometry(hflip=True), Geometry(vflip=True)
 QUARTER = Geometry(angle_deg=90)
@@ -186,6 +188,16 @@ def test_hflip_of_names_swaps_pairs_and_keeps_visibility(tasks):
     # width 6: x -> 5 - x; the point called left was right before
     moved = move(tasks["points"], LEFT_RIGHT_NOSE, HFLIP, (4, 6))
     same(moved, points((1, 0, 1), (4, 2, 2), (0, 0, 0)))
+
+
+def test_hflip_of_kinds_swaps_pairs():
+    spec = KeypointsSpec(type="keypoints", kinds=["nose", "left", "right"], flip_pairs=[("left", "right")])
+    task = Keypoints("a", spec, ["nose", "left", "right"])
+    points = np.array([[1, 2, 0], [3, 0, 1], [4, 4, 2], [0, 0, -1]], np.float32)
+    same(move(task, points, HFLIP, (6, 8)), [[6, 2, 0], [4, 0, 2], [3, 4, 1], [0, 0, -1]])
+    same(move(task, points, VFLIP, (6, 8)), [[1, 3, 0], [3, 5, 1], [4, 1, 2], [0, 0, -1]])
+    missing = task.missing((6, 8))
+    same(move(task, missing, HFLIP, (6, 8)), missing)
 
 
 def test_vflip_of_names_swaps_nothing(tasks):

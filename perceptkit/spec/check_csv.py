@@ -1,0 +1,88 @@
+"""`perceptkit check` for `source: csv`: pictures and labels of every row, each with file and line."""
+
+from collections import Counter
+
+from perceptkit.errors import PerceptkitError
+from perceptkit.spec.check_labels import Finding, read_array
+from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.csv_source import (
+    CsvPicture,
+    csv_classes,
+    csv_file,
+    csv_labels,
+    csv_pictures,
+    strange_labels,
+)
+from perceptkit.spec.listed import spread
+from perceptkit.spec.tasks_file import (
+    SPLITS,
+    ClassificationSpec,
+    CsvData,
+    Split,
+    TaskBase,
+    TasksFile,
+    most_of,
+)
+from perceptkit.spec.templates import shown
+
+SHOWN = 5
+
+
+def check_csv_files(spec: TasksFile, data: CsvData, report: CheckReport, sample: int | None) -> None:
+    """Adds all splits to the report.
+
+    Args:
+        spec: the tasks.
+        data: their source.
+        report: is added to.
+        sample: how many pictures of each split to open, evenly spread; None opens all.
+    """
+    for split in SPLITS:
+        pictures = csv_pictures(data, split)
+        counts = SplitCounts(len(pictures), {})
+        report.splits[split] = counts
+        for task, of_task in spec.tasks.items():
+            counts.labels[task] = _labels(task, of_task, data, split, pictures, report)
+        for picture in pictures:
+            if not picture.path.is_file():
+                report.add(f"{picture.where}:", [Finding(f"{picture.id} is missing")])
+        chosen = pictures if sample is None else spread(pictures, sample)
+        counts.opened = len(chosen)
+        for picture in chosen:
+            if picture.path.is_file():
+                try:
+                    read_array(picture.path)
+                except PerceptkitError as error:
+                    report.add(f"{picture.where}:", [Finding(f"{picture.id} {error}")])
+
+
+def _labels(
+    task: str, spec: TaskBase, data: CsvData, split: Split, pictures: list[CsvPicture], report: CheckReport
+) -> int:
+    """Checks every label of a split; gives how many pictures have one."""
+    classes = csv_classes(task, spec, data) if isinstance(spec, ClassificationSpec) else []
+    count_of: Counter[str] = Counter()
+    labelled = 0
+    for picture in pictures:
+        try:
+            labels = csv_labels(task, spec, picture)
+        except PerceptkitError as error:
+            report.add(f"{task}:", [Finding(str(error))])
+            continue
+        if labels is not None:
+            labelled += 1
+            count_of.update(labels)
+            report.add(f"{task}:", strange_labels(spec, labels, classes, picture))
+    is_train = split == "train"
+    if pictures and not labelled:
+        place = f"{shown(csv_file(data, split))}, column '{spec.target or task}'"
+        report.add(f"{task}:", [Finding(f"no picture of {split} has a label ({place})", is_problem=is_train)])
+    elif most_of(data.limit, split) is None and isinstance(spec, ClassificationSpec):
+        empty = [name for i, name in enumerate(classes) if not count_of[name] and not count_of[str(i)]]
+        if empty:
+            some = ", ".join(empty[:SHOWN]) + (
+                f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
+            )
+            noun = "the class" if len(empty) == 1 else f"{len(empty)} classes"
+            report.add(f"{task}:", [Finding(f"{split} has no picture of {noun} {some}", is_problem=False)])
+    return labelled
