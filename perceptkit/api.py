@@ -936,7 +936,7 @@ def _study_lesions(run: Path, say: Callable[[str], None]) -> None:
     """Writes lesion.json, and affinity.json into a run from before there was one."""
     import torch
 
-    from perceptkit.train.affinity import affinity_record
+    from perceptkit.baselines.sharing.affinity import affinity_record
     from perceptkit.train.evaluate_model import sample_batches
     from perceptkit.train.lesion import lesion_study
     from perceptkit.train.run_folder import write_json

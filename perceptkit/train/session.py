@@ -34,7 +34,7 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.affinity import affinity_record
+from perceptkit.baselines.sharing.affinity import affinity_record
 from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
