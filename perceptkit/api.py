@@ -329,6 +329,9 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
     training = session.train(specs, path, resume, quiet)
     run = Run(path)
     if training.fabric.global_rank == 0:
+        options = structural(specs.recipe.sharing.model_dump(exclude_none=True))
+        if specs.recipe.sharing.method == "fafs":
+            options["tree"] = training.supernet.tree.to_lists()
         manifest = Manifest(
             name=specs.tasks.name,
             backbone=specs.recipe.backbone,
@@ -344,7 +347,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
             policies=training.routing.usual if training.routing else (),
-            options=structural(specs.recipe.sharing.model_dump(exclude_none=True)),
+            options=options,
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)

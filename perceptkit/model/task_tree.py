@@ -48,10 +48,11 @@ class TaskTree:
                     f"sharing.tree: level {number} has {', '.join(listed) or 'no task'}; expected each of "
                     f"{', '.join(tasks)} once"
                 )
-            known = (tuple(sorted((t for t in group if t in order), key=order.__getitem__)) for group in groups)
+            known = (
+                tuple(sorted((t for t in group if t in order), key=order.__getitem__)) for group in groups
+            )
             made.append(tuple(sorted((group for group in known if group), key=lambda group: order[group[0]])))
-            apart = made and number and _first_reunion(made[-2], made[-1])
-            if apart:
+            if number and (apart := _first_reunion(made[-2], made[-1])):
                 raise SpecError(
                     f"sharing.tree: {' and '.join(apart)} share level {number} but not the one before; tasks that have "
                     "parted cannot meet again"

@@ -1,7 +1,7 @@
 """Fully-adaptive feature sharing: from the heads down, tasks part where the same pictures are not hard for both.
 
-Lu, Kumar, Zhai, Cheng, Javidi, Feris. *Fully-adaptive Feature Sharing in Multi-Task Networks with Applications in Person
-Attribute Classification.* CVPR 2017. https://arxiv.org/abs/1611.05377
+Lu, Kumar, Zhai, Cheng, Javidi, Feris. *Fully-adaptive Feature Sharing in Multi-Task Networks with Applications in
+Person Attribute Classification.* CVPR 2017. https://arxiv.org/abs/1611.05377
 
 A network that all tasks share is trained first. Then, from its last block to its first, c branches (sets of tasks; at
 the start each task is one) that part above a block are brought into d <= c groups, each with a copy of the block:
@@ -86,7 +86,9 @@ def grow(
                 names = tuple(tuple(tasks[i] for i in group) for group in options[-1])
                 cost = (d - 1) * branch_cost * 2.0**p
                 found.append(Candidate(names, separation(similar_cc, grouping), cost))
-            branches = options[min(range(len(found)), key=lambda d: found[d].total)]  # the fewest of equals
+            branches = options[
+                min(range(len(found)), key=lambda d: round(found[d].total, 12))
+            ]  # the fewest of equals
         levels.append(tuple(tuple(tasks[i] for i in branch) for branch in branches))
         tried.append(found)
     return TaskTree(tuple(reversed(levels))), tried[::-1]

@@ -7,8 +7,8 @@ belongs to the upper one; what comes before the first block is always shared.
 
     params, MACs = sum over levels of (number of groups) * (those of the block)
 
-Copies lie in the block's place in the trunk, under the name of the group's first task, as `layer3.0.task_seg`; where all
-tasks are one group, the block is timm's own.
+Copies lie in the block's place in the trunk, under the name of the group's first task, as `layer3.0.task_seg`; where
+all tasks are one group, the block is timm's own.
 
 Shapes: B batch, H W pixels of the input.
 """
@@ -70,7 +70,9 @@ class TreeNet(WholeNetwork):
             if len(after) > 1:
                 own.append(name)
                 put(backbone, name, _copies(modules, before, after))
-        necks = {group: self.necks[_key(group)] for group in self.tree.levels[-1] if _key(group) in self.necks}
+        necks = {
+            group: self.necks[_key(group)] for group in self.tree.levels[-1] if _key(group) in self.necks
+        }
         dense = [group for group in tree.levels[-1] if any(self.tasks[task].dense for task in group)]
         if necks:
             self.necks = _copies(necks, self.tree.levels[-1], dense)
@@ -113,7 +115,9 @@ class TreeNet(WholeNetwork):
         parts = [part for part in parts if part]
         if len(parts) == 1:
             return [bough]
-        return [_Bough(part, bough.x.clone(), list(bough.features)) for part in parts]  # a block may work in place
+        return [
+            _Bough(part, bough.x.clone(), list(bough.features)) for part in parts
+        ]  # a block may work in place
 
     def head(self, task: str) -> nn.Module:
         """The head of a task."""
