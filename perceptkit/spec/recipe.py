@@ -93,8 +93,8 @@ class SharingSpec(Strict):
     method: SharingMethod = "adashare"
     """`adashare` learns it, `hard` shares all blocks, `single` trains one net per task, `branch` shares the first
     blocks, `fafs` finds a tree in which tasks part, `random` draws a plan, `stochastic_depth` shares all and drops some
-    while training; `cross_stitch`, `sluice` and `nddr` are a trunk per task with units in between, `mtan` one trunk with
-    attention per task."""
+    while training; `cross_stitch`, `sluice` and `nddr` are a trunk per task with units in between, `mtan` one trunk
+    with attention per task."""
     sparsity: NonNegativeFloat = 0.05
     """Weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
@@ -618,7 +618,9 @@ def stage_faults(
     if method in NEEDS_RETRAIN and "retrain" not in names and not started:
         faults.append(("stages", f"there is no stage 'retrain', {NEEDS_RETRAIN[method]}"))
     if method == "fafs" and "warmup" not in names and not (started or tree):
-        message = "there is no stage 'warmup', whose errors say how tasks part in sharing.method fafs; or give sharing.tree"
+        message = (
+            "there is no stage 'warmup', after which sharing.method fafs finds its tree; or give sharing.tree"
+        )
         faults.append(("stages", message))
     routed = estimator is not None
     for name in ("route", "finetune") if not routed else ():

@@ -7,6 +7,7 @@ import pytest
 
 from perceptkit import api
 from perceptkit.baselines.sharing.fafs import best_grouping, branch_affinity, groupings, grow, separation
+from perceptkit.train.describe import as_text
 
 TASKS = ["a", "b", "c", "d"]
 PAIRS = np.array(
@@ -84,6 +85,21 @@ def test_the_ends_of_the_price():
     assert grow(PAIRS, TASKS, [1, 0], branch_cost=0.0)[0].to_lists() == [[["a"], ["b"], ["c"], ["d"]]] * 2
     assert grow(PAIRS, TASKS, [1, 0], branch_cost=9.0)[0].to_lists() == [[TASKS]] * 2
     assert grow(np.ones((1, 1)), ["a"], [1, 0])[0].to_lists() == [[["a"]]] * 2
+
+
+def test_describe_says_how_tasks_part(fafs_run):
+    assert "found after warm-up" in api.describe(*fafs_run)["tree"][0]
+    rest = "[normals, keypoints, edges, room]"
+    levels = f"[[[seg, depth, {rest[1:-1]}]], [[seg, depth], {rest}], [[seg, depth], {rest}], [[seg], [depth], {rest}]]"
+    found = api.describe(*fafs_run, [f"sharing={{method: fafs, tree: {levels}}}"])
+    assert [line.split(": ")[1] for line in found["tree"]] == [
+        "seg + depth + normals + keypoints + edges + room",
+        "seg + depth | normals + keypoints + edges + room",
+        "seg | depth | normals + keypoints + edges + room",
+    ]
+    assert "how tasks part, a copy for each group" in as_text(found)
+    rows = found["cost"]["rows"]
+    assert rows["hard_shared"]["params"] < rows["supernet"]["params"] < rows["single_task_nets"]["params"]
 
 
 @pytest.mark.slow
