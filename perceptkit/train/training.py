@@ -180,10 +180,8 @@ class Training:
         self.plan = Plan.from_json(state["plan"])
         if state.get("samples") is not None:
             self.samples = Samples.from_state(state["samples"])
-        if isinstance(self.supernet, TreeNet):
-            self.supernet.part(
-                TaskTree.of(state["tree"], list(self.tasks), len(self.supernet.blocks))
-            )  # as far as it had grown
+        if isinstance(self.supernet, TreeNet) and state.get("tree") is not None:  # as far as it had grown
+            self.supernet.part(TaskTree.of(state["tree"], list(self.tasks), len(self.supernet.blocks)))
         if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
         if state["optimizer"] is not None:  # None: saved between two stages
