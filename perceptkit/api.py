@@ -321,6 +321,7 @@ def remove_domain(path: str | Path, name: str) -> None:
 
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
     """The run and then, in one process only, its artifact."""
+    from perceptkit.baselines.sharing.tree import TreeNet
     from perceptkit.compact.artifact import Manifest
     from perceptkit.compact.build import write_artifact
     from perceptkit.spec.sharing_options import structural
@@ -330,7 +331,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
     run = Run(path)
     if training.fabric.global_rank == 0:
         options = structural(specs.recipe.sharing.model_dump(exclude_none=True))
-        if specs.recipe.sharing.method == "fafs":
+        if specs.recipe.sharing.method == "fafs" and isinstance(training.supernet, TreeNet):  # perhaps found
             options["tree"] = training.supernet.tree.to_lists()
         manifest = Manifest(
             name=specs.tasks.name,
