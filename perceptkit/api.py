@@ -323,6 +323,7 @@ def remove_domain(path: str | Path, name: str) -> None:
 
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
     """The run and then, in one process only, its artifact."""
+    from perceptkit.baselines.sharing.tree import TreeNet
     from perceptkit.compact.artifact import Manifest
     from perceptkit.compact.build import write_artifact
     from perceptkit.spec.sharing_options import structural
@@ -331,6 +332,9 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
     training = session.train(specs, path, resume, quiet)
     run = Run(path)
     if training.fabric.global_rank == 0:
+        options = structural(specs.recipe.sharing.model_dump(exclude_none=True))
+        if specs.recipe.sharing.method == "fafs" and isinstance(training.supernet, TreeNet):  # perhaps found
+            options["tree"] = training.supernet.tree.to_lists()
         manifest = Manifest(
             name=specs.tasks.name,
             backbone=specs.recipe.backbone,
@@ -346,7 +350,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
             policies=training.routing.usual if training.routing else (),
-            options=structural(specs.recipe.sharing.model_dump(exclude_none=True)),
+            options=options,
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
@@ -965,7 +969,7 @@ def _study_lesions(run: Path, say: Callable[[str], None]) -> None:
     """Writes lesion.json, and affinity.json into a run from before there was one."""
     import torch
 
-    from perceptkit.train.affinity import affinity_record
+    from perceptkit.baselines.sharing.affinity import affinity_record
     from perceptkit.train.evaluate_model import sample_batches
     from perceptkit.train.lesion import lesion_study
     from perceptkit.train.run_folder import write_json

@@ -28,6 +28,7 @@ from torch import nn
 from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
 from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.model.task_tree import TaskTree
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, SharingSpec
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.sharing_options import WITHOUT_PLAN
@@ -66,7 +67,7 @@ class Manifest:
     batchnorm: str = "shared"
     """`per_task`: each task has norms, and so, folded, a network of its own. Older artifacts are `shared`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the sharing method that the network's structure follows from: `share_first`."""
+    """Keys of the sharing method that the network's structure follows from: `share_first`, `tree`."""
     written: Mapping[str, int] | None = None
     """`params` and `macs` of the network as it is in the file, counted: norms are folded there, projections merged.
     With a router they are those of the whole, of a picture that keeps all blocks. Older artifacts do not say."""
@@ -311,6 +312,9 @@ def model_card(manifest: Manifest) -> str:
     for task in manifest.plan.tasks:
         choices = manifest.plan.table[manifest.plan.tasks.index(task)]
         lines.append(f"{task:>12} " + "".join(SIGNS[choice] for choice in choices))
+    if tree := manifest.options.get("tree"):
+        words = TaskTree.of(tree, manifest.plan.tasks, len(blocks)).words(blocks)
+        lines += ["```", "", "Tasks part; each group has a copy of its own:", "", "```", *words]
     lines += ["```", "", f"Blocks, next to the image first: {', '.join(blocks)}.", ""]
     lines += ["```python", "import perceptkit as pk", 'model = pk.load("path/to/this/folder")']
     lines += ['result = model.predict("picture.jpg")', "```", ""]

@@ -1,6 +1,6 @@
 """affinity.json and lesion.json as the report sees them, and what the log says of how decided a policy is.
 
-Written by train/affinity.py and train/lesion.py.
+Written by baselines/sharing/affinity.py and train/lesion.py.
 
 Shapes: K tasks, L blocks.
 """

@@ -30,6 +30,7 @@ METHODS = {
     "hard": "hard sharing",
     "single": "single-task nets",
     "branch": "branching after the first blocks",
+    "fafs": "fully-adaptive feature sharing",
     "random": "random plan",
     "stochastic_depth": "stochastic depth",
     "cross_stitch": "cross-stitch network",
@@ -40,6 +41,7 @@ METHODS = {
 NO_PLAN = {
     "single": "Each task has a network of its own; nothing is shared.",
     "branch": "All tasks share the first blocks; each has a copy of the rest.",
+    "fafs": "Tasks part where the same pictures are not hard for them; each group has a copy of the block.",
     "cross_stitch": "Each task has a trunk of its own; cross-stitch units mix their features after every stage.",
     "sluice": "Each task has a trunk of its own; after every stage subspaces of their features are mixed.",
     "nddr": "Each task has a trunk of its own; after every stage their features are stacked and reduced by 1x1 "
@@ -218,7 +220,8 @@ def _span(seconds: float) -> tuple[str, str]:
 def _plan_words(run: Run) -> str:
     """The plan in a sentence."""
     if run.method in NO_PLAN:
-        return NO_PLAN[run.method]
+        tree = f" {'; '.join(run.tree)}." if run.tree else ""
+        return NO_PLAN[run.method] + tree
     if run.plan is None:
         return ""
     kinds, routed = block_kinds(run.plan), len(run.plan.skippable())

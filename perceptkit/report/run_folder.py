@@ -14,6 +14,7 @@ import yaml
 
 from perceptkit.errors import PlanError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.model.task_tree import TaskTree
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.analysis_file import Affinity, Lesions, read_affinity, read_lesions
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
@@ -128,6 +129,8 @@ class Run:
     """Of runs with a stage `adapt`."""
     affinity: Affinity | None
     """How tasks relate; runs from before it was written down have none."""
+    tree: tuple[str, ...] | None
+    """How tasks part, in words, where they do so in a tree."""
     lesions: Lesions | None
     """Of a lesion study, where one was asked for."""
     latency: Latency
@@ -204,7 +207,16 @@ def read_run(path: Path) -> Run:
             return None
         try:
             return parse(file)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, PlanError, yaml.YAMLError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            PlanError,
+            SpecError,
+            yaml.YAMLError,
+        ) as error:
             missing.append(f"{name} cannot be read ({type(error).__name__}: {error}): {without}")
             return None
 
@@ -229,10 +241,18 @@ def read_run(path: Path) -> Run:
         if adapts
         else None,
         affinity=read_if_there("affinity.json", read_affinity, "nothing on how tasks relate"),
+        tree=read_if_there("tree.json", _tree, "nothing on how tasks part"),
         lesions=read_if_there("lesion.json", read_lesions, "no lesion study"),
         latency=read_latency(path),
         missing=tuple(missing),
     )
+
+
+def _tree(file: Path) -> tuple[str, ...]:
+    loaded = json.loads(file.read_text(encoding="utf-8"))
+    blocks = list(loaded["blocks"])
+    tasks = list(dict.fromkeys(task for groups in loaded["levels"] for group in groups for task in group))
+    return tuple(TaskTree.of(loaded["levels"], tasks, len(blocks)).words(blocks))
 
 
 def _mapping(file: Path) -> dict[str, Any]:

@@ -77,6 +77,7 @@ SharingMethod: TypeAlias = Literal[
     "hard",
     "single",
     "branch",
+    "fafs",
     "random",
     "stochastic_depth",
     "cross_stitch",
@@ -91,8 +92,9 @@ class SharingSpec(Strict):
 
     method: SharingMethod = "adashare"
     """`adashare` learns it, `hard` shares all blocks, `single` trains one net per task, `branch` shares the first
-    blocks, `random` draws a plan, `stochastic_depth` shares all and drops some while training; `cross_stitch`, `sluice`
-    and `nddr` are a trunk per task with units in between, `mtan` one trunk with attention per task."""
+    blocks, `fafs` finds a tree in which tasks part, `random` draws a plan, `stochastic_depth` shares all and drops some
+    while training; `cross_stitch`, `sluice` and `nddr` are a trunk per task with units in between, `mtan` one trunk
+    with attention per task."""
     sparsity: NonNegativeFloat = 0.05
     """Weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
@@ -105,6 +107,12 @@ class SharingSpec(Strict):
     cost as many passes as there are tasks, and an artifact, where norms are folded, as many networks."""
     share_first: NonNegativeInt | None = None
     """For `branch`: how many blocks, counted from the image, the tasks share; each has a copy of the rest."""
+    branch_cost: NonNegativeFloat | None = None
+    """For `fafs`: what one more copy of a block costs (L0), against how unlike the tasks are that share one, in [0, 1];
+    doubled for every halving of the features above the block. 0.1 by default; the larger, the more is shared."""
+    tree: list[list[list[str]]] | None = None
+    """For `fafs`, instead of finding it: by block, next to the image first, the groups of tasks that share a copy; as
+    `levels` in a run's tree.json."""
     skips: NonNegativeInt | None = None
     """For `random`: how many blocks are skipped, added up over tasks."""
     skips_of: str | None = None
@@ -477,7 +485,8 @@ class Recipe(Strict):
         names, started = [stage.name for stage in self.stages], self.start_from is not None
         adapted = self.adaptation is not None
         samples = any(isinstance(stage, SearchStage) and stage.samples for stage in self.stages)
-        for key, message in stage_faults(names, self.sharing.method, estimator, started, adapted, samples):
+        tree, method = self.sharing.tree is not None, self.sharing.method
+        for key, message in stage_faults(names, method, estimator, started, adapted, samples, tree):
             raise fault(key, message)
         routed = self.routing is not None
         if message := batchnorm_fault(self.sharing.batchnorm, self.sharing.method, routed, adapted):
@@ -581,6 +590,7 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
 NEEDS_RETRAIN = {
     "random": "in which sharing.method random trains its plan",
     "stochastic_depth": "in which sharing.method stochastic_depth drops blocks",
+    "fafs": "in which sharing.method fafs trains its tree",
 }
 
 
@@ -591,6 +601,7 @@ def stage_faults(
     started: bool = False,
     adapted: bool = False,
     samples: bool = False,
+    tree: bool = False,
 ) -> list[tuple[str, str]]:
     """What is wrong with the order of the stages, each as (key, message).
 
@@ -601,6 +612,7 @@ def stage_faults(
         started: whether there is a `start_from`.
         adapted: whether there is a section `adaptation`.
         samples: whether the search decides by sampling.
+        tree: whether there is a sharing.tree.
     """
     if adapted or "adapt" in names:
         return adapt_faults(names, method, estimator, adapted)
@@ -630,6 +642,11 @@ def stage_faults(
         faults.append((f"stages.{names.index('search')}.name", message))
     if method in NEEDS_RETRAIN and "retrain" not in names and not started:
         faults.append(("stages", f"there is no stage 'retrain', {NEEDS_RETRAIN[method]}"))
+    if method == "fafs" and "warmup" not in names and not (started or tree):
+        message = (
+            "there is no stage 'warmup', after which sharing.method fafs finds its tree; or give sharing.tree"
+        )
+        faults.append(("stages", message))
     routed = estimator is not None
     for name in ("route", "finetune") if not routed else ():
         if name in names:

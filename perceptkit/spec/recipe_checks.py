@@ -153,8 +153,9 @@ def _stages(data: dict[str, object], source: Source) -> list[Problem]:
     written = routing.get("estimator", "reinforce") if isinstance(routing, dict) else routing
     estimator = None if routing is None else str(written)
     adapted = data.get("adaptation") is not None
+    tree = isinstance(sharing, dict) and sharing.get("tree") is not None
     samples = any(bool(stage.get("samples")) for stage in stages if isinstance(stage, dict))
-    for key, message in stage_faults(names, str(method), estimator, started, adapted, samples):
+    for key, message in stage_faults(names, str(method), estimator, started, adapted, samples, tree):
         found.append(source.problem(_path(key), message))
     return found
 

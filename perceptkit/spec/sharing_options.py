@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 OWNERS = {
     "share_first": ("branch",),
+    "branch_cost": ("fafs",),
+    "tree": ("fafs",),
     "skips": ("random",),
     "skips_of": ("random",),
     "survival": ("stochastic_depth",),
@@ -13,10 +15,10 @@ OWNERS = {
 """By key, the methods that read it."""
 SOFT = ("cross_stitch", "sluice", "nddr")
 """Methods with a trunk per task, each of which reads the others."""
-WITHOUT_PLAN = ("branch", *SOFT, "mtan")
+WITHOUT_PLAN = ("branch", "fafs", *SOFT, "mtan")
 """Methods whose network is more than one trunk of which tasks keep or skip blocks: all of them keep every block."""
 
-STRUCTURAL = ("share_first",)
+STRUCTURAL = ("share_first", "tree")
 """Keys that the network's structure follows from, which whoever loads its weights has to know."""
 
 
@@ -34,6 +36,8 @@ def sharing_faults(method: str, given: Mapping[str, object]) -> list[tuple[str, 
     ]
     if method == "branch" and given.get("share_first") is None:
         faults.append(("method", "branch needs share_first: after how many blocks the tasks part"))
+    if method == "fafs" and given.get("tree") is not None and given.get("branch_cost") is not None:
+        faults.append(("branch_cost", "is read where the tree is found, and tree is given; drop one of them"))
     if method == "random":
         told = [key for key in ("skips", "skips_of") if given.get(key) is not None]
         if not told:
@@ -51,4 +55,6 @@ def lacks_one_net(method: str) -> str:
         return "has a net per task"
     if method == "branch":
         return "has a net per task after the first blocks"
+    if method == "fafs":
+        return "has a tree of copies in which tasks part"
     return "has a net of attention per task" if method == "mtan" else ""

@@ -16,6 +16,7 @@ import yaml
 from torch import nn
 
 from perceptkit.baselines.sharing.table import Network, build_network
+from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
@@ -84,12 +85,22 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
                     **router_row(recipe, len(blocks), size_HW),
                 },
             },
+            **tree_words(recipe, network),
             "memory": memory.estimate(network, tasks, recipe, size_HW),
             "data": {
                 split: {"images": counts.images, "labels": counts.labels}
                 for split, counts in report.splits.items()
             },
         }
+
+
+def tree_words(recipe: Recipe, network: Network) -> dict[str, list[str]]:
+    """How tasks part, where they do so in a tree; empty where they do not."""
+    if recipe.sharing.method != "fafs" or not isinstance(network, TreeNet):
+        return {}
+    if recipe.sharing.tree is None:
+        return {"tree": ["found after warm-up, when retrain begins; the cost is that of the warm-up"]}
+    return {"tree": network.tree.words([block.name for block in network.blocks])}
 
 
 def router_row(recipe: Recipe, num_blocks: int, size_HW: tuple[int, int]) -> dict[str, dict[str, int]]:
@@ -195,6 +206,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         ["backbone", *_backbone(found["backbone"])],
         [f"gateable blocks: {len(blocks)}", *_table(["block", "shortcut", "stride", "channels"], blocks)],
         [f"cost at {height}x{width}, one picture", *_table(["", "parameters", "MACs"], costs)],
+        *([["how tasks part, a copy for each group", *found["tree"]]] if "tree" in found else []),
         [
             f"memory of a training step in MiB, estimated, batch {batch}",
             *_table(["stage", *parts], mebibytes),

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from perceptkit.baselines.sharing.stochastic_depth import SURVIVAL, draw, survival
+from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.data.batch import Batch
 from perceptkit.model.plan import Plan
 from perceptkit.spec.recipe import (
@@ -30,6 +31,7 @@ from perceptkit.train.balancing import descend
 from perceptkit.train.budgeting import adjust_price, conclude_budget, decide
 from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
+from perceptkit.train.growing import begin_tree
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import mean_losses
@@ -89,8 +91,13 @@ def begin_stage(training: Training, stage: StageSpec) -> None:
         and not training.recipe.start_from
     ):
         training.plan = drawn_plan(training.recipe, training.plan.tasks, training.plan.blocks)
+    if stage.name == "retrain" and training.recipe.sharing.method == "fafs":
+        begin_tree(training)
     if stage.name == "retrain" and stage.start == "scratch" and not is_first:
-        training.supernet.load_state_dict(training.make_supernet().state_dict())
+        fresh = training.make_supernet()
+        if isinstance(fresh, TreeNet) and isinstance(training.supernet, TreeNet):
+            fresh.part(training.supernet.tree)
+        training.supernet.load_state_dict(fresh.state_dict())
         training.begin_losses()
     if isinstance(stage, RetrainStage) and training.samples is not None:
         begin_sample(training, stage)

@@ -6,6 +6,7 @@
     checkpoints/last.pt best.pt                       full state / the best weights on validation
     checkpoints/sample_N.pt searched.pt               the best weights of a sampled plan / where all of them start
     results.json cost.json predictions/               the test, the price, pictures
+    tree.json                                         how tasks part, where they do so in a tree
     affinity.json lesion.json                         how tasks relate on val / what is lost without which blocks
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from perceptkit.baselines.sharing.affinity import affinity_record
 from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.m_per_class import refuse_few_classes
@@ -36,7 +37,6 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.affinity import affinity_record
 from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perceptkit.baselines.sharing.table import Network
+from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.plan import Choice, Plan
@@ -17,6 +18,7 @@ from perceptkit.spec.recipe import Recipe
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint
+from perceptkit.train.growing import tree_of
 from perceptkit.train.run_folder import changed_keys, read_resolved
 
 
@@ -30,6 +32,8 @@ def start_from(run: Path, recipe: Recipe, tasks: Mapping[str, Task], network: Ne
         raise SpecError(
             f"start_from: {run} has the tasks {', '.join(plan.tasks)}; here they are {', '.join(tasks)}"
         )
+    if isinstance(network, TreeNet) and recipe.sharing.method == "fafs" and recipe.sharing.tree is None:
+        network.part(tree_of(run, network))
     _load(run, network, state)
     return plan
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from perceptkit.baselines.balancing.balance import Balance
 from perceptkit.baselines.balancing.table import build_balance
 from perceptkit.baselines.sharing.table import Network
+from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import Source
 from perceptkit.errors import ResumeError
@@ -24,6 +25,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
 from perceptkit.model.strategy import Strategy, set_train_mode
 from perceptkit.model.supernet import Supernet
+from perceptkit.model.task_tree import TaskTree
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.policies.blockdrop import greedy_keep, open_mask
 from perceptkit.spec.recipe import AdaptStage, FinetuneStage, Recipe, SearchStage, StageSpec
@@ -165,6 +167,7 @@ class Training:
             "routing": self.routing.state() if self.routing else None,
             "balance": self.balance.state_dict() if self.balance else None,
             "samples": self.samples.state() if self.samples else None,
+            "tree": self.supernet.tree.to_lists() if isinstance(self.supernet, TreeNet) else None,
             "best_score": self.best_score,
             "stage_seconds": self.stage_seconds,
             "policy_generator": self.generator.get_state(),
@@ -181,6 +184,8 @@ class Training:
         self.plan = Plan.from_json(state["plan"])
         if state.get("samples") is not None:
             self.samples = Samples.from_state(state["samples"])
+        if isinstance(self.supernet, TreeNet) and state.get("tree") is not None:  # as far as it had grown
+            self.supernet.part(TaskTree.of(state["tree"], list(self.tasks), len(self.supernet.blocks)))
         if state["routing"] is not None and self.routing is None:
             self.begin_routing(state["routing"]["cost"], state["routing"]["gamma"])
         if state["optimizer"] is not None:  # None: saved between two stages

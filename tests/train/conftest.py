@@ -53,6 +53,29 @@ seed: 3
 """
 
 
+FAFS = """\
+version: 1
+backbone: {name: test_resnet, weights: none}
+heads: {channels: 16}
+sharing: {method: fafs, branch_cost: 0.05}
+stages:
+  - {name: warmup, epochs: 2}
+  - {name: retrain, epochs: 2, start: search}
+optim: {name: adamw, lr: 3e-3, clip_norm: 5.0}
+augment: {hflip: 0.5}
+loader: {batch: 4, workers: 0}
+seed: 3
+"""
+
+
+@pytest.fixture
+def fafs_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
+    """A tasks file and a recipe in which tasks part in a tree."""
+    tasks, recipe = small_run
+    recipe.write_text(FAFS, encoding="utf-8")
+    return tasks, recipe
+
+
 @pytest.fixture
 def balanced_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
     """`small_run` with weights of the tasks that are learned from every batch."""

@@ -119,6 +119,26 @@ def test_two_ranks_draw_judge_and_choose_the_same_plans(sampled_run, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_ranks_find_the_same_tree(fafs_run, tmp_path):
+    """From the pictures of both; at an odd price, so that no two trees cost the same but for rounding."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(ROUTED_DRIVER, encoding="utf-8")
+    one, two = tmp_path / "one", tmp_path / "two"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    changes = ["stages.warmup.epochs=1", "stages.retrain.epochs=1", "sharing.branch_cost=0.0437"]
+    for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
+        arguments = [str(driver), *map(str, fafs_run), str(run), *changes, f"loader.batch={batch}"]
+        subprocess.run([sys.executable, *launch, *arguments], check=True, timeout=300)
+    trees = [json.loads((run / "tree.json").read_text()) for run in (one, two)]
+    assert trees[0]["levels"] == trees[1]["levels"] and trees[0]["pictures"] == 4
+    assert trees[0]["affinity"] == trees[1]["affinity"]
+    logged = [rows(run, "train") for run in (one, two)]
+    assert len(logged[0]) == len(logged[1])
+    for ours, theirs in zip(*logged, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=CLOSE), ours["step"]
+
+
+@pytest.mark.slow
 def test_the_documented_command_in_single_precision(small_run, tmp_path):
     """The first steps are the same to rounding; later ones drift, since Adam divides gradients by their own size."""
     tasks, recipe = map(str, small_run)

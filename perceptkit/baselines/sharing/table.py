@@ -12,9 +12,11 @@ from perceptkit.baselines.sharing.nddr import NddrNet
 from perceptkit.baselines.sharing.single import SingleTaskNets, build_single
 from perceptkit.baselines.sharing.sluice import SluiceNet
 from perceptkit.baselines.sharing.task_norms import build_task_norms
+from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.model.build import build_supernet
 from perceptkit.model.supernet import RGB, Supernet
+from perceptkit.model.task_tree import TaskTree
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, SharingSpec
 from perceptkit.tasks.base import Task
 
@@ -55,6 +57,11 @@ def _branch(sharing: SharingSpec, tasks: Mapping[str, Task], build: Build) -> Wh
     return BranchNet(build(tasks), sharing.share_first)
 
 
+def _fafs(sharing: SharingSpec, tasks: Mapping[str, Task], build: Build) -> WholeNetwork:
+    net = build(tasks)
+    return TreeNet(net, TaskTree.of(sharing.tree, list(tasks), len(net.blocks)) if sharing.tree else None)
+
+
 def _mtan(sharing: SharingSpec, tasks: Mapping[str, Task], build: Build) -> WholeNetwork:
     return MtanNet(build(tasks))
 
@@ -73,6 +80,7 @@ def _columns(kind: Callable[..., Columns]) -> "Make":
 Make: TypeAlias = Callable[[SharingSpec, Mapping[str, Task], Build], WholeNetwork]
 _WHOLE: dict[str, Make] = {
     "branch": _branch,
+    "fafs": _fafs,
     "cross_stitch": _columns(CrossStitchNet),
     "nddr": _columns(NddrNet),
     "mtan": _mtan,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from perceptkit.train.affinity import affinity_record, by_chance, hard_pictures, task_affinity
+from perceptkit.baselines.sharing.affinity import affinity_record, by_chance, hard_pictures, task_affinity
 
 NAN = math.nan
 # means 0.25, 0.5 and 0.4: hard are the last picture, the first two, and the last two
