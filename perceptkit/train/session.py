@@ -150,19 +150,22 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
 
 
 @torch.no_grad()
-def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
-    """Raises SpecError where the network does not take pictures of the size of `augment.crop`."""
-    crop = recipe.augment.crop
-    if crop is None or crop == network.size_HW:
+def refuse_size(recipe: Recipe, network: Network, plan: Plan) -> None:
+    """Raises SpecError where the network does not take pictures of the size that `augment` makes."""
+    augment = recipe.augment
+    size_HW = augment.size_HW(network.size_HW)
+    if size_HW == network.size_HW:
         return
     network.eval()
     try:
-        network(torch.zeros(1, 3, *crop, device=next(network.parameters()).device), plan)
+        network(torch.zeros(1, 3, *size_HW, device=next(network.parameters()).device), plan)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         size = f"[{network.size_HW[0]}, {network.size_HW[1]}]"
+        key = next(name for name in ("resize", "crop", "pad") if getattr(augment, name))
         raise SpecError(
-            f"augment.crop: {recipe.backbone.name} takes pictures of data.size {size} only ({reason}); drop the key"
+            f"augment.{key}: {recipe.backbone.name} takes pictures of data.size {size} only ({reason}); "
+            f"end with augment.resize={size.replace(' ', '')}"
         ) from error
     finally:
         network.train()
@@ -214,7 +217,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         synchronise_batchnorm(supernet, fabric.device)
     elif recipe.start_from is not None:
         plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
-    refuse_crop(recipe, supernet, plan)
+    refuse_size(recipe, supernet, plan)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
