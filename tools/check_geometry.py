@@ -202,7 +202,7 @@ class Errors:
 
 def make_tasks() -> dict[str, Task]:
     """One task per column; normals in both frames."""
-    declared = {
+    declared: dict[str, tuple[dict[str, object], list[str]]] = {
         "seg": ({"type": "segmentation", "classes": SCENE_CLASSES}, SCENE_CLASSES),
         "depth": ({"type": "depth"}, []),
         **{frame: ({"type": "normals", "frame": frame}, []) for frame in FRAMES},
@@ -210,7 +210,7 @@ def make_tasks() -> dict[str, Task]:
         "points": ({"type": "keypoints"}, SCENE_KEYPOINTS),
     }
     return {
-        name: TASKS[str(spec["type"])](name, TASK_SPECS[str(spec["type"])].model_validate(spec), list(labels))
+        name: TASKS[str(spec["type"])](name, TASK_SPECS[str(spec["type"])].model_validate(spec), labels)
         for name, (spec, labels) in declared.items()
     }
 
@@ -223,7 +223,7 @@ def as_sample(scene: Scene, tasks: dict[str, Task]) -> Sample:
         "depth": scene.depth_m[None],
         "edges": scene.edges.astype(np.float32)[None],
         "points": scene.keypoints,
-        **{frame: tasks[frame].target_of(stored[frame].transpose(1, 2, 0), frame) for frame in FRAMES},  # type: ignore[attr-defined]
+        **{frame: tasks[frame].target_of(stored[frame].transpose(1, 2, 0), frame) for frame in FRAMES},
     }
     return Sample("scene", scene.image, targets)
 
