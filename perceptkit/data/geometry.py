@@ -1,4 +1,4 @@
-"""Flips, rotation, zoom and crop: one sampled set of parameters moves the picture and every target.
+"""Flip, rotate, zoom, pad, crop, resize: one sampled set of parameters moves the picture and every target.
 
     op      image     class ids, edges      depth             normals                   points
     h-flip  flip      flip                  flip              flip, x = -x              x -> W-1-x, swap pairs
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from perceptkit.data.resize import resize_target
 from perceptkit.data.sample import Sample
+from perceptkit.pixels import resize_rgb
 from perceptkit.spec.recipe import AugmentSpec
 from perceptkit.tasks.base import Task
 
@@ -42,6 +44,10 @@ class Geometry:
     """Size of the window that is cut out; None takes the whole picture."""
     crop_at: tuple[float, float] = (0.0, 0.0)
     """Where it lies, down and right, in [0, 1): a part of the room it has."""
+    pad: int = 0
+    """Pixels added on every side before the crop."""
+    resize_HW: tuple[int, int] | None = None
+    """What comes out at the end is brought to this size."""
 
     @property
     def is_affine(self) -> bool:
@@ -57,11 +63,12 @@ class Geometry:
         return np.array([[a, b, cx - a * cx - b * cy], [-b, a, cy + b * cx - a * cy]])
 
     def window(self, size_HW: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Top, left, height and width of what is kept of a picture, in pixels."""
-        height, width = self.crop_HW or size_HW
+        """Top, left, height and width of what is kept, in pixels of the picture before it was padded."""
+        whole_HW = tuple(side + 2 * self.pad for side in size_HW)
+        height, width = self.crop_HW or whole_HW
         top, left = (
-            int(part * (whole - kept + 1))
-            for part, whole, kept in zip(self.crop_at, size_HW, (height, width), strict=True)
+            int(part * (whole - kept + 1)) - self.pad
+            for part, whole, kept in zip(self.crop_at, whole_HW, (height, width), strict=True)
         )
         return top, left, height, width
 
@@ -81,6 +88,8 @@ def sample_geometry(augment: AugmentSpec, rng: np.random.Generator) -> Geometry:
         divide_depth=augment.zoom_depth == "divide",
         crop_HW=augment.crop,
         crop_at=crop_at,
+        pad=augment.pad,
+        resize_HW=augment.resize,
     )
 
 
@@ -90,7 +99,9 @@ def apply_geometry(sample: Sample, geometry: Geometry, tasks: Mapping[str, Task]
     image = _flip(sample.image, geometry, axes=(1, 0))
     if geometry.is_affine:
         image = cv2.warpAffine(image, geometry.matrix(size_HW), size_HW[::-1], flags=cv2.INTER_LINEAR)
-    image = _cut(image, geometry, size_HW, axis=0)
+    image = _cut(image, geometry, size_HW, axis=0, fill=0)
+    if geometry.resize_HW is not None:
+        image = resize_rgb(image, geometry.resize_HW)
     targets = {name: move_target(t, tasks[name], geometry, size_HW) for name, t in sample.targets.items()}
     return Sample(sample.id, np.ascontiguousarray(image), targets)
 
@@ -100,15 +111,29 @@ def move_target(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tup
     if task.geometry == "none":
         return target
     if task.geometry == "points":
-        return _move_points(target, task, geometry, size_HW)
+        moved = _move_points(target, task, geometry, size_HW)
+    else:
+        moved = _move_map(target, task, geometry, size_HW)
+    if geometry.resize_HW is not None:
+        _, _, *cut_HW = geometry.window(size_HW)
+        moved = resize_target(task, moved, (cut_HW[0], cut_HW[1]), geometry.resize_HW)
+    return moved
+
+
+def _move_map(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple[int, int]) -> np.ndarray:
+    """(H, W) or (C, H, W), without the resizing."""
+    fill = FILL[task.type]
     moved = _flip(target, geometry, axes=(-1, -2))
     if geometry.is_affine:
-        moved = _warp(moved, geometry, size_HW, FILL[task.type])
+        warped = _warp(moved, geometry, size_HW, fill)
+        if task.type == "edges" and geometry.zoom < 1:
+            _keep_thin(moved, warped, geometry.matrix(size_HW))
+        moved = warped
     if task.geometry == "normals":
         moved = _turn_normals(moved, geometry)
     if task.geometry == "depth" and geometry.divide_depth:
         moved = moved / np.float32(geometry.zoom)
-    moved = _cut(moved, geometry, size_HW, axis=moved.ndim - 2)
+    moved = _cut(moved, geometry, size_HW, axis=moved.ndim - 2, fill=fill)
     return np.ascontiguousarray(moved, dtype=target.dtype)
 
 
@@ -120,9 +145,17 @@ def _flip(array: np.ndarray, geometry: Geometry, axes: tuple[int, int]) -> np.nd
     return array
 
 
-def _cut(array: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], axis: int) -> np.ndarray:
+def _cut(
+    array: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], axis: int, fill: float
+) -> np.ndarray:
     """The window of an array whose rows are along `axis` and whose columns are along the next."""
     top, left, height, width = geometry.window(size_HW)
+    if geometry.pad:
+        around = [
+            (geometry.pad, geometry.pad) if n in (axis, axis + 1) else (0, 0) for n in range(array.ndim)
+        ]
+        array = np.pad(array, around, constant_values=fill)
+    top, left = top + geometry.pad, left + geometry.pad
     return array[(slice(None),) * axis + (slice(top, top + height), slice(left, left + width))]
 
 
@@ -136,6 +169,15 @@ def _warp(target: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], fill
     inside = (from_x >= 0) & (from_x < size_HW[1]) & (from_y >= 0) & (from_y < size_HW[0])
     moved = target[..., from_y.clip(0, size_HW[0] - 1), from_x.clip(0, size_HW[1] - 1)]
     return np.where(inside, moved, np.asarray(fill, dtype=target.dtype))
+
+
+def _keep_thin(edge_1HW: np.ndarray, warped_1HW: np.ndarray, matrix: np.ndarray) -> None:
+    """Every edge pixel also marks the one it falls on: those are fewer than it, so nothing is torn."""
+    ys, xs = np.nonzero(edge_1HW[0] > 0)
+    new_x, new_y = (np.rint(row[0] * xs + row[1] * ys + row[2]).astype(int) for row in matrix)
+    height, width = warped_1HW.shape[1:]
+    inside = (new_x >= 0) & (new_x < width) & (new_y >= 0) & (new_y < height)
+    np.maximum.at(warped_1HW[0], (new_y[inside], new_x[inside]), edge_1HW[0, ys[inside], xs[inside]])
 
 
 def _turn_normals(normals_3HW: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -94,10 +94,11 @@ def load_both(
         raise
     how = load_recipe(recipe, for_recipe)
     how = LoadedRecipe(in_epochs(how.spec, loaded.spec), how.path, how.text)
-    crop, size = how.spec.augment.crop, loaded.spec.data.size
-    if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+    crop, pad, size = how.spec.augment.crop, how.spec.augment.pad, loaded.spec.data.size
+    if crop is not None and (crop[0] > size[0] + 2 * pad or crop[1] > size[1] + 2 * pad):
+        padded = f" with augment.pad {pad} on every side" if pad else ""
         raise SpecError(
-            f"augment.crop {list(crop)} does not fit into data.size {list(size)}, [height, width]"
+            f"augment.crop {list(crop)} does not fit into data.size {list(size)}{padded}, [height, width]"
         )
     if how.spec.loader.m_per_class is not None and class_task(loaded.spec) is None:
         raise SpecError(

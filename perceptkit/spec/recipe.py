@@ -394,10 +394,16 @@ class AugmentSpec(Strict):
     """Largest angle in degrees, to either side."""
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of the scale factor; above 1 crops, below 1 pads."""
-    crop: Size | None = None
-    """[height, width] of a window at random, cut out after all else; evaluation sees the whole picture."""
     zoom_depth: Literal["none", "divide"] = "none"
-    """`divide`: zooming by s also divides depth by s, as if the camera had moved."""
+    """What zooming by s does to depth. `none`: nothing, as a longer lens at the same place; right for every scene, and
+    what AdaShare's loader does. `divide`: depth is divided by s and normals turn to fit, as if the camera had come
+    nearer: for a network that is to believe in one focal length; exact where a flat surface faces the camera."""
+    pad: NonNegativeInt = 0
+    """Pixels added on every side, black and without labels, before the crop."""
+    crop: Size | None = None
+    """[height, width] of a window at random; evaluation sees the whole picture."""
+    resize: Size | None = None
+    """[height, width] that the picture is brought to after all else, with `crop` the window."""
     photometric: list[PhotometricSpec] = []
     """Image-only transforms, applied in this order."""
 
@@ -406,6 +412,10 @@ class AugmentSpec(Strict):
         if message := zoom_fault(self.zoom):
             raise fault("zoom", message)
         return self
+
+    def size_HW(self, size_HW: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what comes of a picture of `size_HW`."""
+        return self.resize or self.crop or (size_HW[0] + 2 * self.pad, size_HW[1] + 2 * self.pad)
 
 
 def zoom_fault(zoom: Sequence[object]) -> str:

@@ -190,19 +190,22 @@ def refuse_losses(tasks: Mapping[str, Task]) -> None:
 
 
 @torch.no_grad()
-def refuse_crop(recipe: Recipe, network: Network, plan: Plan) -> None:
-    """Raises SpecError where the network does not take pictures of the size of `augment.crop`."""
-    crop = recipe.augment.crop
-    if crop is None or crop == network.size_HW:
+def refuse_size(recipe: Recipe, network: Network, plan: Plan) -> None:
+    """Raises SpecError where the network does not take pictures of the size that `augment` makes."""
+    augment = recipe.augment
+    size_HW = augment.size_HW(network.size_HW)
+    if size_HW == network.size_HW:
         return
     network.eval()
     try:
-        network(torch.zeros(1, 3, *crop, device=next(network.parameters()).device), plan)
+        network(torch.zeros(1, 3, *size_HW, device=next(network.parameters()).device), plan)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         size = f"[{network.size_HW[0]}, {network.size_HW[1]}]"
+        key = next(name for name in ("resize", "crop", "pad") if getattr(augment, name))
         raise SpecError(
-            f"augment.crop: {recipe.backbone.name} takes pictures of data.size {size} only ({reason}); drop the key"
+            f"augment.{key}: {recipe.backbone.name} takes pictures of data.size {size} only ({reason}); "
+            f"end with augment.resize={size.replace(' ', '')}"
         ) from error
     finally:
         network.train()
@@ -275,7 +278,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         drawn_plan(
             recipe, list(tasks), blocks
         )  # one that cannot be drawn is refused before anything is trained
-    refuse_crop(recipe, supernet, plan)
+    refuse_size(recipe, supernet, plan)
     budget = None
     if recipe.budget is not None:
         assert isinstance(supernet, Supernet)

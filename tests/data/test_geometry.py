@@ -1,6 +1,7 @@
 """Each rule of the geometry table by hand, and picture and labels moving together."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -277,6 +278,72 @@ def test_a_crop_of_the_whole_picture_changes_nothing(tasks):
     same(move(tasks["seg"], WIDE, Geometry(crop_HW=(3, 5), crop_at=(0.99, 0.99))), WIDE)
 
 
+# pad and resize
+
+PADDED = Geometry(pad=2)
+
+
+def test_pad_adds_black_and_no_labels(tasks):
+    rows = np.arange(1, 7).reshape(2, 3)
+    moved = apply_geometry(picture(rows), PADDED, {})
+    assert moved.image.shape == (6, 7, 3)
+    same(grey(moved)[2:4, 2:5], rows)
+    assert grey(moved).sum() == rows.sum()
+    same(move(tasks["seg"], rows, PADDED), np.pad(rows, 2, constant_values=-1))
+    same(move(tasks["edges"], rows[None] / 6, PADDED), np.pad(rows / 6, 2, constant_values=-1)[None])
+    same(move(tasks["depth"], rows[None].astype(np.float32), PADDED), np.pad(rows, 2)[None])
+    around = move(tasks["normals"], constant((0.6, 0, -0.8), size=2), PADDED)
+    assert around.shape == (3, 6, 6) and np.count_nonzero(around) == 2 * 4
+
+
+def test_pad_shifts_points_and_hides_none(tasks):
+    moved = move(tasks["points"], points((0, 1, 2), (2, 0, 1), (0, 0, 0)), PADDED, (2, 3))
+    same(moved, points((2, 3, 2), (4, 2, 1), (0, 0, 0)))
+    same(
+        move(tasks["kinds"], points((1, 0, 1), (0, 0, -1)), PADDED, (2, 3)),
+        points((3, 2, 1), (0, 0, -1)),
+    )
+
+
+def test_a_crop_is_cut_out_of_the_padded_picture(tasks):
+    # 6x7 padded; 4x5 places for 3x3: crop_at .5, .2 are rows from 2, columns from 1
+    geometry = Geometry(pad=2, crop_HW=(3, 3), crop_at=(0.5, 0.2))
+    same(move(tasks["seg"], MAP_HW, geometry), [[-1, 0, 1], [-1, 3, 4], [-1, -1, -1]])
+    moved = move(tasks["points"], points((1, 1, 2), (2, 1, 2), (0, 0, 0)), geometry, (2, 3))
+    same(moved, points((2, 1, 2), (3, 1, 1), (0, 0, 0)))
+
+
+def test_resize_is_that_of_the_data_at_the_end(tasks):
+    # the window is columns 1 to 3; twice as wide and high
+    geometry = Geometry(crop_HW=(3, 2), crop_at=(0.0, 0.4), resize_HW=(6, 4))
+    twice = [[2, 2, 3, 3]] * 2 + [[7, 7, 8, 8]] * 2 + [[4, 4, 5, 5]] * 2
+    same(move(tasks["seg"], WIDE, geometry), twice)
+    same(move(tasks["depth"], WIDE[None].astype(np.float32), geometry), [twice])
+    moved = move(tasks["points"], points((1, 0, 2), (2, 1, 2), (3, 0, 2)), geometry, (3, 5))
+    same(moved, points((0.5, 0.5, 2), (2.5, 2.5, 2), (4.5, 0.5, 1)))
+    assert apply_geometry(picture(WIDE), geometry, {}).image.shape == (6, 4, 3)
+    assert move_target(np.array(2), tasks["room"], geometry, (3, 5)) == 2
+
+
+def test_resize_keeps_thin_edges_and_unit_normals(tasks):
+    thin = np.zeros((1, 8, 8), np.float32)
+    thin[0, :, 3] = 1
+    same(move(tasks["edges"], thin, Geometry(resize_HW=(8, 2))), np.array([[[1, 0]] * 8]))
+    normals = move(tasks["normals"], constant((0.6, 0, -0.8), size=4), Geometry(resize_HW=(2, 8)))
+    np.testing.assert_allclose(normals, np.broadcast_to([[[0.6]], [[0]], [[-0.8]]], (3, 2, 8)), atol=1e-7)
+
+
+@pytest.mark.parametrize("line", range(9))
+def test_zooming_out_keeps_thin_edges(tasks, line):
+    edges = np.zeros((1, 9, 9), np.float32)
+    edges[0, line] = 0.5
+    shrunk = move(tasks["edges"], edges, Geometry(zoom=0.5))[0]
+    # centre 4: row y comes to rint(2 + y / 2), halves to the even one, and the same for columns 0..8
+    row = round(2 + line / 2)
+    same(shrunk[row, 2:7], 0.5)
+    assert (shrunk == 0.5).sum() == 5 and (shrunk[[0, 1, 7, 8]] == -1).all()
+
+
 # all together
 
 
@@ -319,6 +386,9 @@ def centroid(weight_HW):
         Geometry(False, True, -50, 0.8, True),
         Geometry(crop_HW=(48, 40), crop_at=(0.6, 0.8)),
         Geometry(True, False, 25, 1.1, True, (60, 50), (0.5, 0.4)),
+        Geometry(pad=9),
+        Geometry(resize_HW=(80, 48)),
+        Geometry(True, False, 25, 1.1, True, (70, 60), (0.5, 0.4), 6, (84, 72)),
     ],
     ids=str,
 )
@@ -402,6 +472,9 @@ def test_keys_do_not_shift_each_others_luck():
 
 def test_every_place_of_a_crop_is_as_likely_and_shifts_no_luck():
     drawn = [draw(seed, crop=(32, 33)) for seed in range(400)]
+    assert draw(0, crop=(32, 33), pad=4, resize=(48, 48), zoom=(0.5, 2.0)) == replace(
+        drawn[0], zoom=draw(0, zoom=(0.5, 2.0)).zoom, pad=4, resize_HW=(48, 48)
+    )
     places = [g.window((34, 35))[:2] for g in drawn]
     counts = [places.count((top, left)) for top in range(3) for left in range(3)]
     assert sum(counts) == 400 and min(counts) > 20  # 44 expected, standard deviation 6.3

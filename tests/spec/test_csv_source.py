@@ -171,7 +171,7 @@ def test_text_in_another_encoding(folder):
         (f"{ONE}, splits: {{train: a, val: a, test: b}}", KIND, "data.splits.val the same word as train"),
         (ONE, "knd: {type: classification}", "tasks.knd.target data/all.csv has no column 'knd'; did you mean 'kind'?"),
         (ONE, "k: {type: classification, target: knd}", "tasks.k.target data/all.csv has no column 'knd'"),
-        (ONE, "d: {type: depth}", "tasks.d.type a CSV has labels of classification and embedding, not of depth; 'source: folder'"),
+        (ONE, "d: {type: depth}", "tasks.d.type a CSV has labels of classification and embedding, not of depth"),
         (ONE, "kind: {type: classification, classes: [oak]}", "tasks.kind.classes one class leaves nothing"),
         (ONE, "kind: {type: classification, classes: no.txt}", "tasks.kind.classes no such file of class names"),
         (f"{ONE}, train_on: [train, val], splits: {{train: train, val: val, test: val}}", KIND, "val is the word of"),

@@ -156,3 +156,10 @@ def test_a_crop_that_does_not_fit_into_the_picture(tmp_path):
     with pytest.raises(SpecError, match=r"augment.crop \[64, 96\] does not fit into data.size \[64, 64\]"):
         load_both("scenes", recipe)
     assert load_both("scenes", recipe, ["data.size=[64,96]"])[1].spec.augment.crop == (64, 96)
+    assert load_both("scenes", recipe, ["augment.pad=16"])[1].spec.augment.size_HW((64, 64)) == (64, 96)
+    with pytest.raises(SpecError, match=r"data.size \[64, 64\] with augment.pad 15 on every side"):
+        load_both("scenes", recipe, ["augment.pad=15"])
+    resized = load_both("scenes", recipe, ["augment.pad=16", "augment.resize=[32,48]"])[1].spec.augment
+    assert resized.size_HW((64, 64)) == (32, 48)
+    only_padded = load_both("scenes", recipe, ["augment.pad=2", "augment.crop=null"])[1].spec.augment
+    assert only_padded.size_HW((64, 96)) == (68, 100)

@@ -70,14 +70,16 @@ def test_a_network_of_one_size_takes_no_crop(small_run, tmp_path):
     crop = ["augment.crop=[32,64]", "data.size=[64,64]", "backbone.name=test_vit"]
     crop.append("backbone.args={img_size: 64, dynamic_img_size: false}")
     with pytest.raises(
-        SpecError, match=r"augment.crop: test_vit takes pictures of data.size \[64, 64\] only"
+        SpecError,
+        match=r"augment.crop: test_vit takes pictures of data.size \[64, 64\] only .*augment.resize=\[64,64\]",
     ):
         pk.train(*small_run, tmp_path / "run", overrides=crop, quiet=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_crops_train_every_type_of_task(small_run, tmp_path):
+@pytest.mark.parametrize("more", [[], ["augment.pad=4", "augment.resize=[48,64]", "augment.zoom=[0.5,1.5]"]])
+def test_crops_train_every_type_of_task(small_run, tmp_path, more):
     short = ["stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
-    changes = ["data.size=[64,64]", "augment.crop=[32,48]", "data.count.train=12", *short]
+    changes = ["data.size=[64,64]", "augment.crop=[32,48]", "data.count.train=12", *short, *more]
     run = pk.train(*small_run, tmp_path / "run", overrides=changes, quiet=True)
     assert len(run.results["tasks"]) == 6

@@ -91,6 +91,10 @@ class Camera:
     """Columns: the camera's x (right), y (down) and z (forward) axes."""
     focal: float
     """In picture widths."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Where the optical axis meets the picture, right of and below its middle, in picture widths and heights."""
+    stretch: float = 1.0
+    """The vertical focal length in pixels over the horizontal one: not 1 where pixels are not square."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,20 @@ def render_scene(
         style: studio, dusk, sketch or thermal.
     """
     layout = sample_layout(np.random.default_rng([seed, index]))
+    return render_layout(
+        layout, size_HW, style, np.random.default_rng([seed, index, 1 + list(STYLES).index(style)])
+    )
+
+
+def render_layout(layout: Layout, size_HW: tuple[int, int], style: Style, rng: np.random.Generator) -> Scene:
+    """What a layout's camera sees.
+
+    Args:
+        layout: the room; its camera may mirror, but its axes have to be orthonormal for unit normals.
+        size_HW: picture size in pixels.
+        style: studio, dusk, sketch or thermal.
+        rng: of the style's noise.
+    """
     camera = layout.camera
     pixel_R2 = np.stack(np.meshgrid(np.arange(size_HW[1]), np.arange(size_HW[0])), axis=-1).reshape(-1, 2)
     ray_R3 = world_rays(camera, pixel_R2, size_HW)
@@ -70,7 +84,7 @@ def render_scene(
     of_room = hits.solid_R == ROOM
     classes_R = np.where(of_room, CLASS_OF_FACE[hits.face_R], solid_class[hits.solid_R])
     shading = shade(layout, hits, ray_R3, edges_HW, size_HW)
-    look = STYLES[style](shading, np.random.default_rng([seed, index, 1 + list(STYLES).index(style)]))
+    look = STYLES[style](shading, rng)
     return Scene(
         image=np.rint(look).astype(np.uint8),
         segmentation=classes_R.reshape(size_HW).astype(np.uint8),
@@ -84,9 +98,20 @@ def render_scene(
 
 def world_rays(camera: Camera, pixel_R2: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
     """(R, 3) rays through pixels (x, y), of length 1 along the optical axis."""
-    height, width = size_HW
-    x, y = (pixel_R2 - [(width - 1) / 2, (height - 1) / 2]).T / (camera.focal * width)
+    x, y = ((pixel_R2 - axis_px(camera, size_HW)) / focal_px(camera, size_HW)).T
     return (camera.to_world_33 @ np.stack([x, y, np.ones(len(x))])).T
+
+
+def axis_px(camera: Camera, size_HW: tuple[int, int]) -> np.ndarray:
+    """(2,) x, y of the pixel on the optical axis."""
+    height, width = size_HW
+    right, down = camera.shift
+    return np.array([(width - 1) / 2 + right * width, (height - 1) / 2 + down * height])
+
+
+def focal_px(camera: Camera, size_HW: tuple[int, int]) -> np.ndarray:
+    """(2,) focal lengths in pixels, horizontal and vertical."""
+    return camera.focal * size_HW[1] * np.array([1.0, camera.stretch])
 
 
 def surface_edges(surface_HW: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
@@ -138,8 +163,7 @@ def _seen(
     if z <= 0:
         return 0.0, 0.0, INVISIBLE
     height, width = size_HW
-    u = x / z * camera.focal * width + (width - 1) / 2
-    v = y / z * camera.focal * width + (height - 1) / 2
+    u, v = np.array([x, y]) / z * focal_px(camera, size_HW) + axis_px(camera, size_HW)
     inside = -0.5 <= u < width - 0.5 and -0.5 <= v < height - 0.5
     first = trace(layout, camera.position_3, ray_3[None]).solid_R[0]
     return u, v, VISIBLE if inside and first == solid else INVISIBLE

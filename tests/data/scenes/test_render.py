@@ -1,6 +1,7 @@
 """Pictures and labels: exact, alike in every style, and following from (seed, index) alone."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,16 @@ def test_rays_by_hand():
     rays = world_rays(camera, np.array([[31.5, 23.5], [63.5, 23.5], [31.5, 55.5]]), SIZE)
     # focal 0.5 of 64 px: 32 px beside the centre are 45 degrees
     assert rays == pytest.approx(np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1]]))
+
+
+def test_a_shifted_axis_and_pixels_that_are_not_square():
+    camera = Camera(np.zeros(3), np.eye(3), focal=0.5, shift=(0.25, -0.5), stretch=2.0)
+    # the axis moves 16 px right and 24 up; 32 px are 45 degrees across, 64 px down
+    rays = world_rays(camera, np.array([[47.5, -0.5], [79.5, -0.5], [47.5, 63.5]]), SIZE)
+    assert rays == pytest.approx(np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1]]))
+    layout = replace(plain_room(ball()), camera=replace(plain_room().camera, shift=(0.1, 0.0), stretch=0.5))
+    corner = keypoints(layout, (64, 64))[SCENE_KEYPOINTS.index("left_floor")]
+    assert corner == pytest.approx([31.5 + 6.4 - 12.8, 31.5 + 4.8, VISIBLE], abs=1e-5)
 
 
 def test_turning_is_towards_x():
