@@ -16,14 +16,12 @@ DECLARED = {
     "points": {"type": "keypoints", "names": POINTS, "flip_pairs": [["left", "right"]]},
     "kinds": {"type": "keypoints", "kinds": ["door", "window"]},
     "room": {"type": "classification", "classes": 3},
-    "place": {"type": "embedding", "dims": 5},
 }
 LABELS = {
     "seg": [f"class {i}" for i in range(9)],
     "points": POINTS,
     "kinds": ["door", "window"],
     "room": ["hall", "bath", "attic"],
-    "place": ["oslo", "rome"],
 }
 
 

@@ -258,8 +258,9 @@ def test_the_template_needs_a_root_only(tmp_path):
     assert list(load_tasks(tmp_path / "t.yaml").spec.tasks) == ["seg"]
     uncommented = re.sub(r"^  # (?!splits)", "  ", text, flags=re.M)
     (tmp_path / "t.yaml").write_text(uncommented)
+    (tmp_path / "data/place.csv").write_text("id,label\n1,a\n2,b\n")
     types = [task.type for task in load_tasks(tmp_path / "t.yaml").spec.tasks.values()]
-    assert types == ["segmentation", "depth", "normals", "keypoints", "edges", "classification"]
+    assert types == ["segmentation", "depth", "normals", "keypoints", "edges", "classification", "embedding"]
 
 
 @pytest.mark.parametrize(

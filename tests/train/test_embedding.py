@@ -11,7 +11,13 @@ from safetensors.torch import load_file
 import perceptkit as pk
 from perceptkit.api import Run
 from perceptkit.cli import main
+from perceptkit.data.sources import open_split
 from perceptkit.errors import SpecError
+from perceptkit.spec.load import load_both, load_tasks
+from perceptkit.tasks.embedding import Embedding
+from perceptkit.tasks.table import build_tasks
+from perceptkit.train import loop
+from perceptkit.train.training import Interrupted, Training
 from tests.listed_files import save, write_class_folders
 
 TASKS = """\
@@ -108,9 +114,6 @@ def test_predictions_exports_and_the_page(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_resumed_run_has_the_same_proxies(run, tmp_path, monkeypatch):
-    from perceptkit.train import loop
-    from perceptkit.train.training import Interrupted, Training
-
     files, out = write(tmp_path, TASKS, RECIPE), tmp_path / "run"
     step = loop.weight_step
 
@@ -168,10 +171,6 @@ def test_class_folders_for_both_a_classification_and_an_embedding(tmp_path):
 
 
 def test_an_embedding_of_class_folders_meets_new_classes(tmp_path):
-    from perceptkit.data.sources import open_split
-    from perceptkit.spec.load import load_tasks
-    from perceptkit.tasks.table import build_tasks
-
     write_class_folders(tmp_path / "data")
     save(tmp_path / "data/test/owl/1.png")
     data = "{source: imagefolder, root: data, size: [32, 32]}"
@@ -188,8 +187,6 @@ def test_an_embedding_of_class_folders_meets_new_classes(tmp_path):
 
 @pytest.mark.slow
 def test_batches_of_m_per_class_reach_the_loss(tmp_path, monkeypatch):
-    from perceptkit.tasks.embedding import Embedding
-
     seen = []
     loss = Embedding.loss
 
@@ -205,8 +202,6 @@ def test_batches_of_m_per_class_reach_the_loss(tmp_path, monkeypatch):
 
 
 def test_m_per_class_wants_classes(tmp_path):
-    from perceptkit.spec.load import load_both
-
     files = write(tmp_path, "name: t\ndata: {source: scenes}\ntasks: {d: {type: depth}}\n", ALONE)
     assert load_both(*files)
     files[1].write_text(ALONE.replace("batch: 4,", "batch: 4, m_per_class: 2,"), encoding="utf-8")
@@ -246,3 +241,47 @@ def test_neighbours_from_python_and_the_command_line(run, tmp_path, capsys):
         assert [near["id"] for near in written][0] == "120.png" and len(written) == 3
     assert main([str(part) for part in [*command, "--tasks", "depth"]]) == 2
     assert "no task of type embedding; it has depth" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+def test_a_router_beside_an_embedding(tmp_path, estimator):
+    recipe = f"""\
+backbone: {{name: test_resnet, weights: none}}
+sharing: {{method: hard}}
+routing: {{gamma: 0.5, estimator: {estimator}, router: {{name: resnet8, downscale: 2}}, compare_epochs: 0}}
+stages:
+  - {{name: warmup, epochs: 1}}
+  - {{name: route, epochs: 1}}
+  - {{name: finetune, epochs: 1, distill: 0.5}}
+loader: {{batch: 4, workers: 0, m_per_class: 2}}
+"""
+    run = pk.train(
+        *write(tmp_path, TASKS.replace("  depth: {type: depth}\n", ""), recipe), tmp_path / "run", quiet=True
+    )
+    assert 0 <= run.results["tasks"]["place"]["metrics"]["map@r"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balance", ["uncertainty", "dwa", "gradnorm", "famo"])
+def test_proxies_learn_under_every_balance(tmp_path, balance):
+    files = write(tmp_path, TASKS, ALONE + f"balance: {{method: {balance}}}\n")
+    run = pk.train(*files, tmp_path / "run", quiet=True)
+    (proxies,) = checkpoint(run, "last.pt")["losses"]["place"].values()
+    tasks = build_tasks(load_tasks(files[0]).spec)
+    torch.manual_seed(0)  # the recipe's seed
+    tasks["place"].begin_loss()
+    (fresh,) = tasks["place"].loss_module.state_dict().values()
+    assert proxies.isfinite().all() and not torch.equal(proxies, fresh)
+    assert (proxies - fresh).abs().max() < 0.2  # 6 steps of Adam at a rate of 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [{"precision": "fp16"}, {"int8": True}, {"format": "torch"}])
+def test_other_exports(run, tmp_path, form):
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    ending = "pt2" if form.get("format") == "torch" else "onnx"
+    vector = pk.load(pk.export(run.path, tmp_path / f"m.{ending}", **form)).predict(picture)["place"].vector
+    whole = pk.load(run.path).predict(picture)["place"].vector
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=0.02)
+    assert float(vector @ whole) > 0.9
