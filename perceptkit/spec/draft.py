@@ -79,12 +79,21 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
 
 
 def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
-    """The same recipe with absolute paths of the weights and of the run it starts from."""
+    """The same recipe with absolute paths of weights, of the run it starts from and of reference pictures."""
     changed: dict[str, Any] = {}
     if (weights := weights_file(spec.backbone.weights, source, folder)) is not None:
         changed["backbone"] = spec.backbone.model_copy(update={"weights": str(weights)})
     if spec.start_from is not None:
         changed["start_from"] = str(absolute(source, ("start_from",), spec.start_from, folder))
+    if any(transform.references for transform in spec.augment.photometric):
+        key = ("augment", "photometric")
+        resolved = [
+            one.model_copy(
+                update={"references": [str(absolute(source, key, path, folder)) for path in one.references]}
+            )
+            for one in spec.augment.photometric
+        ]
+        changed["augment"] = spec.augment.model_copy(update={"photometric": resolved})
     return spec.model_copy(update=changed)
 
 
