@@ -92,7 +92,7 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
 
 
 def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
-    """The same recipe with absolute paths of the weights and of the runs it names."""
+    """The same recipe with absolute paths of weights, of the runs it names and of reference pictures."""
     changed: dict[str, Any] = {}
     if (weights := weights_file(spec.backbone.weights, source, folder)) is not None:
         changed["backbone"] = spec.backbone.model_copy(update={"weights": str(weights)})
@@ -101,6 +101,15 @@ def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
     if (counted := spec.sharing.skips_of) is not None:
         run = str(absolute(source, ("sharing", "skips_of"), counted, folder))
         changed["sharing"] = spec.sharing.model_copy(update={"skips_of": run})
+    if any(transform.references for transform in spec.augment.photometric):
+        key = ("augment", "photometric")
+        resolved = [
+            one.model_copy(
+                update={"references": [str(absolute(source, key, path, folder)) for path in one.references]}
+            )
+            for one in spec.augment.photometric
+        ]
+        changed["augment"] = spec.augment.model_copy(update={"photometric": resolved})
     return spec.model_copy(update=changed)
 
 

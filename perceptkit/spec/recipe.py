@@ -381,6 +381,9 @@ class PhotometricSpec(Strict):
     """Class name, for example `RandomBrightnessContrast`."""
     args: dict[str, Any] = {}
     """Its arguments."""
+    references: list[str] = []
+    """Pictures that FDA, HistogramMatching and PixelDistributionAdaptation take their look from; paths start from this
+    file."""
 
 
 class AugmentSpec(Strict):

@@ -1,10 +1,14 @@
 """albumentations behind one thin file: what may be named, and the same picture from the same seed."""
 
+import warnings
+
+import albumentations
 import numpy as np
 import pytest
+from PIL import Image
 
-from perceptkit.data.photometric import Photometric
-from perceptkit.errors import SpecError
+from perceptkit.data.photometric import WITH_REFERENCES, Photometric
+from perceptkit.errors import DataError, SpecError
 from perceptkit.spec.recipe import PhotometricSpec
 
 NOISY = ["RandomBrightnessContrast", "HueSaturationValue", "GaussNoise", "GaussianBlur", "ISONoise"]
@@ -63,10 +67,51 @@ def fixed_brightness(value):
     return {"brightness_limit": [value, value], "contrast_limit": [0.0, 0.0]}
 
 
+REFUSED = ("Normalize", "ToFloat", "FromFloat", "TextImage")
+"""Image-only transforms that do not give an 8-bit RGB picture, or need a font and a place for it."""
+
+
+def test_every_other_image_only_transform_can_be_used(image, tmp_path):
+    reference = tmp_path / "reference.png"
+    Image.fromarray(255 - image).save(reference)
+    names = [n for n in dir(albumentations) if is_image_only(getattr(albumentations, n))]
+    assert len(names) > 50
+    for name in sorted(set(names) - set(REFUSED)):
+        paths = [str(reference)] if name in WITH_REFERENCES else []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ToGray's complaint of grey pictures, ToRGB's of colour
+            transform = Photometric([PhotometricSpec(name=name, args={"p": 1.0}, references=paths)])
+            changed = transform(image, 1)
+            assert np.array_equal(transform(image, 1), changed), name
+        assert changed.shape == image.shape and changed.dtype == np.uint8, name
+
+
+def is_image_only(thing):
+    return isinstance(thing, type) and albumentations.ImageOnlyTransform in thing.__mro__[1:]
+
+
+def test_two_transforms_of_a_class_have_references_of_their_own(image, tmp_path):
+    specs = []
+    for name, value in (("dark", 10), ("bright", 240)):
+        Image.fromarray(np.full((9, 9, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+        args = {"p": 1.0, "blend_ratio": [1.0, 1.0]}
+        path = str(tmp_path / f"{name}.png")
+        specs.append(PhotometricSpec(name="HistogramMatching", args=args, references=[path]))
+    assert (Photometric(specs)(image, 0) == 240).all()
+    assert (Photometric(specs[::-1])(image, 0) == 10).all()
+
+
+def test_references_that_are_not_taken_or_not_there():
+    with pytest.raises(SpecError, match="InvertImg takes no `references`"):
+        Photometric([PhotometricSpec(name="InvertImg", references=["a.png"])])
+    with pytest.raises(DataError, match=r"nowhere.png: no such file"):
+        Photometric([PhotometricSpec(name="FDA", references=["nowhere.png"])])
+
+
 @pytest.mark.parametrize(
     "name, args, message",
     [
-        ("Rotate", {}, "'Rotate' may move pixels; use hflip, rotate, zoom"),
+        ("Rotate", {}, "'Rotate' may move pixels; use hflip, vflip, rotate, zoom, pad, crop, resize"),
         ("HorizontalFlip", {}, "may move pixels"),
         ("CoarseDropout", {}, "may move pixels"),
         (
@@ -81,7 +126,9 @@ def fixed_brightness(value):
         ("GaussNoise", {"std_range": "wide"}, "GaussNoise: .*std_range"),
         ("Normalize", {}, "Normalize turns 8-bit RGB pictures into float32 of 3 channels"),
         ("ToGray", {"num_output_channels": 1}, "into uint8 of 1 channels"),
-        ("FDA", {}, "FDA: .*fda_metadata"),
+        ("FDA", {}, "FDA takes its look from other pictures: name them in `references`"),
+        ("TextImage", {}, "TextImage: .*font_path"),
+        ("ToFloat", {}, "ToFloat turns 8-bit RGB pictures into float32"),
     ],
 )
 def test_what_cannot_be_used_is_refused(name, args, message):

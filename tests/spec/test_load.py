@@ -163,3 +163,12 @@ def test_a_crop_that_does_not_fit_into_the_picture(tmp_path):
     assert resized.size_HW((64, 64)) == (32, 48)
     only_padded = load_both("scenes", recipe, ["augment.pad=2", "augment.crop=null"])[1].spec.augment
     assert only_padded.size_HW((64, 96)) == (68, 100)
+
+
+def test_reference_pictures_start_from_the_recipe(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "backbone: {name: resnet18}\nsharing: {method: hard}\nstages: [{name: retrain, epochs: 1}]\n"
+        "augment: {photometric: [{name: FDA, references: [looks/a.png]}, {name: InvertImg}]}\n"
+    )
+    first, second = load_recipe(tmp_path / "r.yaml").spec.augment.photometric
+    assert first.references == [str(tmp_path / "looks/a.png")] and second.references == []
