@@ -15,7 +15,7 @@ KILL_AT = {
     "small_run": {"warmup": 9, "search": 23, "retrain": 39},
     "balanced_run": {"warmup": 9, "search": 23, "retrain": 39},
     "routed_run": {"warmup": 9, "route": 21, "finetune": 33},
-    "fafs_run": {"warmup": 9, "retrain": 15},
+    "fafs_run": {"warmup": 9, "retrain": 21},
     "sampled_run": {
         "warmup": 9,
         "search": 24,
