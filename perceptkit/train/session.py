@@ -38,6 +38,8 @@ from perceptkit.train.affinity import affinity_record
 from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
+from perceptkit.train.leaving_out import FILE as LEFT_OUT_FILE
+from perceptkit.train.leaving_out import in_words, left_out_of_run
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
@@ -215,8 +217,10 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             state = checkpoint.load(run / "checkpoints/last.pt")
     tasks = build_tasks(specs.tasks)
     fabric = make_fabric(recipe)
+    left_out = left_out_of_run(specs.tasks, tasks, run, fabric, resume, quiet)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
-        train_source, val_source = open_train(specs.tasks, tasks), open_split(specs.tasks, tasks, "val")
+        train_source = open_train(specs.tasks, tasks, left_out)
+        val_source = open_split(specs.tasks, tasks, "val", left_out=left_out)
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
     if recipe.augment.photometric:
         Photometric(recipe.augment.photometric)  # refuses what is no photometric transform
@@ -257,6 +261,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
+    if fabric.global_rank == 0 and left_out is not None:
+        run_folder.write_json(run / LEFT_OUT_FILE, left_out)
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
@@ -278,10 +284,14 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         policy=policy,
         plan=plan,
         budget=budget,
-        open_test=partial(open_split, specs.tasks, tasks, "test"),
+        left_out=left_out,
+        open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
+    if left_out is not None and not resume:
+        for line in in_words(left_out):
+            training.say(line)
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()
@@ -378,6 +388,8 @@ def finish(training: Training, specs: Specs) -> None:
         "train_seconds": sum(seconds.values()),
         "stage_seconds": seconds,
     }
+    if training.left_out is not None:
+        results["left_out"] = {split: list(reasons) for split, reasons in training.left_out.items()}
     if training.samples is not None:
         if training.samples.chosen is not None and is_final(training):
             of_samples[training.samples.chosen] = result.metrics

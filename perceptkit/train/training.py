@@ -17,7 +17,7 @@ from perceptkit.baselines.balancing.balance import Balance
 from perceptkit.baselines.balancing.table import build_balance
 from perceptkit.baselines.sharing.table import Network
 from perceptkit.data.loader import make_loader
-from perceptkit.data.sources import Source
+from perceptkit.data.sources import LeftOut, Source
 from perceptkit.errors import ResumeError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
@@ -144,6 +144,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    left_out: LeftOut | None = None
+    """Pictures that could not be read, where they are skipped."""
     open_test: Callable[[], Source] | None = None
     """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)

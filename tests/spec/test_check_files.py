@@ -31,9 +31,10 @@ def save(path: Path, values) -> None:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    for split in ("train", "val", "test"):
+    for i, split in enumerate(("train", "val", "test")):
         for image_id in ("1", "2"):
-            save(tmp_path / "data" / split / f"{image_id}.png", np.zeros((H, W, 3), np.uint8))
+            values = np.full((H, W, 3), 10 * i + int(image_id), np.uint8)
+            save(tmp_path / "data" / split / f"{image_id}.png", values)
     return tmp_path / "data"
 
 
@@ -116,7 +117,8 @@ def test_size_mismatch_is_a_warning(root):
     [
         ([[1.0, -2.0]], "holds negative depth (-2 m); 0 means invalid", None),
         ([[1.0, np.nan]], None, "holds NaN in 50 % of its pixels; they are invalid"),
-        ([[0.0, np.inf]], None, "has no valid depth"),
+        ([[1.0, np.inf]], None, "holds infinite depth in 50 % of its pixels; they are invalid"),
+        ([[0.0, 0.0]], None, "has no valid depth"),
         (
             [[1000.0, 2000.0]],
             None,
