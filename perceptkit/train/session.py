@@ -261,8 +261,6 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
         run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
-    if fabric.global_rank == 0 and left_out is not None:
-        run_folder.write_json(run / LEFT_OUT_FILE, left_out)
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
@@ -289,7 +287,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
-    if left_out is not None and not resume:
+    if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
+        run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):
             training.say(line)
     if plan.dual:
