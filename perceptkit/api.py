@@ -71,17 +71,19 @@ def check(
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     everything: bool = False,
+    progress: bool = False,
 ) -> CheckReport:
     """Validates the files and the data they point to; starts nothing and does not load torch.
 
     Args:
-        everything: open every label file instead of a sample.
+        everything: open every picture and label file instead of a sample.
+        progress: show bars on stderr while files are read.
 
     Raises:
         SpecError: with all problems of the YAML files.
     """
     loaded, _ = load_specs(tasks, recipe, overrides)
-    return check_files(loaded, everything=everything)
+    return check_files(loaded, everything=everything, progress=progress)
 
 
 def train(

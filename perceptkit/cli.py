@@ -75,7 +75,14 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--out", metavar="FILE", type=Path, default=Path("tasks.yaml"))
     made = verb("check", check, "check the YAML files and the data they point to; starts nothing")
     specs(made)
-    made.add_argument("--everything", action="store_true", help="open every label file, not a sample")
+    made.add_argument(
+        "--everything", action="store_true", help="open every picture and label file, not a sample"
+    )
+    made.add_argument(
+        "--fix-list", metavar="FILE", type=Path,
+        help="open everything and write the bad pictures, one a line: split, id, reason",
+    )  # fmt: skip
+    made.add_argument("--json", action="store_true", help="print JSON")
     made = verb("describe", describe, "show what would be trained: specs, heads, blocks, parameters, MACs")
     specs(made)
     made.add_argument("--json", action="store_true", help="print JSON")
@@ -209,8 +216,12 @@ def init(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     from perceptkit import api
 
-    result = api.check(options.tasks, options.recipe, options.overrides, options.everything)
-    print(result)
+    o = options
+    everything = o.everything or o.fix_list is not None
+    result = api.check(o.tasks, o.recipe, o.overrides, everything, sys.stderr.isatty())
+    if o.fix_list is not None:
+        result.write_fix_list(o.fix_list)
+    print(json.dumps(result.as_json(), indent=1) if o.json else result)
     return errors.DataError.exit_code if result.problems else 0
 
 
@@ -233,7 +244,7 @@ def train(options: argparse.Namespace) -> int:
 
     first = int(os.environ.get("RANK", "0")) == 0
     if options.tasks is not None and first:
-        found = api.check(options.tasks, options.recipe, options.overrides)
+        found = api.check(options.tasks, options.recipe, options.overrides, progress=sys.stderr.isatty())
         found.raise_problems()
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)

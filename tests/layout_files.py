@@ -67,7 +67,10 @@ def write_cityscapes_mtan(root: Path, size_HW: tuple[int, int] = (32, 64), lists
     entries = []
     for part, count in (("train", 6), ("val", 2)):
         for i in range(count):
-            save(root / part / "image" / f"{i}.npy", np.full((*size_HW, 3), (0.0, 0.5, i / 10), np.float32))
+            save(
+                root / part / "image" / f"{i}.npy",
+                np.full((*size_HW, 3), (float(part == "val"), 0.5, i / 10), np.float32),
+            )
             save(root / part / "depth" / f"{i}.npy", np.full((*size_HW, 1), 0.05, np.float32))
             for classes in (2, 7, 19):
                 label = np.full(size_HW, i % classes, np.int32)
@@ -88,7 +91,7 @@ def write_cityscapes_official(root: Path, size_HW: tuple[int, int] = (32, 64)) -
                 frame = f"{city}_{i:06d}_000019"
                 save(
                     root / f"leftImg8bit/{part}/{city}/{frame}_leftImg8bit.png",
-                    np.full((*size_HW, 3), 20 * i, np.uint8),
+                    np.full((*size_HW, 3), (20 * i, 20 * i, sum(map(ord, city)) % 256), np.uint8),
                 )
                 label = np.broadcast_to(ids[:, None], size_HW).copy()
                 save(root / f"gtFine/{part}/{city}/{frame}_gtFine_labelIds.png", label)

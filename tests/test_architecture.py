@@ -27,7 +27,7 @@ WRITERS = {
 SPECS = ["TASKS", "--recipe", "--set"]
 SURFACE = {
     "init": ["--data", "--out"],
-    "check": [*SPECS, "--everything"],
+    "check": [*SPECS, "--everything", "--fix-list", "--json"],
     "describe": [*SPECS, "--json"],
     "train": [*SPECS, "--out", "--resume", "--dry-run", "--budget-sweep"],
     "eval": ["RUN|ARTIFACT", "--data", "--split", "--domain", "--set"],

@@ -111,6 +111,19 @@ def test_check_finds_a_wrong_label(run, tiny):
     assert out.endswith("Nothing was started.\n")
 
 
+def test_check_prints_json_and_writes_a_fix_list(run, tiny):
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(tiny / "data/val/seg/1.png")
+    code, out, err = run("check", "tiny.yaml", "--json", "--fix-list", "fix.tsv")
+    found = json.loads(out)
+    assert (code, err) == (3, "")
+    assert found["splits"]["val"] == {"images": 2, "opened": 2, "labels": {"seg": 2}}
+    assert found["classes"]["seg"]["val"]["0"] == {"pictures": 1, "pixels": 32 * 32}
+    assert [bad["id"] for bad in found["bad"] if bad["split"] == "val" and "class id 7" in bad["reason"]] == [
+        "1"
+    ]
+    assert len((tiny / "fix.tsv").read_text().splitlines()) == len(found["bad"])
+
+
 @pytest.mark.parametrize("verb", ["check", "describe", "train"])
 def test_every_problem_of_both_files(run, tiny, verb):
     (tiny / "tiny.yaml").write_text(TINY.replace("classes", "clases"))

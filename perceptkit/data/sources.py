@@ -2,17 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from perceptkit.data.coco import CocoSource
 from perceptkit.data.csv_source import CsvSource
+from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.folder import FolderSource
 from perceptkit.data.layout import LayoutSource
 from perceptkit.data.listed import ListedSource
+from perceptkit.data.readable import Readable, unreadable
 from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.source import SceneSource
-from perceptkit.spec.tasks_file import CocoData, CsvData, FolderData, LayoutData, ScenesData, Split, TasksFile
+from perceptkit.spec.tasks_file import (
+    SPLITS,
+    CocoData,
+    CsvData,
+    FolderData,
+    LayoutData,
+    ScenesData,
+    Split,
+    TasksFile,
+)
 from perceptkit.tasks.base import Task
+
+LeftOut: TypeAlias = Mapping[Split, Mapping[str, str]]
+"""By split: ids of pictures that cannot be read, each with the reason."""
 
 
 class Source(Protocol):
@@ -32,32 +46,59 @@ class Source(Protocol):
 
 
 def open_split(
-    tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split, cache_dir: Path | None = None
+    tasks_file: TasksFile,
+    tasks: Mapping[str, Task],
+    split: Split,
+    cache_dir: Path | None = None,
+    left_out: LeftOut | None = None,
 ) -> Source:
     """The source of one split.
 
-    Raises DataError where a split that is asked for holds no picture.
+    Args:
+        left_out: what is known to be unreadable, for `on_bad: skip`; None reads all pictures of the split to find out.
+
+    Raises DataError where a split that is asked for holds no picture, or none that can be read.
     """
-    if isinstance(tasks_file.data, FolderData):
-        return FolderSource(tasks_file.data, split, tasks)
     if isinstance(tasks_file.data, ScenesData):
         return SceneSource(tasks_file.data, split, tasks, cache_dir)
-    if isinstance(tasks_file.data, CocoData):
-        return CocoSource(tasks_file.data, split, tasks, tasks_file.tasks)
-    if isinstance(tasks_file.data, CsvData):
-        return CsvSource(tasks_file.data, split, tasks)
-    if isinstance(tasks_file.data, LayoutData):
-        return LayoutSource(tasks_file.data, split, tasks)
-    return ListedSource(tasks_file.data, split, tasks)
+    source = _files_of(tasks_file, tasks, split)
+    if tasks_file.data.on_bad == "error":
+        return source
+    return Readable(source, unreadable(source, split) if left_out is None else left_out[split], split)
 
 
-def open_train(tasks_file: TasksFile, tasks: Mapping[str, Task]) -> Source:
+def open_train(tasks_file: TasksFile, tasks: Mapping[str, Task], left_out: LeftOut | None = None) -> Source:
     """What is trained on: the splits of `data.train_on`, one after the other.
 
     Raises DataError where one of them holds no picture.
     """
-    first, *more = (open_split(tasks_file, tasks, split) for split in tasks_file.data.train_on)
+    first, *more = (
+        open_split(tasks_file, tasks, split, left_out=left_out) for split in tasks_file.data.train_on
+    )
     return Joined([first, *more]) if more else first
+
+
+def find_left_out(tasks_file: TasksFile, tasks: Mapping[str, Task], progress: bool = False) -> LeftOut:
+    """Reads every picture of every split, with its labels. Raises DataError where a split holds none at all."""
+    return {
+        split: unreadable(_files_of(tasks_file, tasks, split), f"reading {split}", progress)
+        for split in SPLITS
+    }
+
+
+def _files_of(tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split) -> DecodedSource:
+    """A whole split of a source of files."""
+    data = tasks_file.data
+    assert not isinstance(data, ScenesData)
+    if isinstance(data, FolderData):
+        return FolderSource(data, split, tasks)
+    if isinstance(data, CocoData):
+        return CocoSource(data, split, tasks, tasks_file.tasks)
+    if isinstance(data, CsvData):
+        return CsvSource(data, split, tasks)
+    if isinstance(data, LayoutData):
+        return LayoutSource(data, split, tasks)
+    return ListedSource(data, split, tasks)
 
 
 class Joined:

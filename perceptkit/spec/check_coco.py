@@ -5,6 +5,7 @@ from collections import Counter
 from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding, check_points, read_array
 from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.coco import (
     CocoPicture,
     annotation_file,
@@ -31,8 +32,10 @@ from perceptkit.spec.templates import shown
 SHOWN = 5
 
 
-def check_coco_files(spec: TasksFile, data: CocoData, report: CheckReport, sample: int | None) -> None:
-    """Adds all splits to the report.
+def check_coco_files(
+    spec: TasksFile, data: CocoData, report: CheckReport, sample: int | None
+) -> dict[Split, list[Picture]]:
+    """Adds all splits to the report; gives their pictures.
 
     Args:
         spec: the tasks.
@@ -40,6 +43,7 @@ def check_coco_files(spec: TasksFile, data: CocoData, report: CheckReport, sampl
         report: is added to.
         sample: how many pictures of each split to open, evenly spread; None opens all.
     """
+    found: dict[Split, list[Picture]] = {}
     if word_of(data, "val") == word_of(data, "test"):
         message = (
             "is test too: the best weights are chosen on what is measured; data.hold_out takes val from train"
@@ -57,12 +61,14 @@ def check_coco_files(spec: TasksFile, data: CocoData, report: CheckReport, sampl
                 counts.labels[task] = min(counts.labels[source] for source in of_task.derive or ())
         for picture in pictures:
             if not picture.path.is_file():
-                report.add(_below(data, picture), [Finding("is missing")])
+                report.add(_below(data, picture), [Finding("is missing")], (split, picture.id))
         chosen = pictures if sample is None else spread(pictures, sample)
         counts.opened = len(chosen)
         for picture in chosen:
             if picture.path.is_file():
-                _open(spec, data, picture, report)
+                _open(spec, data, split, picture, report)
+        found[split] = [Picture(picture.id, picture.path) for picture in pictures]
+    return found
 
 
 def _count(
@@ -102,26 +108,26 @@ def _count(
     return labelled
 
 
-def _open(spec: TasksFile, data: CocoData, picture: CocoPicture, report: CheckReport) -> None:
+def _open(spec: TasksFile, data: CocoData, split: Split, picture: CocoPicture, report: CheckReport) -> None:
     """Opens one picture and its labels."""
-    size_HW = None
+    size_HW, own = None, (split, picture.id)
     try:
         size_HW = read_array(picture.path).shape[:2]
     except DataError as error:
-        report.add(_below(data, picture), [Finding(str(error))])
+        report.add(_below(data, picture), [Finding(str(error))], own)
     for task, (file, image) in picture.images.items():
         of_task = spec.tasks[task]
         if size_HW is not None and size_HW != image.size_HW:
-            report.add(_below(data, picture), [_other_size(size_HW, file, image)])
+            report.add(_below(data, picture), [_other_size(size_HW, file, image)], own)
         try:
             if isinstance(of_task, SegmentationSpec):
                 class_ids(file, image, coco_classes(of_task, data))
             elif isinstance(of_task, KeypointsSpec):
                 entry = points_entry(of_task, file, image, data.occluded)
                 found = check_points(of_task, entry, image.size_HW)
-                report.add(f"{shown(file.path)}: {image.file_name}", found)
+                report.add(f"{shown(file.path)}: {image.file_name}", found, own)
         except DataError as error:
-            report.add(f"{task}:", [Finding(str(error))])
+            report.add(f"{task}:", [Finding(str(error))], own)
 
 
 def _other_size(size_HW: tuple[int, ...], file: CocoFile, image: CocoImage) -> Finding:

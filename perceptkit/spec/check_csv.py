@@ -4,7 +4,8 @@ from collections import Counter
 
 from perceptkit.errors import PerceptkitError
 from perceptkit.spec.check_labels import Finding, read_array
-from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
+from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.csv_source import (
     CsvPicture,
     csv_classes,
@@ -14,6 +15,7 @@ from perceptkit.spec.csv_source import (
     strange_labels,
 )
 from perceptkit.spec.listed import spread
+from perceptkit.spec.scan import scan
 from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
@@ -28,15 +30,19 @@ from perceptkit.spec.templates import shown
 SHOWN = 5
 
 
-def check_csv_files(spec: TasksFile, data: CsvData, report: CheckReport, sample: int | None) -> None:
-    """Adds all splits to the report.
+def check_csv_files(
+    spec: TasksFile, data: CsvData, report: CheckReport, sample: int | None, progress: bool = False
+) -> dict[Split, list[Picture]]:
+    """Adds all splits to the report; gives their pictures.
 
     Args:
         spec: the tasks.
         data: their source.
         report: is added to.
         sample: how many pictures of each split to open, evenly spread; None opens all.
+        progress: show a bar.
     """
+    found: dict[Split, list[Picture]] = {}
     for split in SPLITS:
         pictures = csv_pictures(data, split)
         counts = SplitCounts(len(pictures), {})
@@ -45,15 +51,24 @@ def check_csv_files(spec: TasksFile, data: CsvData, report: CheckReport, sample:
             counts.labels[task] = _labels(task, of_task, data, split, pictures, report)
         for picture in pictures:
             if not picture.path.is_file():
-                report.add(f"{picture.where}:", [Finding(f"{picture.id} is missing")])
+                missing = [Finding(f"{picture.id} is missing")]
+                report.add(f"{picture.where}:", missing, (split, picture.id))
         chosen = pictures if sample is None else spread(pictures, sample)
         counts.opened = len(chosen)
-        for picture in chosen:
-            if picture.path.is_file():
-                try:
-                    read_array(picture.path)
-                except PerceptkitError as error:
-                    report.add(f"{picture.where}:", [Finding(f"{picture.id} {error}")])
+        for picture, seen in zip(chosen, scan(chosen, _open, split, progress), strict=True):
+            report.take(split, picture.id, seen)
+        found[split] = [Picture(picture.id, picture.path) for picture in pictures]
+    return found
+
+
+def _open(picture: CsvPicture) -> Seen:
+    """Opens one picture, if it is there; is called by several threads."""
+    if picture.path.is_file():
+        try:
+            read_array(picture.path)
+        except PerceptkitError as error:
+            return Seen([(f"{picture.where}:", Finding(f"{picture.id} {error}"))], {})
+    return Seen([], {})
 
 
 def _labels(

@@ -1,6 +1,7 @@
 """`perceptkit check`: do the pictures and labels on disk say what the tasks file says?
 
-Counts every picture and label, opens a sample of them, or all. Needs numpy and Pillow, never torch.
+Counts every picture and label, compares the pictures of all splits, and opens a sample of them, or all, in threads.
+Needs numpy and Pillow, never torch.
 """
 
 from collections.abc import Mapping
@@ -15,16 +16,20 @@ from perceptkit.spec.check_labels import (
     check_dense,
     check_ids,
     check_points,
+    check_size,
     read_array,
 )
 from perceptkit.spec.check_layout import check_layout_files
 from perceptkit.spec.check_listed import check_listed
-from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
+from perceptkit.spec.check_twins import Picture, check_twins
+from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import read_label_csv
 from perceptkit.spec.listed import spread, thinned
 from perceptkit.spec.load import LoadedTasks
+from perceptkit.spec.scan import scan
 from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
@@ -46,13 +51,16 @@ from perceptkit.spec.tasks_file import (
 SAMPLE = 200
 
 
-def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAMPLE) -> CheckReport:
+def check_files(
+    loaded: LoadedTasks, everything: bool = False, sample: int = SAMPLE, progress: bool = False
+) -> CheckReport:
     """Compares the data on disk with what the tasks file says of it.
 
     Args:
         loaded: a valid tasks file.
         everything: open every picture and label.
         sample: how many pictures of each split to open otherwise, evenly spread.
+        progress: show bars on stderr.
     """
     spec, data, opened = loaded.spec, loaded.spec.data, None if everything else sample
     place = "scenes, rendered with all labels" if isinstance(data, ScenesData) else str(data.root)
@@ -61,17 +69,20 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
         for split in SPLITS:
             images = getattr(data.count, split)
             report.splits[split] = SplitCounts(images, dict.fromkeys(spec.tasks, images))
-    elif isinstance(data, FolderData):
-        for split in SPLITS:
-            _Split(spec, data, split, report).check(opened)
-    elif isinstance(data, CocoData):
-        check_coco_files(spec, data, report, opened)
-    elif isinstance(data, CsvData):
-        check_csv_files(spec, data, report, opened)
-    elif isinstance(data, LayoutData):
-        check_layout_files(spec, data, report, opened)
+        pictures: dict[Split, list[Picture]] = {}
     else:
-        check_listed(spec, data, report, opened)
+        report.skips = data.on_bad == "skip"
+        if isinstance(data, FolderData):
+            pictures = {split: _Split(spec, data, split, report, progress).check(opened) for split in SPLITS}
+        elif isinstance(data, CocoData):
+            pictures = check_coco_files(spec, data, report, opened)
+        elif isinstance(data, CsvData):
+            pictures = check_csv_files(spec, data, report, opened, progress)
+        elif isinstance(data, LayoutData):
+            pictures = check_layout_files(spec, data, report, opened, progress)
+        else:
+            pictures = check_listed(spec, data, report, opened, progress)
+        check_twins(pictures, data.root, report, progress)
     if "val" in data.train_on:
         message = "is trained on too (data.train_on): its metrics say nothing of new pictures"
         report.add("val", [Finding(message, is_problem=False)])
@@ -81,13 +92,20 @@ def check_files(loaded: LoadedTasks, everything: bool = False, sample: int = SAM
 class _Split:
     """One split of a folder source."""
 
-    def __init__(self, spec: TasksFile, data: FolderData, split: Split, report: CheckReport) -> None:
+    def __init__(
+        self, spec: TasksFile, data: FolderData, split: Split, report: CheckReport, progress: bool
+    ) -> None:
+        self.progress = progress
         self.tasks, self.data, self.split, self.report = spec.tasks, data, split, report
         self.root, self.folder = data.root, data.splits[split]
         self.ids = thinned(templates.image_ids(self.root, data.image, self.folder), data.limit, split)
+        self.names = {task: self._names(of_task) for task, of_task in self.tasks.items()}
+        for task, of_task in self.tasks.items():
+            if task not in report.classes and (table := counts_of_task(of_task, self.names[task])):
+                report.classes[task] = table
 
-    def check(self, sample: int | None) -> None:
-        """Adds this split to the report."""
+    def check(self, sample: int | None) -> list[Picture]:
+        """Adds this split to the report; gives its pictures."""
         counts = SplitCounts(len(self.ids), {})
         self.report.splits[self.split] = counts
         labelled: dict[str, set[str]] = {}
@@ -104,9 +122,10 @@ class _Split:
                 self.report.add(f"{task}:", [Finding(message, is_problem=self.split == "train")])
         chosen = self.ids if sample is None else spread(self.ids, sample)
         counts.opened = len(chosen)
-        num_classes = {task: self._num_classes(spec) for task, spec in self.tasks.items()}
-        for image_id in chosen:
-            self._open(image_id, labelled, num_classes)
+        seen = scan(chosen, lambda image_id: self._open(image_id, labelled), self.split, self.progress)
+        for image_id, of_one in zip(chosen, seen, strict=True):
+            self.report.take(self.split, image_id, of_one)
+        return [Picture(image_id, self.root / self._path(self.data.image, image_id)) for image_id in self.ids]
 
     def _labelled(self, task: str, spec: TaskBase, target: str) -> set[str]:
         """The ids that have a label; checks files that hold the labels of many pictures."""
@@ -124,13 +143,23 @@ class _Split:
                     raise DataError("is not a mapping of picture ids to points")
                 for image_id in self.ids:
                     if image_id in points:
-                        self.report.add(f"{where}: {image_id}", check_points(spec, points[image_id], None))
+                        of_one = (self.split, image_id)
+                        self.report.add(
+                            f"{where}: {image_id}", check_points(spec, points[image_id], None), of_one
+                        )
+                        self.report.classes[task].add(self.split, points_of_kinds(spec, points[image_id]))
                 return self._known(where, ids, set(points), "{split}" in target)
             if isinstance(spec, ClassificationSpec):
-                classes = class_names(spec, self.root, self.data.splits)  # type: ignore[arg-type]  # words
+                classes = self.names[task]
                 labels = read_label_csv(path, spec.multi_label).labels
+                place = {name: i for i, name in enumerate(classes)}
                 for image_id, of_image in labels.items():
-                    self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes))
+                    is_ours = image_id in ids
+                    of_one = (self.split, image_id) if is_ours else None
+                    self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes), of_one)
+                    if is_ours:
+                        known = [place.get(label, _index(label, len(classes))) for label in of_image]
+                        self.report.classes[task].add(self.split, {i: 1 for i in known if i is not None})
                 return self._known(where, ids, set(labels), "{split}" in target)
             if isinstance(spec, EmbeddingSpec):
                 table = read_label_csv(path, multi_label=False)
@@ -149,13 +178,15 @@ class _Split:
             self.report.add(where, [Finding(message, is_problem=False)])
         return ids & labelled
 
-    def _open(self, image_id: str, labelled: Mapping[str, set[str]], num_classes: Mapping[str, int]) -> None:
-        """Opens one picture and its labels."""
+    def _open(self, image_id: str, labelled: Mapping[str, set[str]]) -> Seen:
+        """Opens one picture and its labels; is called by several threads."""
+        findings: list[tuple[str, Finding]] = []
+        classes: dict[str, dict[int, int]] = {}
         size_HW = None
         try:
             size_HW = read_array(self.root / templates.fill(self.data.image, self.folder, image_id)).shape[:2]
         except DataError as error:
-            self.report.add(self._path(self.data.image, image_id), [Finding(str(error))])
+            findings.append((self._path(self.data.image, image_id), Finding(str(error))))
         for task, spec in self.tasks.items():
             if spec.target is None or "{id}" not in spec.target or image_id not in labelled[task]:
                 continue
@@ -163,21 +194,36 @@ class _Split:
             path = self.root / templates.fill(spec.target, self.folder, image_id)
             try:
                 if isinstance(spec, KeypointsSpec):
-                    self.report.add(where, check_points(spec, read_json(path), size_HW))
+                    points = read_json(path)
+                    findings += [(where, finding) for finding in check_points(spec, points, size_HW)]
+                    classes[task] = points_of_kinds(spec, points)
                     continue
                 values = read_array(path)
             except DataError as error:
-                self.report.add(where, [Finding(str(error))])
+                findings.append((where, Finding(str(error))))
                 continue
-            self.report.add(where, check_dense(spec, values, num_classes[task]))
-            if size_HW and values.ndim >= 2 and values.shape[:2] != size_HW:
-                sizes = [f"{s[1]}x{s[0]}" for s in (values.shape, size_HW)]
-                message = f"is {sizes[0]} pixels, its picture {sizes[1]}; both are resized"
-                self.report.add(where, [Finding(message, is_problem=False)])
+            num_classes = len(self.names[task])
+            findings += [(where, finding) for finding in check_dense(spec, values, num_classes)]
+            findings += [(where, finding) for finding in check_size(values, size_HW)]
+            if isinstance(spec, SegmentationSpec):
+                classes[task] = pixels_of_classes(spec, values, num_classes)
+        return Seen(findings, classes)
 
-    def _num_classes(self, spec: TaskBase) -> int:
-        return len(class_names(spec, self.root)) if isinstance(spec, SegmentationSpec) else 0
+    def _names(self, spec: TaskBase) -> list[str]:
+        """Of the classes; none where they cannot be known, which is a problem of the label file."""
+        try:
+            if isinstance(spec, SegmentationSpec | ClassificationSpec):
+                return class_names(spec, self.root, self.data.splits)  # type: ignore[arg-type]  # words
+        except PerceptkitError:
+            if isinstance(spec, SegmentationSpec):
+                raise
+        return []
 
     def _path(self, template: str, image_id: str = "") -> str:
         """A path in a message: below the data root."""
         return templates.fill(template, self.folder, image_id)
+
+
+def _index(label: str, num_classes: int) -> int | None:
+    """Of a class that is written as its number."""
+    return int(label) if label.isdecimal() and int(label) < num_classes else None

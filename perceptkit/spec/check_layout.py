@@ -1,25 +1,32 @@
 """`perceptkit check` for `source: nyuv2`, `cityscapes` and `taskonomy`: files that are listed, and what they hold."""
 
 from perceptkit.errors import DataError
-from perceptkit.spec.check_labels import Finding, check_dense, read_array
-from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.check_labels import Finding, check_dense, check_size, read_array
+from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
+from perceptkit.spec.check_twins import Picture
+from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.layout_table import label_of, layout_entries, layout_of
 from perceptkit.spec.layouts import Entry, part_of
 from perceptkit.spec.listed import spread
+from perceptkit.spec.scan import scan
 from perceptkit.spec.stored_labels import read_picture, read_stored
 from perceptkit.spec.tasks_file import SPLITS, EdgesSpec, LayoutData, SegmentationSpec, Split, TasksFile
 
 
-def check_layout_files(spec: TasksFile, data: LayoutData, report: CheckReport, sample: int | None) -> None:
-    """Adds all splits to the report.
+def check_layout_files(
+    spec: TasksFile, data: LayoutData, report: CheckReport, sample: int | None, progress: bool = False
+) -> dict[Split, list[Picture]]:
+    """Adds all splits to the report; gives their pictures.
 
     Args:
         spec: the tasks.
         data: their source.
         report: is added to.
         sample: how many pictures of each split to open, evenly spread; None opens all.
+        progress: show a bar.
     """
+    pictures: dict[Split, list[Picture]] = {}
     layout = layout_of(data)
     if data.hold_out is None and part_of(layout, data, "val") == part_of(layout, data, "test"):
         message = (
@@ -34,7 +41,9 @@ def check_layout_files(spec: TasksFile, data: LayoutData, report: CheckReport, s
             continue
         if not entries:
             report.add("", [Finding(f"no pictures for {split} in {part_of(layout, data, split)}")])
-        _Split(spec, data, split, entries, report).check(sample)
+        _Split(spec, data, split, entries, report).check(sample, progress)
+        pictures[split] = [Picture(entry.id, entry.image) for entry in entries]
+    return pictures
 
 
 class _Split:
@@ -44,10 +53,14 @@ class _Split:
         self, spec: TasksFile, data: LayoutData, split: Split, entries: list[Entry], report: CheckReport
     ) -> None:
         self.data, self.split, self.entries, self.report = data, split, entries, report
-        self.num_classes = {
-            task: len(class_names(of_task, data.root)) if isinstance(of_task, SegmentationSpec) else 0
+        names = {
+            task: class_names(of_task, data.root) if isinstance(of_task, SegmentationSpec) else []
             for task, of_task in spec.tasks.items()
         }
+        self.num_classes = {task: len(of_task) for task, of_task in names.items()}
+        for task, of_task in spec.tasks.items():
+            if task not in report.classes and (table := counts_of_task(of_task, names[task])):
+                report.classes[task] = table
         self.derived = {
             task: of_task.derive or []
             for task, of_task in spec.tasks.items()
@@ -58,7 +71,7 @@ class _Split:
             task: label_of(of_task, data, self.num_classes[task]) for task, of_task in self.tasks.items()
         }
 
-    def check(self, sample: int | None) -> None:
+    def check(self, sample: int | None, progress: bool) -> None:
         """Adds this split to the report."""
         has = {
             task: {entry.id for entry in self.entries if entry.labels[label].is_file()}
@@ -77,31 +90,41 @@ class _Split:
                 )
                 message = f"no picture of {self.split} has a label{place}"
                 self.report.add(f"{task}:", [Finding(message, is_problem=self.split == "train")])
+        absent = {entry.id for entry in self.entries if not entry.image.is_file()}
         for entry in self.entries:
-            if not entry.image.is_file():
-                self.report.add(self._below(entry.image), [Finding("is missing")])
+            if entry.id in absent:
+                missing = [Finding("is missing")]
+                self.report.add(self._below(entry.image), missing, (self.split, entry.id))
         chosen = self.entries if sample is None else spread(self.entries, sample)
         counts.opened = len(chosen)
-        for entry in chosen:
-            if entry.image.is_file():
-                self._open(entry)
+        chosen = [entry for entry in chosen if entry.id not in absent]
+        for entry, seen in zip(chosen, scan(chosen, self._open, self.split, progress), strict=True):
+            self.report.take(self.split, entry.id, seen)
 
-    def _open(self, entry: Entry) -> None:
-        """Opens one picture and its labels."""
+    def _open(self, entry: Entry) -> Seen:
+        """Opens one picture and its labels; is called by several threads."""
+        findings: list[tuple[str, Finding]] = []
+        classes: dict[str, dict[int, int]] = {}
+        size_HW = None
         try:
-            (read_picture if entry.image.suffix == ".npy" else read_array)(entry.image)
+            size_HW = (read_picture if entry.image.suffix == ".npy" else read_array)(entry.image).shape[:2]
         except DataError as error:
-            self.report.add(self._below(entry.image), [Finding(str(error))])
+            findings.append((self._below(entry.image), Finding(str(error))))
         for task, spec in self.tasks.items():
-            path = entry.labels[self.label[task]]
+            path, num_classes = entry.labels[self.label[task]], self.num_classes[task]
             if not path.is_file():
                 continue
+            where = self._below(path)
             try:
-                values = read_stored(self.data, spec, self.num_classes[task], path)
+                values = read_stored(self.data, spec, num_classes, path)
             except DataError as error:
-                self.report.add(self._below(path), [Finding(str(error))])
+                findings.append((where, Finding(str(error))))
                 continue
-            self.report.add(self._below(path), check_dense(spec, values, self.num_classes[task]))
+            findings += [(where, finding) for finding in check_dense(spec, values, num_classes)]
+            findings += [(where, finding) for finding in check_size(values, size_HW)]
+            if isinstance(spec, SegmentationSpec):
+                classes[task] = pixels_of_classes(spec, values, num_classes)
+        return Seen(findings, classes)
 
     def _below(self, path: object) -> str:
         """A path in a message: below the data root."""

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding
+from perceptkit.spec.class_counts import ClassCounts
 
 SHOWN_GROUPS = 20
 SHOWN_ALIKE = 3
@@ -22,6 +25,23 @@ class SplitCounts:
     """Pictures that were opened, with all their labels."""
 
 
+class Seen(NamedTuple):
+    """What was found in one picture and in its labels, when they were opened."""
+
+    findings: list[tuple[str, Finding]]
+    """Each with the file that it is of."""
+    classes: dict[str, dict[int, int]]
+    """By task: how many pixels or points of which class."""
+
+
+class BadPicture(NamedTuple):
+    """A picture that its owner should mend or drop."""
+
+    split: str
+    id: str
+    reason: str
+
+
 @dataclass
 class CheckReport:
     """What was found; `str` is what the command prints."""
@@ -35,6 +55,12 @@ class CheckReport:
     warnings: list[str] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
     """All of both: a file that serves several splits is complained of once."""
+    classes: dict[str, ClassCounts] = field(default_factory=dict)
+    """How often each class is labelled, by task."""
+    bad: list[BadPicture] = field(default_factory=list)
+    """Pictures with a problem of their own, and those that are there twice, by split."""
+    skips: bool = False
+    """`data.on_bad: skip`: what training leaves out is no problem."""
 
     def raise_problems(self) -> None:
         """Raises DataError where there are problems."""
@@ -58,15 +84,63 @@ class CheckReport:
                 lines.append(
                     f"opened {counts.opened} of {counts.images} pictures of {split}; --everything opens all"
                 )
+        for task, classes in self.classes.items():
+            lines += classes.lines(task, list(self.splits))
         lines += [*_listed("warning", self.warnings), *_listed("problem", self.problems)]
         return "\n".join([*lines, "Nothing was started." if self.problems else "ok"])
 
-    def add(self, where: str, findings: Iterator[Finding] | Sequence[Finding]) -> None:
-        """Files findings under `where`, a file or an entry of one."""
+    def add(
+        self,
+        where: str,
+        findings: Iterator[Finding] | Sequence[Finding],
+        of: tuple[str, str] | None = None,
+    ) -> None:
+        """Files findings under `where`, a file or an entry of one.
+
+        Args:
+            of: split and id of the picture whose own finding this is.
+        """
         for finding in findings:
-            if (message := f"{where} {finding.message}") not in self.said:
+            message, is_problem = f"{where} {finding.message}", finding.is_problem
+            if of is not None and is_problem:
+                self.note_bad(*of, message)
+                if self.skips and finding.is_refused:
+                    message, is_problem = f"{message}; left out (data.on_bad: skip)", False
+            if message not in self.said:
                 self.said.add(message)
-                (self.problems if finding.is_problem else self.warnings).append(message)
+                (self.problems if is_problem else self.warnings).append(message)
+
+    def take(self, split: str, image_id: str, seen: Seen) -> None:
+        """Files what one picture showed."""
+        for where, finding in seen.findings:
+            self.add(where, [finding], (split, image_id))
+        for task, found in seen.classes.items():
+            self.classes[task].add(split, found)
+
+    def note_bad(self, split: str, image_id: str, reason: str) -> None:
+        """Adds a picture to the fix list."""
+        self.bad.append(BadPicture(split, image_id, reason))
+
+    def write_fix_list(self, path: Path) -> None:
+        """Writes the bad pictures, one a line: split, id and reason with tabs between them."""
+        lines = ["\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in self.bad]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "name": self.name,
+            "place": self.place,
+            "splits": {
+                split: {"images": counts.images, "opened": counts.opened, "labels": counts.labels}
+                for split, counts in self.splits.items()
+            },
+            "classes": {task: classes.as_json() for task, classes in self.classes.items()},
+            "bad": [picture._asdict() for picture in self.bad],
+            "warnings": self.warnings,
+            "problems": self.problems,
+        }
 
 
 def _listed(noun: str, messages: Sequence[str]) -> list[str]:

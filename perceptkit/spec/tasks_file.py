@@ -92,7 +92,16 @@ def normalisation_fault(mean: Sequence[float] | None, std: Sequence[float] | Non
     return None
 
 
-class FolderData(DataBase):
+class FilesData(DataBase):
+    """What the sources have whose pictures are files."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """What becomes of a picture that cannot be read, or whose labels cannot. `error`: the run stops and names the file.
+    `skip`: all pictures are read once before the first step, those that fail are left out of their split, and the run
+    says how many and which; a resumed run leaves out the same ones."""
+
+
+class FolderData(FilesData):
     """Pictures and labels in folders, found by templates with `{split}` and `{id}`."""
 
     source: Literal["folder"]
@@ -124,7 +133,7 @@ class SceneCounts(Strict):
     """Rooms that are only measured, once."""
 
 
-class ImageFolderData(DataBase):
+class ImageFolderData(FilesData):
     """Pictures in one folder per class, as torchvision's ImageFolder has them: `ROOT/train/CLASS/...`."""
 
     source: Literal["imagefolder"]
@@ -138,7 +147,7 @@ class ImageFolderData(DataBase):
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
-class DecathlonData(DataBase):
+class DecathlonData(FilesData):
     """One domain of the Visual Decathlon: `ROOT/annotations/DOMAIN_train.json` and the like, `ROOT/data/...`."""
 
     source: Literal["decathlon"]
@@ -152,7 +161,7 @@ class DecathlonData(DataBase):
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
-class LayoutData(DataBase):
+class LayoutData(FilesData):
     """What the sources have whose folders and files have fixed names."""
 
     root: Path

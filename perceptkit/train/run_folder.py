@@ -2,6 +2,7 @@
 
     tasks.yaml recipe.yaml resolved.yaml env.json     as typed / every default filled in / versions, seed, command
     metrics.jsonl metrics.csv log.txt                 the run log
+    left_out.json                                     pictures that cannot be read, where they are skipped
     policy.json budget.json                           the plan / what it costs, where there is a budget
     checkpoints/last.pt best.pt                       full state / the best weights on validation
     checkpoints/sample_N.pt searched.pt               the best weights of a sampled plan / where all of them start

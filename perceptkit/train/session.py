@@ -40,6 +40,8 @@ from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.budgeting import begin_budget
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
+from perceptkit.train.leaving_out import FILE as LEFT_OUT_FILE
+from perceptkit.train.leaving_out import in_words, left_out_of_run
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
@@ -244,8 +246,10 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     tasks = build_tasks(specs.tasks)
     refuse_losses(tasks)
     fabric = make_fabric(recipe)
+    left_out = left_out_of_run(specs.tasks, tasks, run, fabric, resume, quiet)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
-        train_source, val_source = open_train(specs.tasks, tasks), open_split(specs.tasks, tasks, "val")
+        train_source = open_train(specs.tasks, tasks, left_out)
+        val_source = open_split(specs.tasks, tasks, "val", left_out=left_out)
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
     class_of = classes_to_train_on(specs, train_source, fabric.world_size)
     if recipe.augment.photometric:
@@ -309,11 +313,16 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         plan=plan,
         budget=budget,
         class_of=class_of,
-        open_test=partial(open_split, specs.tasks, tasks, "test"),
+        left_out=left_out,
+        open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
     )
     training.begin_losses()
+    if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
+        run_folder.write_json(run / LEFT_OUT_FILE, left_out)
+        for line in in_words(left_out):
+            training.say(line)
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()
@@ -410,6 +419,8 @@ def finish(training: Training, specs: Specs) -> None:
         "train_seconds": sum(seconds.values()),
         "stage_seconds": seconds,
     }
+    if training.left_out is not None:
+        results["left_out"] = {split: list(reasons) for split, reasons in training.left_out.items()}
     if training.samples is not None:
         if training.samples.chosen is not None and is_final(training):
             of_samples[training.samples.chosen] = result.metrics

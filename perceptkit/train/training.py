@@ -19,7 +19,7 @@ from perceptkit.baselines.balancing.table import build_balance
 from perceptkit.baselines.sharing.table import Network
 from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.data.loader import make_loader
-from perceptkit.data.sources import Source
+from perceptkit.data.sources import LeftOut, Source
 from perceptkit.errors import ResumeError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
@@ -149,6 +149,8 @@ class Training:
     """Of the base's trunk, there."""
     class_of: np.ndarray | None = None
     """Of the pictures to train on, where batches are made of so many of each class."""
+    left_out: LeftOut | None = None
+    """Pictures that could not be read, where they are skipped."""
     open_test: Callable[[], Source] | None = None
     """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)

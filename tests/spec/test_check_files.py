@@ -31,9 +31,10 @@ def save(path: Path, values) -> None:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    for split in ("train", "val", "test"):
+    for i, split in enumerate(("train", "val", "test")):
         for image_id in ("1", "2"):
-            save(tmp_path / "data" / split / f"{image_id}.png", np.zeros((H, W, 3), np.uint8))
+            values = np.full((H, W, 3), 10 * i + int(image_id), np.uint8)
+            save(tmp_path / "data" / split / f"{image_id}.png", values)
     return tmp_path / "data"
 
 
@@ -116,7 +117,8 @@ def test_size_mismatch_is_a_warning(root):
     [
         ([[1.0, -2.0]], "holds negative depth (-2 m); 0 means invalid", None),
         ([[1.0, np.nan]], None, "holds NaN in 50 % of its pixels; they are invalid"),
-        ([[0.0, np.inf]], None, "has no valid depth"),
+        ([[1.0, np.inf]], None, "holds infinite depth in 50 % of its pixels; they are invalid"),
+        ([[0.0, 0.0]], None, "has no valid depth"),
         (
             [[1000.0, 2000.0]],
             None,
@@ -262,3 +264,79 @@ def test_val_that_is_trained_on_is_no_measure(root):
     assert report.warnings == [
         "val is trained on too (data.train_on): its metrics say nothing of new pictures"
     ]
+
+
+def test_normals_of_which_some_are_no_unit_vectors(root):
+    normals = np.zeros((10, 10, 3), np.float32)
+    normals[..., 2] = -1
+    normals[:2] *= 3  # a fifth
+    label_all(root, "normals", normals, "npy")
+    report = check(root, NORMALS.replace("png", "npy"))
+    assert not report.problems
+    assert "normals/train/1.npy 20 % of its normals are not of length 1 (encoding: signed)" in report.warnings
+
+
+def test_a_picture_in_two_splits_is_named_with_both_ids(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    (root / "test/9.png").write_bytes((root / "train/2.png").read_bytes())
+    report = check(root, SEG)
+    assert not report.problems
+    assert report.warnings == ["train/2.png ('2' of train) is '9' of test too, byte for byte (test/9.png)"]
+    assert [bad[:2] for bad in report.bad] == [("train", "2")]
+
+
+def test_leaks_are_looked_for_beyond_the_sample(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    (root / "val/9.png").write_bytes((root / "train/2.png").read_bytes())
+    report = check(root, SEG, sample=1)
+    assert report.splits["train"].opened == 1 and len(report.warnings) == 1
+
+
+def test_classes_by_split(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    save(root / "seg/train/2.png", np.repeat(np.array([[0, 0, 3, 3, 3, 255]], np.uint8), H, 0))
+    (root / "room.csv").write_text("id,label\n1,kitchen\n2,1\n77,bath\n")
+    room = "  room: {type: classification, target: room.csv, classes: [bath, kitchen]}\n"
+    report = check(root, SEG.replace("40", "4") + room + NAMED.replace("kp/{split}/{id}", "kp"))
+    found = report.as_json()["classes"]
+    assert found["seg"]["train"]["3"] == {"pictures": 1, "pixels": 3 * H}
+    assert found["seg"]["train"]["0"] == {"pictures": 2, "pixels": H * W + 2 * H}
+    assert found["room"]["val"] == {"bath": {"pictures": 0}, "kitchen": {"pictures": 2}}
+    lines = str(report).splitlines()
+    assert "room: pictures with each class" in lines and "  kitchen      2    2     2" in lines
+
+
+def test_points_of_a_whole_split_are_counted(root):
+    for split in ("train", "val", "test"):
+        (root / f"{split}.json").write_text(json.dumps({"1": [[1, 1, "a"], [2, 2, 1]], "2": [[0, 0, 0]]}))
+    report = check(root, "  p: {type: keypoints, target: '{split}.json', kinds: [a, b]}\n")
+    expected = {"a": {"pictures": 2, "points": 2}, "b": {"pictures": 1, "points": 1}}
+    assert report.as_json()["classes"]["p"]["val"] == expected
+
+
+@pytest.fixture
+def broken(root) -> Path:
+    """Train: a truncated picture with a sound label, and a sound picture with a label that is empty."""
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    (root / "train/1.png").write_bytes((root / "train/1.png").read_bytes()[:40])
+    (root / "seg/train/2.png").write_bytes(b"")
+    return root
+
+
+def test_the_fix_list(broken, tmp_path):
+    report = check(broken, SEG)
+    assert len(report.problems) == 2
+    report.write_fix_list(tmp_path / "new/fix.tsv")
+    rows = [line.split("\t") for line in (tmp_path / "new/fix.tsv").read_text().splitlines()]
+    assert [row[:2] for row in rows] == [["train", "1"], ["train", "2"]]
+    assert rows[0][2].startswith("train/1.png cannot be read: ")
+    assert rows[1][2].startswith("seg/train/2.png cannot be read: ")
+
+
+def test_what_will_be_left_out_is_no_problem(broken):
+    label_all(broken, "normals", np.full((H, W, 3), (255, 255, 1), np.uint8))  # is read, but means nothing
+    (broken.parent / "t.yaml").write_text(HEAD + SEG + NORMALS)
+    report = check_files(load_tasks(broken.parent / "t.yaml", ["data.on_bad=skip"]))
+    left_out = [warning for warning in report.warnings if warning.endswith("; left out (data.on_bad: skip)")]
+    assert [warning.split(" ")[0] for warning in left_out] == ["train/1.png", "seg/train/2.png"]
+    assert len(report.problems) == 3 and all("median length" in problem for problem in report.problems)

@@ -1,0 +1,112 @@
+"""Pictures that a source holds twice: one id twice in a split, one file's bytes in two splits."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from perceptkit.spec.check_labels import Finding
+from perceptkit.spec.check_report import CheckReport
+from perceptkit.spec.scan import scan
+from perceptkit.spec.tasks_file import SPLITS, Split
+
+HEAD = 4096
+"""Bytes that tell most files of one size apart."""
+BLOCK = 2**20
+"""Bytes that are read at a time."""
+
+
+class Picture(NamedTuple):
+    """A picture of a split, not opened."""
+
+    id: str
+    path: Path
+
+
+Pictures = Mapping[Split, Sequence[Picture]]
+"""By split, in the order of the source."""
+
+
+def check_twins(pictures: Pictures, root: Path, report: CheckReport, progress: bool) -> None:
+    """Warns of each id that a split holds twice, and of each picture that is in two splits."""
+    for split, of_split in pictures.items():
+        for image_id, count in Counter(picture.id for picture in of_split).items():
+            if count > 1:
+                finding = Finding(f"is {count} times in {split}", is_problem=False)
+                report.add(f"the picture '{image_id}'", [finding])
+                report.note_bad(split, image_id, finding.message)
+    for (split, picture), (other_split, other) in twins(pictures, progress):
+        where = _below(picture.path, root)
+        message = f"('{picture.id}' of {split}) is '{other.id}' of {other_split} too, byte for byte"
+        also = "" if other.path == picture.path else f" ({_below(other.path, root)})"
+        report.add(where, [Finding(message + also, is_problem=False)])
+        report.note_bad(split, picture.id, f"is '{other.id}' of {other_split} too{also}")
+
+
+def twins(
+    pictures: Pictures, progress: bool = False
+) -> Iterator[tuple[tuple[Split, Picture], tuple[Split, Picture]]]:
+    """Pairs of one picture's bytes in two splits: what to drop, and the one in a later split, which measures.
+
+    Only files of one size are read, and only those whose first bytes are alike as a whole. One file that serves
+    val and test is declared to do so, and is no pair.
+    """
+    members = [(split, picture) for split in SPLITS for picture in pictures.get(split, ())]
+    place = {member: i for i, member in enumerate(members)}
+    of_size = _flat(_shared(members, scan(members, _size, "looking for equal pictures", progress)))
+    alike = _flat(_shared(of_size, scan(of_size, _head, "looking for equal pictures", progress)))
+    equal = _shared(alike, scan(alike, _whole, "comparing pictures", progress))
+    for group in sorted(equal, key=lambda group: place[group[0]]):
+        last = max((split for split, _ in group), key=SPLITS.index)
+        measured = [picture for split, picture in group if split == last]
+        for split, picture in group:
+            declared = split == "val" and any(picture.path == other.path for other in measured)
+            if split != last and not declared:
+                yield (split, picture), (last, measured[0])
+
+
+def _shared(
+    members: Sequence[tuple[Split, Picture]], keys: Sequence[object]
+) -> list[list[tuple[Split, Picture]]]:
+    """Those of one key that are in more than one split; a key of None is nobody's twin."""
+    groups: dict[object, list[tuple[Split, Picture]]] = defaultdict(list)
+    for member, key in zip(members, keys, strict=True):
+        if key is not None:
+            groups[key].append(member)
+    return [group for group in groups.values() if len({split for split, _ in group}) > 1]
+
+
+def _size(member: tuple[Split, Picture]) -> int | None:
+    """Bytes of the file; None where it holds none or is not there, which is another finding."""
+    try:
+        return member[1].path.stat().st_size or None
+    except OSError:
+        return None
+
+
+def _head(member: tuple[Split, Picture]) -> bytes | None:
+    try:
+        with member[1].path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return None
+
+
+def _whole(member: tuple[Split, Picture]) -> bytes | None:
+    digest = hashlib.sha256()
+    try:
+        with member[1].path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.digest()
+
+
+def _flat(groups: Sequence[Sequence[tuple[Split, Picture]]]) -> list[tuple[Split, Picture]]:
+    return [member for group in groups for member in group]
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
