@@ -14,7 +14,7 @@ from perceptkit.tasks.table import build_tasks
 
 TASKS = """\
 name: t
-data: {source: folder, root: data, image: "{split}/{id}.jpg", size: [16, 16], on_bad: skip}
+data: {source: folder, root: data, image: "{split}/{id}.jpg", size: [32, 32], on_bad: skip}
 tasks:
   seg: {type: segmentation, target: "seg/{split}/{id}.png", classes: 3}
 """
