@@ -36,3 +36,7 @@ class DecodedSource:
     def decode(self, index: int) -> Sample:
         """Reads one sample from disk."""
         raise NotImplementedError
+
+    def label(self, index: int, task: str) -> int:
+        """The class or id of one sample by a task that has one per picture, -1 without; no picture is read."""
+        raise NotImplementedError

@@ -1,9 +1,10 @@
 """`perceptkit check` for `source: csv`: pictures and labels of every row, each with file and line."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from perceptkit.errors import PerceptkitError
-from perceptkit.spec.check_labels import Finding, read_array
+from perceptkit.spec.check_labels import Finding, check_class, read_array
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.csv_source import (
@@ -12,7 +13,6 @@ from perceptkit.spec.csv_source import (
     csv_file,
     csv_labels,
     csv_pictures,
-    strange_labels,
 )
 from perceptkit.spec.listed import spread
 from perceptkit.spec.scan import scan
@@ -101,3 +101,13 @@ def _labels(
             noun = "the class" if len(empty) == 1 else f"{len(empty)} classes"
             report.add(f"{task}:", [Finding(f"{split} has no picture of {noun} {some}", is_problem=False)])
     return labelled
+
+
+def strange_labels(
+    spec: TaskBase, labels: Sequence[str], classes: Sequence[str], picture: CsvPicture
+) -> list[Finding]:
+    """Labels that are no class, each with file and line."""
+    if not isinstance(spec, ClassificationSpec):
+        return []
+    found = check_class(spec, labels, classes)
+    return [Finding(f"{picture.where} {finding.message}") for finding in found]

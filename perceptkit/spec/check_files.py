@@ -155,8 +155,11 @@ class _Split:
                 place = {name: i for i, name in enumerate(classes)}
                 for image_id, of_image in labels.items():
                     is_ours = image_id in ids
-                    of_one = (self.split, image_id) if is_ours else None
-                    self.report.add(f"{where}: {image_id}", check_class(spec, of_image, classes), of_one)
+                    self.report.add(
+                        f"{where}: {image_id}",
+                        check_class(spec, of_image, classes),
+                        (self.split, image_id) if is_ours else None,
+                    )
                     if is_ours:
                         known = [place.get(label, _index(label, len(classes))) for label in of_image]
                         self.report.classes[task].add(self.split, {i: 1 for i in known if i is not None})

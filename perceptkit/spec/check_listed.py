@@ -68,9 +68,9 @@ def _labels(task: str, data: ListedData, split: Split, pictures: list[Listed], r
     names = own_classes(data)
     if pictures:
         table = report.classes.setdefault(task, ClassCounts(names, ""))
-        place = {name: i for i, name in enumerate(names)}
+        index = {name: i for i, name in enumerate(names)}
         for picture in pictures:
-            table.add(split, {} if picture.label is None else {place[picture.label]: 1})
+            table.add(split, {} if picture.label is None else {index[picture.label]: 1})
     count_of = Counter(picture.label for picture in pictures if picture.label is not None)
     if pictures and not count_of:
         place = ""

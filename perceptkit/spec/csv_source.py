@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perceptkit.errors import DataError, SpecError
-from perceptkit.spec.check_labels import Finding, check_class
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.csv_table import CsvTable, Row, read_csv_table
 from perceptkit.spec.listed import thinned
@@ -125,16 +124,6 @@ def csv_words(task: str, spec: TaskBase, data: CsvData) -> list[str]:
         where = f"{shown(csv_file(data, 'train'))}, column '{spec.target or task}'"
         raise SpecError(f"{where} holds no labels of train to take the classes from")
     return sorted(found, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
-
-
-def strange_labels(
-    spec: TaskBase, labels: Sequence[str], classes: Sequence[str], picture: CsvPicture
-) -> list[Finding]:
-    """Labels that are no class, each with file and line."""
-    if not isinstance(spec, ClassificationSpec):
-        return []
-    found = check_class(spec, labels, classes)
-    return [Finding(f"{picture.where} {finding.message}") for finding in found]
 
 
 def listed_twice(data: CsvData) -> list[str]:

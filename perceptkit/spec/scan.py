@@ -19,7 +19,8 @@ def scan(
     """What `look` gives of each item, in the items' order.
 
     Threads, one for each core: Pillow and numpy let go of the interpreter while they decode, so on JPEG and PNG files
-    two threads are as fast as two processes, and nothing has to be started, copied or sent.
+    two threads came out as fast as two processes, now the one ahead, now the other; and nothing has to be started, copied or
+    sent.
 
     Args:
         items: any number of them.

@@ -203,7 +203,7 @@ class TaskonomyData(LayoutData):
     source: Literal["taskonomy"]
 
 
-class CocoData(DataBase):
+class CocoData(FilesData):
     """COCO, or any data set with annotation files like its: segmentation and keypoints of persons."""
 
     source: Literal["coco"]
@@ -225,7 +225,7 @@ class CocoData(DataBase):
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
-class CsvData(DataBase):
+class CsvData(FilesData):
     """Pictures that a CSV lists, one a row, with a column of labels for each task. The first row names the columns;
     commas, semicolons or tabs part them."""
 

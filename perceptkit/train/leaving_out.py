@@ -36,7 +36,7 @@ def left_out_of_run(
         found = _read(run / FILE) if resume and (run / FILE).is_file() else None
         if found is None:
             found = find_left_out(tasks_file, tasks, progress=not quiet and sys.stderr.isatty())
-    told: LeftOut = fabric.broadcast(found)
+    told: LeftOut | None = fabric.broadcast(found)
     return told
 
 

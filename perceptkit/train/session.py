@@ -396,7 +396,7 @@ def finish(training: Training, specs: Specs) -> None:
     if training.fabric.global_rank != 0:
         return
     seconds = training.stage_seconds
-    results = {
+    results: dict[str, Any] = {
         "split": "test",
         "method": recipe.sharing.method,
         "backbone": recipe.backbone.name,

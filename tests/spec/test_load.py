@@ -75,7 +75,17 @@ def test_every_shipped_tasks_file(name):
     except SpecError as error:  # the pictures of these are made by tools, or downloaded
         assert (
             name
-            in ("cifar10", "decathlon", "doom", "toys", "nyuv2", "nyuv2_2task", "cityscapes", "taskonomy")
+            in (
+                "cifar10",
+                "decathlon",
+                "doom",
+                "toys",
+                "nyuv2",
+                "nyuv2_2task",
+                "cityscapes",
+                "taskonomy",
+                "coco",
+            )
             and "1 problem" in str(error)
             and "no such folder" in str(error)
         )
