@@ -18,9 +18,9 @@ def scan(
 ) -> list[Found]:
     """What `look` gives of each item, in the items' order.
 
-    Threads, one for each core: Pillow and numpy let go of the interpreter while they decode, so on JPEG and PNG files
-    two threads came out as fast as two processes, now the one ahead, now the other; and nothing has to be started, copied or
-    sent.
+    Threads, one for each core: Pillow and numpy let go of the interpreter while they decode. On JPEG and PNG files two
+    threads and two processes came out alike, now the one ahead, now the other; and for threads nothing has to be
+    started, copied or sent.
 
     Args:
         items: any number of them.
