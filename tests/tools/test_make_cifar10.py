@@ -27,7 +27,7 @@ def folder(tmp_path):
         for place, label in enumerate(make_cifar10.CLASSES):
             (root / part / label).mkdir(parents=True)
             for number in range(count):
-                picture = Image.new("RGB", (32, 32), (number, place, len(part)))
+                picture = Image.new("RGB", (32, 32), (20 * number, 20 * place, 40 * len(part)))
                 picture.save(root / part / label / f"{number:04d}.jpg")
     return root
 
