@@ -11,12 +11,12 @@ picture for each image, in which red + 256 green + 65536 blue is the id of a seg
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from perceptkit.errors import DataError
 from perceptkit.spec.json_file import json_records, read_json
+from perceptkit.spec.once import once_per_version
 from perceptkit.spec.templates import shown
 
 BACKGROUND = "background"
@@ -70,19 +70,12 @@ class CocoFile:
         return list(dict.fromkeys(name for names in self.points.values() for name in names))
 
 
+@once_per_version
 def read_coco(path: Path) -> CocoFile:
     """Reads a file, once per process and version of it.
 
     Raises DataError that names the file and the entry that is not as it should be.
     """
-    try:
-        return _read(path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{shown(path)} cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=8)
-def _read(path: Path, mtime_ns: int) -> CocoFile:
     where = shown(path)
     try:
         content = read_json(path)

@@ -12,10 +12,10 @@ stay below it.
 import csv
 import io
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from perceptkit.errors import DataError
+from perceptkit.spec.once import once_per_version
 from perceptkit.spec.problems import did_you_mean
 from perceptkit.spec.shipped import read_text
 from perceptkit.spec.templates import shown
@@ -54,6 +54,7 @@ class CsvTable:
         return f"{shown(self.file)}: line {row.line}"
 
 
+@once_per_version
 def read_csv_table(file: Path, image: str) -> CsvTable:
     """Reads a file, once per process and version of it.
 
@@ -64,14 +65,6 @@ def read_csv_table(file: Path, image: str) -> CsvTable:
     Raises:
         DataError: names the file, and the line that is not as it should be. SpecError: it is no text.
     """
-    try:
-        return _read(file, file.stat().st_mtime_ns, image)
-    except OSError as error:
-        raise DataError(f"{shown(file)} cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=8)
-def _read(file: Path, mtime_ns: int, image: str) -> CsvTable:
     text, where = read_text(file), shown(file)
     header_line = text.lstrip().split("\n", 1)[0].strip()
     if not header_line:

@@ -15,12 +15,12 @@ and the names sort otherwise (TrafficSign10 comes before TrafficSign2).
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from perceptkit.errors import DataError
 from perceptkit.spec.json_file import json_records, read_json
 from perceptkit.spec.mean_std_pickle import read_mean_std
+from perceptkit.spec.once import once_per_version
 from perceptkit.spec.tasks_file import RGB, Split
 from perceptkit.spec.templates import shown
 
@@ -74,19 +74,12 @@ def mean_std(root: Path, domain: str) -> tuple[RGB, RGB] | None:
     return of_domain or MEAN_STD.get(domain)
 
 
+@once_per_version
 def read_annotations(path: Path) -> Annotations:
     """Reads one annotation file, once per process and version of the file.
 
     Raises DataError that names the file and the entry that is not as it should be.
     """
-    try:
-        return _read(path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{shown(path)} cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=8)
-def _read(path: Path, mtime_ns: int) -> Annotations:
     where = shown(path)
     try:
         content = read_json(path)

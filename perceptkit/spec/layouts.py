@@ -5,12 +5,12 @@ Each layout is a file of its own (nyuv2.py, cityscapes.py, taskonomy.py), which 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from perceptkit.errors import DataError
 from perceptkit.spec.json_file import read_json
+from perceptkit.spec.once import once_per_version
 from perceptkit.spec.tasks_file import LayoutData, Split
 from perceptkit.spec.templates import shown
 
@@ -86,15 +86,11 @@ def read_lists(data: LayoutData, usual: str, fields: tuple[str, ...]) -> dict[st
 
     Raises DataError that names the file and the entry that is not as it should be.
     """
-    path = data.root / (data.lists or usual)
-    try:
-        return _read_lists(path, path.stat().st_mtime_ns, fields)
-    except OSError as error:
-        raise DataError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    return _read_lists(data.root / (data.lists or usual), fields)
 
 
-@lru_cache(maxsize=4)
-def _read_lists(path: Path, mtime_ns: int, fields: tuple[str, ...]) -> dict[str, list[list[str]]]:
+@once_per_version
+def _read_lists(path: Path, fields: tuple[str, ...]) -> dict[str, list[list[str]]]:
     where = shown(path)
     try:
         content: Any = read_json(path)
