@@ -13,7 +13,8 @@ the start each task is one) that part above a block are brought into d <= c grou
     g*        = argmin_g F_c(g) + F_s(g)
 
 p is how often the feature map is halved between the block and the last one: branching low is dearer. L0 is
-`sharing.branch_cost`; the paper's weight of F_s is in it. The groups are the branches below. With one group
+`sharing.branch_cost`; the paper's weight of F_s is in it. A~, F_s and F_c are as their readers recall them, not checked
+against the PDF. The groups are the branches below. With one group
 left, everything below is shared. Copies start with the weights that were shared, and the tree is trained.
 
 Differs: the best g of each d is found by trying all up to MOST branches, and beyond by average linkage, where the paper
