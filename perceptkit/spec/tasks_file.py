@@ -310,6 +310,8 @@ class SegmentationSpec(MapBase):
     `coco` these are categories, and `background` is what belongs to none of them; without it that is not labelled."""
     ignore_index: int = 255
     """Pixels with this value are neither trained on nor counted."""
+    class_weights: dict[str, PositiveFloat] = {}
+    """Factors of classes in the loss, by name; 1 for those that are not named."""
 
 
 class DepthSpec(MapBase):
@@ -388,6 +390,8 @@ class ClassificationSpec(TaskBase):
     source knows."""
     multi_label: bool = False
     """Any number of classes may be true of one picture."""
+    class_weights: dict[str, PositiveFloat] = {}
+    """Factors of classes in the loss, by name; 1 for those that are not named."""
 
 
 class EmbeddingSpec(TaskBase):

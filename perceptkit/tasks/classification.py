@@ -1,7 +1,7 @@
 """Classification: one class per picture, or several with `multi_label`.
 
 Loss, averaged over the labelled pictures of the batch: cross-entropy, or binary cross-entropy averaged over
-the classes too.
+the classes too; both by `class_weights` where there are some.
 
 Metrics over all labelled pictures:
 
@@ -29,7 +29,8 @@ from perceptkit.errors import DataError
 from perceptkit.spec.problems import closest
 from perceptkit.spec.tasks_file import ClassificationSpec
 from perceptkit.tasks.average_precision import average_precision
-from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
+from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, divide_by_labelled, masked_mean
+from perceptkit.tasks.class_weights import class_weights
 from perceptkit.tasks.draw_text import draw_bar
 from perceptkit.tasks.heads import GlobalHead
 from perceptkit.tasks.label_tables import label_table
@@ -111,6 +112,7 @@ class Classification(Task):
     def __init__(self, name: str, spec: ClassificationSpec, labels: list[str]) -> None:
         super().__init__(name, spec)
         self._labels = list(labels)
+        self._weight_C = class_weights(name, spec.class_weights, labels)
         names = ["map"] if spec.multi_label else ["top1", "top5"] if len(labels) > 5 else ["top1"]
         self.metric_info = {name: MetricInfo(higher_is_better=True) for name in names}
         self.primary = names[0]
@@ -167,10 +169,18 @@ class Classification(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         known_B = self.is_labelled(target)
         output = output.float()
+        weight_C = self._weight_C.to(output.device) if self._weight_C is not None else None
         if self.spec.multi_label:
             loss_BC = F.binary_cross_entropy_with_logits(output, target.clamp(min=0), reduction="none")
+            if weight_C is not None:
+                loss_BC = loss_BC * (weight_C / weight_C.mean())
             return masked_mean(loss_BC.mean(1), known_B)
-        return masked_mean(F.cross_entropy(output, target.clamp(min=0), reduction="none"), known_B)
+        loss_B = F.cross_entropy(output, target.clamp(min=0), weight_C, reduction="none")
+        if weight_C is None:
+            return masked_mean(loss_B, known_B)
+        return divide_by_labelled(
+            torch.where(known_B, loss_B, 0).sum(), weight_C[target.clamp(min=0)] * known_B
+        )
 
     def metric(self) -> Metric:
         return MapMetric() if self.spec.multi_label else TopMetric(len(self._labels))

@@ -1,6 +1,6 @@
 """Segmentation: one class per pixel.
 
-Loss: cross-entropy, averaged over the labelled pixels of the batch.
+Loss: cross-entropy, averaged over the labelled pixels of the batch, by `class_weights` where there are some.
 
 Metrics, counted over all labelled pixels of the data set:
 
@@ -31,6 +31,7 @@ from torchmetrics import Metric
 from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import SegmentationSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, divide_by_labelled
+from perceptkit.tasks.class_weights import class_weights
 from perceptkit.tasks.heads import DenseHead
 from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 from perceptkit.tasks.palette import DARK, class_colours
@@ -41,10 +42,18 @@ OPACITY = 0.65
 """Of the class colour over the picture."""
 
 
-def pixel_loss(output_BCHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled pixels; 0 with a gradient of 0 where there are none."""
-    total = F.cross_entropy(output_BCHW.float(), target_BHW, ignore_index=UNLABELLED, reduction="sum")
-    return divide_by_labelled(total, target_BHW != UNLABELLED)
+def pixel_loss(output_BCHW: Tensor, target_BHW: Tensor, weight_C: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy over labelled pixels, weighted by their classes (class_weights.py); 0 with a gradient of 0
+    where there are none."""
+    known_BHW = target_BHW != UNLABELLED
+    if weight_C is not None:
+        weight_C = weight_C.to(output_BCHW.device)
+    total = F.cross_entropy(
+        output_BCHW.float(), target_BHW, weight_C, ignore_index=UNLABELLED, reduction="sum"
+    )
+    return divide_by_labelled(
+        total, known_BHW if weight_C is None else weight_C[target_BHW.clamp(min=0)] * known_BHW
+    )
 
 
 def class_counts(output_BCHW: Tensor, target_BHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,6 +138,7 @@ class Segmentation(Task):
     def __init__(self, name: str, spec: SegmentationSpec, labels: list[str]) -> None:
         super().__init__(name, spec)
         self._labels = list(labels)
+        self._weight_C = class_weights(name, spec.class_weights, labels)
         small = len(labels) <= 255
         self.mask_dtype = np.dtype(np.uint8 if small else np.uint16)
         self.mask_unlabelled = 255 if small else 65535
@@ -175,7 +185,7 @@ class Segmentation(Task):
         return DenseHead(in_channels, self.out_channels)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return pixel_loss(output, target)
+        return pixel_loss(output, target, self._weight_C)
 
     def metric(self) -> Metric:
         void_counts = self.spec.ignore_index < len(self._labels)
