@@ -75,11 +75,10 @@ class Task(ABC):
     def __init__(self, name: str, spec: TaskBase) -> None:
         self.name = name
         self.spec = spec
-
-    @property
-    def upsampling(self) -> Literal["bilinear", "nearest"]:
+        # found out here: torch.compile does not trace through the spec
+        compat = getattr(spec, "compat", None)
+        self.upsampling: Literal["bilinear", "nearest"] = "nearest" if compat == "adashare" else "bilinear"
         """How a dense output is brought to the input size."""
-        return "nearest" if getattr(self.spec, "compat", None) == "adashare" else "bilinear"
 
     @property
     @abstractmethod
