@@ -34,6 +34,8 @@ def sharing_faults(method: str, given: Mapping[str, object]) -> list[tuple[str, 
         for key, owners in OWNERS.items()
         if given.get(key) is not None and method not in owners
     ]
+    if given.get("formulation", "paper") != "paper" and method != "adashare":
+        faults.append(("formulation", f"is of AdaShare's regularisers; sharing.method {method} has none"))
     if method == "branch" and given.get("share_first") is None:
         faults.append(("method", "branch needs share_first: after how many blocks the tasks part"))
     if method == "fafs" and given.get("tree") is not None and given.get("branch_cost") is not None:
