@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptkit.baselines.balancing.balance import Network
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.batch import Batch
+from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
 from perceptkit.train.losses import refuse_nan, task_losses, update
@@ -51,8 +51,8 @@ def descend(
     optimizer.zero_grad()
     total = balance.backward(torch.stack(list(losses.values())), labelled(training, batch), network)
     update(training, optimizer, [*weights, *balance.parameters()])
-    with torch.no_grad():
-        balance.after_update(lambda: torch.stack(list(_unnoticed(training.supernet, losses_now).values())))
+    with torch.no_grad(), still_statistics(training.supernet):
+        balance.after_update(lambda: torch.stack(list(losses_now().values())))
     told = {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}, **penalties}
     if training.recipe.balance.method not in ("uniform", "torchjd"):
         told |= {f"weight/{name}": w for name, w in zip(tasks, balance.shown_K().detach(), strict=True)}
@@ -78,14 +78,3 @@ def shared_layer(network: nn.Module, keep: Any) -> list[nn.Parameter]:
             if found:
                 return found[-1:]
     return [p for p in network.backbone.parameters() if p.ndim > 1][:1]
-
-
-def _unnoticed(network: nn.Module, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What `run` gives, with the running statistics of norms as they were before."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    found = run()
-    for norm, buffers in zip(norms, kept, strict=True):
-        for name, buffer in norm.named_buffers():
-            buffer.copy_(buffers[name])
-    return found

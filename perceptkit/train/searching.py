@@ -5,15 +5,14 @@ The mathematics are in policies/adashare.py.
 Shapes: K tasks, L blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from perceptkit.data.batch import Batch
 from perceptkit.model.gates import Keep
+from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import Plan
 from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
 from perceptkit.spec.recipe import Recipe, SearchStage
@@ -57,19 +56,6 @@ def sample_for_weights(training: Training, stage: SearchStage, turn: Turn, step:
     if stage.gumbel == "soft":
         return {task: [k if isinstance(k, bool) else k.detach() for k in row] for task, row in rows.items()}
     return {task: [k if isinstance(k, bool) else bool(k) for k in row] for task, row in rows.items()}
-
-
-@contextmanager
-def still_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorm goes on to normalise by the batch, and its running statistics stay as they are."""
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def policy_step(training: Training, stage: SearchStage, batch: Batch, turn: Turn) -> dict[str, float]:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import perceptkit as pk
+from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import KEEP, SKIP
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import session
 from perceptkit.train.loop import begin_stage, turns_now, weight_step
-from perceptkit.train.searching import policy_step, sample_for_weights, still_statistics
+from perceptkit.train.searching import policy_step, sample_for_weights
 
 
 @pytest.fixture
