@@ -49,6 +49,8 @@ def compare(
     reference = _reference([read[path.resolve()] for path in baselines], groups)
     latencies = _latencies(finished, latency_ms)
     rows = [_row(group, reference, latencies) for group in groups]
+    if latency_ms is not None and reference is not None:  # else they were timed at different hours
+        _add_part_of_reference(rows, reference, latencies)
     notes = [*_grouping(groups), *_reference_words(reference, groups), *without_results(runs)]
     notes += [*unlike(finished), *_latency_words(rows, finished, latency_ms is not None)]
     return {
@@ -129,6 +131,19 @@ def _row(group: Group, reference: Reference | None, latencies: Mapping[Path, flo
         "per_task_macs": {task: stat([_macs_of_task(run, task) for run in runs]) for task in tasks},
         "latency_ms": stat([latencies.get(run.path.resolve()) for run in runs]),
     }
+
+
+def _add_part_of_reference(
+    rows: Sequence[dict[str, Any]], reference: Reference, latencies: Mapping[Path, float]
+) -> None:
+    """To each row its latencies over the mean of the single-task nets'; nets of one task each are not one model."""
+    whole = [run for run in reference.runs if set(run.tasks) == set(reference.metrics)]
+    known = [ms for run in whole if (ms := latencies.get(run.path.resolve())) is not None]
+    if known:
+        mean = sum(known) / len(known)
+        for row in rows:
+            values = row["latency_ms"]["values"]
+            row["latency_of_single"] = stat([value if value is None else value / mean for value in values])
 
 
 def _of_hard_shared(run: Run) -> float | None:

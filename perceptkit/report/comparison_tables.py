@@ -38,6 +38,9 @@ def _overview(found: Mapping[str, Any], notes: Sequence[str]) -> Table:
     columns.append(_cost("MACs", rows, lambda row: row["macs"], "all tasks"))
     columns.append(_column("MACs", "of hard-shared", rows, lambda row: row["of_hard_shared"], 2, False))
     columns.append(_column("latency", f"ms {DOWN}", rows, lambda row: row["latency_ms"], 2, False))
+    if any("latency_of_single" in row for row in rows):
+        of_single = _column("latency", "of single", rows, lambda row: row["latency_of_single"], 2, False)
+        columns.append(of_single)
     return _table("run", rows, columns, bool(constant), tuple(notes))
 
 

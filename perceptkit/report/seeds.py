@@ -44,9 +44,9 @@ def recipe_key(run: Run, depth: int = 3) -> str:
     """What is the same for runs that differ in seed only.
 
     These are the resolved tasks and recipe, without the seed, the run's name and the number of processes that read
-    pictures. What a run started from counts by its own key.
+    pictures. What a run started from, or counted its skips in, counts by its own key.
 
-    `depth`: how many runs, each of which started from the next, are looked into.
+    `depth`: how many runs, each of which refers to the next, are looked into.
     """
     if not run.specs:
         return str(run.path.resolve())
@@ -54,12 +54,20 @@ def recipe_key(run: Run, depth: int = 3) -> str:
     recipe: dict[str, Any] = {key: value for key, value in run.specs["recipe"].items() if key != "seed"}
     if isinstance(loader := recipe.get("loader"), dict):
         recipe["loader"] = {key: value for key, value in loader.items() if key != "workers"}
-    if recipe.get("start_from") is not None and depth:
-        try:
-            recipe["start_from"] = recipe_key(read_run(Path(recipe["start_from"])), depth - 1)
-        except SpecError:
-            pass  # it was moved: the path must do
+    recipe["start_from"] = _key_of(recipe.get("start_from"), depth)
+    if isinstance(sharing := recipe.get("sharing"), dict):
+        recipe["sharing"] = {**sharing, "skips_of": _key_of(sharing.get("skips_of"), depth)}
     return json.dumps([tasks, recipe], sort_keys=True)
+
+
+def _key_of(run: str | None, depth: int) -> str | None:
+    """Of a run that another refers to, by its path."""
+    if run is None or not depth:
+        return run
+    try:
+        return recipe_key(read_run(Path(run)), depth - 1)
+    except SpecError:  # it was moved: the path must do
+        return run
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -91,6 +91,16 @@ def test_what_a_run_started_from_counts_by_its_own_recipe(tmp_path):
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_what_a_random_plan_was_counted_in_counts_by_its_own_recipe(tmp_path):
+    learned = [make(tmp_path / f"learned{seed}", seed) for seed in (0, 1)]
+    runs = [make(tmp_path / f"random{seed}", seed) for seed in (0, 1)]
+    for run, counted in zip(runs, learned, strict=True):
+        change(run, sharing={"method": "random", "skips_of": str(counted)})
+    other = change(make(tmp_path / "skips"), sharing={"method": "random", "skips": 4})
+    keys = [recipe_key(read_run(run)) for run in (*runs, other)]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_a_run_without_settings_is_alone(tmp_path):
     runs = [make(tmp_path / name) for name in "ab"]
     for run in runs:
@@ -206,6 +216,16 @@ def test_latencies_of_different_threads_are_told_apart(seeds):
     write_benchmark(seeds[0], 3.0)
     write_benchmark(seeds[1], 5.0, threads=1)
     assert any("different devices or numbers of threads" in note for note in compare(seeds)["notes"])
+
+
+def test_latency_that_was_just_measured_is_a_part_of_the_single_task_nets(seeds):
+    measured = dict(zip(seeds, (6.0, 9.0, 10.0, 20.0), strict=True))
+    mine, nets = compare(seeds, latency_ms=measured)["rows"]
+    assert mine["latency_of_single"]["values"] == [0.4, 0.6]  # of 15, the mean of the nets
+    assert nets["latency_of_single"]["mean"] == 1.0
+    table, *_ = tables_of(compare(seeds, latency_ms=measured))
+    assert (table.columns[-1].title, table.columns[-1].note) == ("latency", "of single")
+    assert "latency_of_single" not in compare(seeds)["rows"][0]
 
 
 def test_latency_that_was_just_measured(seeds):

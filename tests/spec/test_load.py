@@ -79,6 +79,7 @@ def test_every_shipped_tasks_file(name):
                 "cifar10",
                 "decathlon",
                 "doom",
+                "doom4",
                 "toys",
                 "nyuv2",
                 "nyuv2_2task",
