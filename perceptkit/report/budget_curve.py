@@ -1,11 +1,11 @@
 """The curve of a budget sweep: what each budget cost in the end, and what it reached.
 
-read_curve(folders) -> Curve        as_table(curve), as_json(curve), write_plot(curve, path)
+read_curve(folders), curve_from(sweep_json) -> Curve        as_table(curve), as_json(curve), write_plot(curve, path)
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,20 @@ def as_json(curve: Curve) -> dict[str, Any]:
         "points": [asdict(point) for point in curve.points],
         "metrics": {task: {"primary": key, **asdict(info)} for task, (key, info) in curve.metrics.items()},
     }
+
+
+def curve_from(loaded: Mapping[str, Any]) -> Curve:
+    """From what `as_json` gave, as read from sweep.json. Raises KeyError or TypeError where it is not that."""
+    points = tuple(
+        Point(**{**row, "score": math.nan if row["score"] is None else row["score"]})
+        for row in loaded["points"]
+    )
+    metrics = {
+        task: (told["primary"], MetricInfo(told["higher_is_better"], told["unit"]))
+        for task, told in loaded["metrics"].items()
+    }
+    AXES[loaded["kind"]]  # a kind that is known
+    return Curve(loaded["kind"], points, metrics)
 
 
 def as_table(curve: Curve) -> Table:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from perceptkit.report import tables
 from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.analysis_section import analysis_section
+from perceptkit.report.budget_section import budget_section
 from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
@@ -103,6 +104,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         costs=_costs(run),
         samples=_samples(run),
         plan_words=_plan_words(run),
+        budget=budget_section(run),
         analysis=analysis_section(run),
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),

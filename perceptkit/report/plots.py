@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from perceptkit.report import analysis_plots, lesion_plots, plan_pictures
 from perceptkit.report.adaptation_plot import tuned_blocks
+from perceptkit.report.budget_plot import budget_search, budget_sweep
 from perceptkit.report.routing_plots import ROUTING_PLOTS
 from perceptkit.report.run_folder import Row, Run
 from perceptkit.report.tables import direction
@@ -191,6 +192,8 @@ PLOTS: dict[str, Callable[[Run, Theme], Figure | None]] = {
     "keep_probability": plan_pictures.keep_probability,
     "search": plan_pictures.search,
     "policy_entropy": analysis_plots.policy_entropy,
+    "budget_search": budget_search,
+    "budget_sweep": budget_sweep,
     "task_relations": analysis_plots.task_relations,
     "lesion_deleted": lesion_plots.lesion_deleted,
     "lesion_random": lesion_plots.lesion_random,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from perceptkit.report.adaptation_section import adaptation_section
+from perceptkit.report.budget_section import budget_section
 from perceptkit.report.grid import markdown
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
@@ -11,11 +12,19 @@ from perceptkit.report.tables import summary_table
 
 
 def summary(paths: Sequence[Path]) -> str:
-    """One table over runs, then what the first of them learned by picture and how it was adapted, if it was.
+    """One table over runs, then the budget of the first of them, what it learned by picture and how it was adapted.
 
     Raises SpecError where a path is not a run folder.
     """
-    return "\n".join((summary_table(paths), *_routing(read_run(paths[0])), *_adaptation(read_run(paths[0]))))
+    first = read_run(paths[0])
+    return "\n".join((summary_table(paths), *_budget(first), *_routing(first), *_adaptation(first)))
+
+
+def _budget(run: Run) -> Iterator[str]:
+    section = budget_section(run)
+    if section is not None and section.found:
+        yield _paragraphs("The budget", section.words)
+        yield from map(markdown, section.found)
 
 
 def _routing(run: Run) -> Iterator[str]:
