@@ -96,9 +96,9 @@ class SharingSpec(Strict):
     while training; `cross_stitch`, `sluice` and `nddr` are a trunk per task with units in between, `mtan` one trunk
     with attention per task."""
     sparsity: NonNegativeFloat = 0.05
-    """Weight (lambda_sp) of the sparsity loss."""
+    """For `adashare`: weight (lambda_sp) of the sparsity loss."""
     sharing: NonNegativeFloat = 0.05
-    """Weight (lambda_sh) of the sharing loss."""
+    """For `adashare`: weight (lambda_sh) of the sharing loss."""
     formulation: Literal["paper", "reference_code"] = "paper"
     """The regularisers as the paper prints them, or as the authors' code has them: sparsity as a mean over open blocks
     of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over."""
@@ -127,7 +127,7 @@ class SharingSpec(Strict):
 
     @model_validator(mode="after")
     def _is_read(self) -> "SharingSpec":
-        for key, message in sharing_faults(self.method, self.model_dump(exclude_none=True)):
+        for key, message in sharing_faults(self.method, self.model_dump(exclude_defaults=True)):
             raise fault(key, message)
         return self
 

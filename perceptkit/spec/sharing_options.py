@@ -13,6 +13,8 @@ OWNERS = {
     "unit_lr_scale": ("cross_stitch", "sluice", "nddr"),
 }
 """By key, the methods that read it."""
+REGULARISERS = ("sparsity", "sharing", "formulation")
+"""Keys that say what AdaShare's search adds to the tasks' losses."""
 SOFT = ("cross_stitch", "sluice", "nddr")
 """Methods with a trunk per task, each of which reads the others."""
 WITHOUT_PLAN = ("branch", "fafs", *SOFT, "mtan")
@@ -28,14 +30,17 @@ def structural(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def sharing_faults(method: str, given: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What is wrong with the keys of `sharing`, each as (key, message); a key that is None is not given."""
+    """What is wrong with the keys of `sharing`, each as (key, message); a key that is None is not given.
+
+    Of a whole spec, in which everything has a value, those that are as by default are not given."""
     faults = [
         (key, f"belongs to sharing.method {', '.join(owners)}; {method} does not read it")
         for key, owners in OWNERS.items()
         if given.get(key) is not None and method not in owners
     ]
-    if given.get("formulation", "paper") != "paper" and method != "adashare":
-        faults.append(("formulation", f"is of AdaShare's regularisers; sharing.method {method} has none"))
+    if method != "adashare":
+        message = f"is of AdaShare's regularisers; sharing.method {method} has none; drop this key"
+        faults += [(key, message) for key in REGULARISERS if given.get(key) is not None]
     if method == "branch" and given.get("share_first") is None:
         faults.append(("method", "branch needs share_first: after how many blocks the tasks part"))
     if method == "fafs" and given.get("tree") is not None and given.get("branch_cost") is not None:

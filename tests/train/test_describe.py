@@ -162,7 +162,7 @@ def test_cost(found, folder):
 
 
 def test_single_task_nets(found, folder):
-    stages = ["sharing.method=single", "stages=[{name: retrain, epochs: 1}]"]
+    stages = ["sharing={method: single}", "stages=[{name: retrain, epochs: 1}]"]
     shared, single = found["cost"]["rows"], described(*stages)["cost"]["rows"]
     assert single["supernet"] == single["single_task_nets"] == shared["single_task_nets"]
     assert single["hard_shared"] == shared["hard_shared"]
@@ -170,7 +170,7 @@ def test_single_task_nets(found, folder):
 
 def test_a_network_that_is_no_trunk_with_a_plan(found, folder):
     rows = found["cost"]["rows"]
-    mtan = described("sharing.method=mtan", "stages=[{name: retrain, epochs: 1}]")
+    mtan = described("sharing={method: mtan}", "stages=[{name: retrain, epochs: 1}]")
     assert {key: mtan["cost"]["rows"][key] for key in ("hard_shared", "single_task_nets")} == {
         key: rows[key] for key in ("hard_shared", "single_task_nets")
     }

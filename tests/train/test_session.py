@@ -118,7 +118,7 @@ def test_a_head_starts_as_the_classifier_of_the_weights(small_run, tmp_path, met
     whole = timm.create_model("test_resnet", num_classes=4).eval()
     path = tmp_path / "whole.safetensors"
     save_file(whole.state_dict(), path)
-    changes = [f"sharing.method={method}", f"backbone.weights={path}", "heads.classifier=pretrained"]
+    changes = [f"sharing={{method: {method}}}", f"backbone.weights={path}", "heads.classifier=pretrained"]
     loaded, how = load_both(*small_run, [*changes, "stages=[{name: retrain, epochs: 1}]"])
     tasks = build_tasks(loaded.spec)
     weights = {}
@@ -137,7 +137,7 @@ def test_a_head_starts_as_the_classifier_of_the_weights(small_run, tmp_path, met
 @pytest.mark.parametrize("method", ["hard", "single"])
 def test_mean_and_std_of_the_data_win_over_the_backbones(small_run, method):
     mean, std = [0.25, 0.5, 0.75], [0.1, 0.2, 0.3]
-    changes = [f"data.mean={mean}", f"data.std={std}", f"sharing.method={method}"]
+    changes = [f"data.mean={mean}", f"data.std={std}", f"sharing={{method: {method}}}"]
     loaded, how = load_both(*small_run, [*changes, "stages=[{name: retrain, epochs: 1}]"])
     data, tasks = loaded.spec.data, build_tasks(loaded.spec)
     net = make_supernet(how.spec, tasks, data.size, data.mean, data.std)
