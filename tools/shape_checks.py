@@ -67,12 +67,12 @@ class Record:
     @property
     def sharing(self) -> Mapping[str, Any]:
         """The recipe's section."""
-        return self.specs["recipe"]["sharing"]  # type: ignore[no-any-return]
+        return self.specs["recipe"]["sharing"]
 
     @property
     def stages(self) -> list[Mapping[str, Any]]:
         """The recipe's."""
-        return self.specs["recipe"]["stages"]  # type: ignore[no-any-return]
+        return self.specs["recipe"]["stages"]
 
     @property
     def skip_rate(self) -> float:

@@ -16,6 +16,7 @@ from torch import nn
 from perceptkit.errors import SpecError
 from perceptkit.model import cifar_resnet, decathlon_resnet
 from perceptkit.model.family import covered_size, patch_size
+from perceptkit.model.thin_resnet import start_thin
 from perceptkit.spec.recipe import BackboneSpec
 
 CLASSIFIERS = ("fc", "classifier", "head", "linear")
@@ -72,7 +73,9 @@ def create_backbone(
         raise SpecError(f"{key}.name {spec.name!r} is not a timm model{hint} (`perceptkit list backbones`)")
     arguments = dict(spec.args)
     config = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name.split(".")[0]) else None
-    from_hub = load and spec.weights == "pretrained"
+    if spec.wide is not None and num_classes:
+        raise SpecError(f"{key}.wide: a classifier of the wider network does not fit; drop one of the two")
+    from_hub = load and spec.weights == "pretrained" and spec.wide is None
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size_HW)
         if "dynamic_img_size" not in arguments and _knows_dynamic_size(spec.name, arguments):
@@ -90,7 +93,10 @@ def create_backbone(
                 f"{spec.name} wants a data.size in whole patches of {patch[0]}x{patch[1]} pixels, as "
                 f"[{covered_HW[0]}, {covered_HW[1]}]"
             ) from error
-    if load and spec.weights not in ("pretrained", "none"):
+    if load and spec.wide is not None:
+        of_wide = spec.model_copy(update={"args": spec.wide, "wide": None})
+        start_thin(model, create_backbone(of_wide, size_HW, key=key), key)
+    elif load and spec.weights not in ("pretrained", "none"):
         load_backbone(model, Path(spec.weights), key)
     return model
 

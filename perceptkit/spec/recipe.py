@@ -61,6 +61,22 @@ class BackboneSpec(Strict):
     """`pretrained` (from timm), `none`, or the path of a safetensors file with timm's keys."""
     args: dict[str, Any] = {}
     """Passed on to `timm.create_model`, for example `{channels: [32, 64, 128, 256]}`."""
+    wide: dict[str, Any] | None = None
+    """Of a ResNet: `weights` are of the wider network that timm makes with these arguments, `{}` for the usual one; the
+    filters that say most of what all of them say are chosen (SOMP), and the layers that read them made to fit."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "BackboneSpec":
+        if message := wide_fault(self.wide, self.weights):
+            raise fault("wide", message)
+        return self
+
+
+def wide_fault(wide: object, weights: object) -> str:
+    """What is wrong with a wider network to choose filters of; nothing is wrong with anything else here."""
+    if wide is not None and weights == "none":
+        return "there is nothing to choose from with weights none; drop this key, or give weights of the wider network"
+    return ""
 
 
 class HeadsSpec(Strict):
@@ -110,6 +126,9 @@ class SharingSpec(Strict):
     branch_cost: NonNegativeFloat | None = None
     """For `fafs`: what one more copy of a block costs (L0), against how unlike the tasks are that share one, in [0, 1];
     doubled for every halving of the features above the block. 0.1 by default; the larger, the more is shared."""
+    level_epochs: PositiveInt | None = None
+    """For `fafs`: epochs of the stage retrain that are trained after each level of the tree, before the level below is
+    decided from the errors then; by default all levels are decided from the errors after the warm-up."""
     tree: list[list[list[str]]] | None = None
     """For `fafs`, instead of finding it: by block, next to the image first, the groups of tasks that share a copy; as
     `levels` in a run's tree.json."""

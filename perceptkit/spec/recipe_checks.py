@@ -19,6 +19,7 @@ from perceptkit.spec.recipe import (
     price_fault,
     search_fault,
     stage_faults,
+    wide_fault,
     zoom_fault,
 )
 from perceptkit.spec.sharing_options import sharing_faults
@@ -47,6 +48,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_m_per_class(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
+        *_wide(data, source),
         *_start(data, source, folder),
     ]
 
@@ -194,6 +196,12 @@ def _start(data: dict[str, object], source: Source, folder: Path) -> list[Proble
         return []
     message = f"{shown(path)} is no finished run: it has no results.json"
     return [source.problem(("start_from",), message)]
+
+
+def _wide(data: dict[str, object], source: Source) -> list[Problem]:
+    backbone = data.get("backbone")
+    message = wide_fault(backbone.get("wide"), backbone.get("weights")) if isinstance(backbone, dict) else ""
+    return [source.problem(("backbone", "wide"), message)] if message else []
 
 
 def _weights(data: dict[str, object], source: Source, folder: Path) -> list[Problem]:

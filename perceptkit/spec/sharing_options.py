@@ -5,6 +5,7 @@ from collections.abc import Mapping
 OWNERS = {
     "share_first": ("branch",),
     "branch_cost": ("fafs",),
+    "level_epochs": ("fafs",),
     "tree": ("fafs",),
     "skips": ("random",),
     "skips_of": ("random",),
@@ -45,6 +46,10 @@ def sharing_faults(method: str, given: Mapping[str, object]) -> list[tuple[str, 
         faults.append(("method", "branch needs share_first: after how many blocks the tasks part"))
     if method == "fafs" and given.get("tree") is not None and given.get("branch_cost") is not None:
         faults.append(("branch_cost", "is read where the tree is found, and tree is given; drop one of them"))
+    if method == "fafs" and given.get("tree") is not None and given.get("level_epochs") is not None:
+        faults.append(
+            ("level_epochs", "is read where the tree is found, and tree is given; drop one of them")
+        )
     if method == "random":
         told = [key for key in ("skips", "skips_of") if given.get(key) is not None]
         if not told:

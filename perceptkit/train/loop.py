@@ -31,7 +31,7 @@ from perceptkit.train.balancing import descend
 from perceptkit.train.budgeting import adjust_price, conclude_budget, decide
 from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
-from perceptkit.train.growing import begin_tree
+from perceptkit.train.growing import begin_tree, grow_further
 from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import mean_losses
@@ -66,6 +66,7 @@ def run_stages(training: Training, count: int | None = None) -> None:
             begin_stage(training, stage)
         while training.position.epoch < stage.epochs:
             began = time.monotonic()
+            grow_further(training, stage)
             run_epoch(training, stage)
             spent = training.stage_seconds.get(stage.name, 0.0) + time.monotonic() - began
             training.stage_seconds[stage.name] = spent

@@ -77,6 +77,15 @@ def fafs_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
 
 
 @pytest.fixture
+def levels_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
+    """As `fafs_run`, but the network is trained after each level of the tree, until the last epoch begins."""
+    tasks, recipe = small_run
+    text = FAFS.replace("branch_cost: 0.05", "branch_cost: 0.05, level_epochs: 1")
+    recipe.write_text(text.replace("retrain, epochs: 2", "retrain, epochs: 3"), encoding="utf-8")
+    return tasks, recipe
+
+
+@pytest.fixture
 def balanced_run(small_run: tuple[Path, Path]) -> tuple[Path, Path]:
     """`small_run` with weights of the tasks that are learned from every batch."""
     tasks, recipe = small_run

@@ -16,6 +16,7 @@ KILL_AT = {
     "balanced_run": {"warmup": 9, "search": 23, "retrain": 39},
     "routed_run": {"warmup": 9, "route": 21, "finetune": 33},
     "fafs_run": {"warmup": 9, "retrain": 21},
+    "levels_run": {"warmup": 9, "retrain": 21},
     "sampled_run": {
         "warmup": 9,
         "search": 24,

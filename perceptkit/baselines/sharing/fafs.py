@@ -18,8 +18,8 @@ against the PDF. The groups are the branches below. With one group
 left, everything below is shared. Copies start with the weights that were shared, and the tree is trained.
 
 Differs: the best g of each d is found by trying all up to MOST branches, and beyond by average linkage, where the paper
-clusters spectrally. All levels are decided from the errors after one warm-up; the paper trains between two
-levels. The network is as wide as its backbone says: the paper's thin initialisation is not here.
+clusters spectrally. All levels are decided from the errors after one warm-up, unless `sharing.level_epochs` has the
+network trained between two levels, as the paper does. Its thin initialisation is `backbone.wide` (model/somp.py).
 
 Shapes: K tasks, c branches.
 """
@@ -73,26 +73,48 @@ def grow(
         The tree, and the candidates of every block, next to the image first; none for those that are shared because the
         one above them is.
     """
-    branches: list[tuple[int, ...]] = [(i,) for i in range(len(tasks))]
-    levels, tried = [], []
-    for p in reversed(halvings):
-        found: list[Candidate] = []
-        if len(branches) > 1:
-            similar_cc = branch_affinity(affinity_KK, branches)
-            options = []
-            for d in range(1, len(branches) + 1):
-                grouping = best_grouping(similar_cc, d)
-                merged = [tuple(sorted(i for b in group for i in branches[b])) for group in grouping]
-                options.append(sorted(merged))
-                names = tuple(tuple(tasks[i] for i in group) for group in options[-1])
-                cost = (d - 1) * branch_cost * 2.0**p
-                found.append(Candidate(names, separation(similar_cc, grouping), cost))
-            branches = options[
-                min(range(len(found)), key=lambda d: round(found[d].total, 12))
-            ]  # the fewest of equals
-        levels.append(tuple(tuple(tasks[i] for i in branch) for branch in branches))
+    tree = TaskTree.parting_after(len(halvings), tasks, len(halvings))
+    tried: list[list[Candidate]] = []
+    for _ in halvings:
+        tree, found = grow_level(tree, len(tried), affinity_KK, tasks, halvings, branch_cost)
         tried.append(found)
-    return TaskTree(tuple(reversed(levels))), tried[::-1]
+    return tree, tried[::-1]
+
+
+def grow_level(
+    tree: TaskTree,
+    done: int,
+    affinity_KK: np.ndarray,
+    tasks: Sequence[str],
+    halvings: Sequence[int],
+    branch_cost: float = BRANCH_COST,
+) -> tuple[TaskTree, list[Candidate]]:
+    """One more level, below those that are decided; arguments as for `grow`.
+
+    Args:
+        tree: in which all tasks share what is not decided.
+        done: how many levels are, counted from the last block.
+
+    Returns:
+        The tree, and the candidates of the level; none where all tasks share the level above.
+    """
+    level = len(halvings) - 1 - done
+    order = {task: i for i, task in enumerate(tasks)}
+    above = tree.levels[level + 1] if done else tuple((task,) for task in tasks)
+    if len(above) == 1:
+        return tree, []
+    branches = [tuple(order[task] for task in group) for group in above]
+    similar_cc = branch_affinity(affinity_KK, branches)
+    found: list[Candidate] = []
+    for d in range(1, len(branches) + 1):
+        grouping = best_grouping(similar_cc, d)
+        merged = sorted(tuple(sorted(i for b in group for i in branches[b])) for group in grouping)
+        names = tuple(tuple(tasks[i] for i in group) for group in merged)
+        found.append(
+            Candidate(names, separation(similar_cc, grouping), (d - 1) * branch_cost * 2.0 ** halvings[level])
+        )
+    best = min(found, key=lambda candidate: round(candidate.total, 12))  # the fewest of equals
+    return TaskTree((*tree.levels[:level], best.groups, *tree.levels[level + 1 :])), found
 
 
 def branch_affinity(affinity_KK: np.ndarray, branches: Sequence[Sequence[int]]) -> np.ndarray:

@@ -12,7 +12,7 @@ from perceptkit.compact.verify import parity, probe_images, refuse_mismatch
 from perceptkit.model.plan import Plan
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, SharingSpec
 from tests.data.conftest import make_tasks
-from tests.train.conftest import fafs_run, small_run  # noqa: F401  # fixtures
+from tests.train.conftest import fafs_run, levels_run, small_run  # noqa: F401  # fixtures
 
 SIZE = (64, 64)
 ARGS = {

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from perceptkit import api
-from perceptkit.baselines.sharing.fafs import best_grouping, branch_affinity, groupings, grow, separation
+from perceptkit.baselines.sharing.fafs import (
+    best_grouping,
+    branch_affinity,
+    groupings,
+    grow,
+    grow_level,
+    separation,
+)
+from perceptkit.model.task_tree import TaskTree
 from perceptkit.train.describe import as_text
 
 TASKS = ["a", "b", "c", "d"]
@@ -63,6 +71,22 @@ def test_many_branches_are_linked_by_their_average():
         frozenset(np.flatnonzero(kind == k).tolist()) for k in range(3)
     }
     assert len(best_grouping(similar, 10)) == 10 and len(best_grouping(similar, 1)) == 1
+
+
+def test_one_level_at_a_time_is_the_same_tree():
+    """With errors that change in between, a level is decided by those of its time."""
+    halvings = [1, 0, 0]
+    whole, tried = grow(PAIRS, TASKS, halvings)
+    tree = TaskTree.parting_after(3, TASKS, 3)
+    for done in range(3):
+        tree, found = grow_level(tree, done, PAIRS, TASKS, halvings)
+        assert found == tried[2 - done]
+    assert tree == whole
+    first, _ = grow_level(TaskTree.parting_after(3, TASKS, 3), 0, PAIRS, TASKS, halvings)
+    assert first.levels[:2] == ((tuple(TASKS),),) * 2 and first.levels[2] == (("a", "b"), ("c",), ("d",))
+    alike, _ = grow_level(first, 1, np.ones((4, 4)), TASKS, halvings)
+    assert alike.levels[1] == (tuple(TASKS),)
+    assert grow_level(alike, 2, PAIRS, TASKS, halvings) == (alike, [])  # shared above: nothing is asked
 
 
 def test_the_greedy_choice_by_hand():
@@ -126,6 +150,19 @@ def test_a_run(fafs_run, tmp_path):
     ]
     again = api.train(*fafs_run, tmp_path / "again", overrides=changes, quiet=True)
     assert json.loads((again.path / "tree.json").read_text())["levels"] == told["levels"]
+
+
+@pytest.mark.slow
+def test_levels_are_decided_in_the_course_of_the_training(levels_run, tmp_path):
+    run = api.train(*levels_run, tmp_path / "run", overrides=["data.count.train=8"], quiet=True)
+    told = json.loads((run.path / "tree.json").read_text())
+    decided = (run.path / "log.txt").read_text().count("tasks part so")
+    shared = [len(groups) == 1 for groups in told["levels"]]
+    # after 0, 1 and 2 epochs; the third time for all that is left, unless all tasks share the level above
+    assert decided == (3 if not shared[2] else 2 if not shared[3] else 1)
+    assert len(told["tried"]) == 4 and told["tried"][3]
+    assert api.load(run.path).manifest.options == {"tree": told["levels"]}
+    assert json.loads((run.path / "artifact/parity.json").read_text())["ok"]
 
 
 @pytest.mark.slow
