@@ -33,6 +33,11 @@ class DecodedSource:
                 self._cached_bytes += size
         return Sample(cached.id, cached.image, dict(cached.targets))
 
+    def forget(self) -> None:
+        """Drops what is kept in memory."""
+        self._cache.clear()
+        self._cached_bytes = 0
+
     def decode(self, index: int) -> Sample:
         """Reads one sample from disk."""
         raise NotImplementedError

@@ -66,4 +66,4 @@ class FolderSource(DecodedSource):
         if task.spec.target is None:
             return None
         path = Path(self.data.root) / fill(task.spec.target, self.folder, image_id)
-        return task.read(path, image_id) if path.is_file() else None
+        return task.read_at(path, image_id, self.data.size) if path.is_file() else None

@@ -58,7 +58,7 @@ class LayoutSource(DecodedSource):
                 values = read_stored(self.data, task.spec, len(task.labels), path)
             except DataError as error:
                 raise DataError(f"{path} {error}") from error
-            targets[name] = resize_target(task, task.target_of(values, str(path)), image_HW, size_HW)
+            targets[name] = resize_target(task, task.target_of(values, str(path), size_HW), image_HW, size_HW)
         for name, task in self.tasks.items():
             if isinstance(task, Edges):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
