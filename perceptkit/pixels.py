@@ -16,7 +16,7 @@ from perceptkit.errors import DataError
 def read_rgb(path: str | Path) -> np.ndarray:
     """RGB uint8 (H, W, 3), upright by its EXIF tag. Raises DataError that names the file."""
     try:
-        data = Path(path).read_bytes()
+        data = path.read() if hasattr(path, "read") else Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as opened:
             plain = plain_values(data, opened) if opened.mode == "RGB" else None
             return to_rgb(opened) if plain is None else plain

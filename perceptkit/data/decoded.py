@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 from perceptkit.data.sample import Sample
+from perceptkit.errors import DataError
 
 CACHED_BYTES = 512 * 2**20
 """Decoded samples are kept in memory up to this size per process: decoding costs more than training a
 small network does, and most sets of small pictures fit."""
+
+MEND = "mend or replace the file, or leave such pictures out with data.on_bad: skip"
+"""What to do about a file that stops a run."""
 
 
 class DecodedSource:
@@ -26,12 +30,18 @@ class DecodedSource:
         """The picture and every label, at the network's size. Raises DataError that names the file."""
         cached = self._cache.get(index)
         if cached is None:
-            cached = self.decode(index)
+            cached = self._decoded(index)
             size = cached.image.nbytes + sum(target.nbytes for target in cached.targets.values())
             if self._cached_bytes + size <= CACHED_BYTES:
                 self._cache[index] = cached
                 self._cached_bytes += size
         return Sample(cached.id, cached.image, dict(cached.targets))
+
+    def _decoded(self, index: int) -> Sample:
+        try:
+            return self.decode(index)
+        except DataError as error:
+            raise DataError(f"{error}; {MEND}") from error
 
     def forget(self) -> None:
         """Drops what is kept in memory."""

@@ -53,7 +53,11 @@ def _strongest(edge_1HW: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
         if new > old:
             edge_HW = edge_HW.take(nearest(old, new), axis)
         elif new < old:
-            # the first of the old pixels that fall into each new one
+            # first and last of the old pixels that fall into each new one
             first = np.searchsorted(nearest(new, old), np.arange(new))
-            edge_HW = np.maximum.reduceat(edge_HW, first, axis)
+            last = np.append(first[1:], old) - 1
+            largest = edge_HW.take(first, axis)
+            for step in range(1, int((last - first).max()) + 1):
+                np.maximum(largest, edge_HW.take(np.minimum(first + step, last), axis), out=largest)
+            edge_HW = largest
     return np.ascontiguousarray(edge_HW)[None]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from perceptkit.errors import DataError
 from perceptkit.spec.label_csv import LabelTable
@@ -55,10 +55,39 @@ def read_array(path: Path) -> np.ndarray:
             return np.asarray(np.load(path, allow_pickle=False))
         with Image.open(path) as picture:
             return np.asarray(picture)
+    except UnidentifiedImageError as error:
+        reason = "of no format that Pillow knows" if path.stat().st_size else "the file is empty"
+        raise DataError(f"cannot be read: {reason}") from error
     except Exception as error:  # damaged headers fail in many ways, inside Pillow and numpy
         raise DataError(
             f"cannot be read: {str(error).splitlines()[0] if str(error) else 'broken file'}"
         ) from error
+
+
+def check_picture(path: Path, is_labelled: bool) -> tuple[tuple[int, int], list[Finding]]:
+    """Height and width of a picture as training sees it, upright, and what its owner should know.
+
+    Args:
+        path: of the picture.
+        is_labelled: whether maps or points of labels lie on it.
+
+    Raises DataError where training could not read it.
+    """
+    from perceptkit.pixels import read_rgb  # OpenCV takes a while to import, and checking scenes needs none
+
+    try:
+        height, width, _ = read_rgb(path).shape
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("not a readable picture ")
+        raise DataError(f"cannot be read: {reason.strip('()')}") from error
+    with Image.open(path) as picture:
+        turn = picture.getexif().get(ExifTags.Base.Orientation)
+    if not is_labelled or turn in (None, 1):
+        return (height, width), []
+    message = (
+        "is turned upright by its EXIF tag; labels are taken as stored: are they made of the upright one?"
+    )
+    return (height, width), [Finding(message, is_problem=False)]
 
 
 def check_dense(spec: TaskBase, values: np.ndarray, num_classes: int) -> Iterator[Finding]:
@@ -69,6 +98,8 @@ def check_dense(spec: TaskBase, values: np.ndarray, num_classes: int) -> Iterato
     if values.ndim != wanted or (wanted == 3 and values.shape[-1] != 3):
         what = "three values (x, y, z) per pixel" if wanted == 3 else "one value per pixel"
         yield Finding(f"has shape {'x'.join(map(str, values.shape))}; expected {what}")
+    elif values.size == 0:
+        yield Finding(f"is empty: its shape is {'x'.join(map(str, values.shape))}")
     elif values.dtype.kind not in "buif":
         yield Finding(f"holds values of type {values.dtype}; expected numbers")
     elif isinstance(spec, SegmentationSpec):
