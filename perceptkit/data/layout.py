@@ -1,6 +1,7 @@
 """Pictures and labels of data sets with a layout of their own: `source: nyuv2`, `cityscapes`, `taskonomy`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -64,6 +65,11 @@ class LayoutSource(DecodedSource):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(entry.id, resize_rgb(image, size_HW), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        entry = self.entries[index]
+        return [entry.image, *(entry.labels[label] for label in self.kinds.values())]
 
     def label(self, index: int, task: str) -> int:
         """-1: none of these sets has one label per picture."""

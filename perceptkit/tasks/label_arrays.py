@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import EMPTY, NO_FORMAT, plain_values
+from perceptkit.pixels import EMPTY, NO_FORMAT, plain_png
 
 SHOWN_VALUES = 5
 
@@ -59,9 +59,10 @@ def _load(path: Path) -> np.ndarray:
                 raise ValueError("an archive of several arrays")
             return loaded
         data = path.read_bytes()
+        if (plain := plain_png(data)) is not None:
+            return plain
         with Image.open(io.BytesIO(data)) as picture:
-            plain = plain_values(data, picture) if picture.format == "PNG" else None
-            return np.asarray(picture) if plain is None else plain
+            return np.asarray(picture)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} cannot be read: {NO_FORMAT if data else EMPTY}") from error
     except Exception as error:  # damaged headers fail in many ways, inside Pillow and numpy

@@ -1,13 +1,14 @@
-"""Damaged inputs of every reader: each is told of with its file and what to do, or left out and counted, or read rightly.
+"""Damaged inputs of every reader: told of with file and what to do, or left out and counted, or read rightly.
 
 `pytest tests/data/test_corrupted.py -q` runs them all. A case writes a small sound set and damages it. Then
 
-    refused   `check` has a problem that names the file, training stops at the same file with a DataError or SpecError that says
-              what to do, and where one picture is bad `data.on_bad: skip` leaves out that one alone
+    refused   `check` has a problem that names the file, training stops at the same file with a DataError or SpecError
+              that says what to do, and where one picture is bad `data.on_bad: skip` leaves out that one alone
     warned    `check` warns of it, and training goes on: the numbers are valid ones
     read      nothing is wrong after all: what is read is compared with what it must be
 """
 
+# ruff: noqa: E501  # a case is a line of the table
 import io
 import json
 import os
