@@ -10,7 +10,7 @@ depth in 16 bits, normals as colours, edges). With it, any tasks file of `source
 Both sides decode, resize (averaged over areas or bilinear with antialiasing; labels the nearest pixel), mirror, turn and
 zoom in the same ranges, jitter brightness, contrast, saturation and hue, normalise and stack. v2 has its best:
 torchvision.io's decoders, tensors of bytes as long as possible, one call for the picture and all labels. It does less:
-it turns no normals, keeps no thin edges, and looks for no wrong labels. --rss measures memory over five epochs instead.
+it turns no normals, keeps no thin edges and looks for no wrong labels. --rss measures memory over five epochs.
 """
 
 import argparse
@@ -64,7 +64,7 @@ AUGMENT = AugmentSpec(
     hflip=0.5,
     rotate=ANGLE_DEG,
     zoom=ZOOM,
-    photometric=[
+    photometric=[  # type: ignore[list-item]  # as in YAML
         {
             "name": "ColorJitter",
             "args": {"brightness": JITTER, "contrast": JITTER, "saturation": JITTER, "hue": HUE, "p": 1.0},
@@ -339,7 +339,8 @@ CLOCKS = {"wall": time.perf_counter, "cpu": cpu_seconds}
 
 def profile(ours: Ours, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds a picture of each of our steps, by timers around them; medians over all pictures."""
-    clock, ms = CLOCKS[options.clock], {}
+    ms: dict[str, list[float]] = {}
+    clock = CLOCKS[options.clock]
 
     def timed(step: str, call: Callable[[], Any]) -> Any:
         started = clock()

@@ -1,10 +1,10 @@
-"""Decoded pictures and labels kept for the next epoch (`loader.cache`), before augmentation: not one bit of a run changes.
+"""Decoded pictures and labels kept for the next epoch (`loader.cache`), before augmentation: no bit of a run changes.
 
     ram     one table of records in memory, made before the workers are, so that they share it; each rank has its own
     disk    one file per picture, written under another name first and mapped when read, shared by ranks and later runs
 
-A file's name holds a digest of the path, time of change and size of every file that the sample is read from, and its folder's one
-of all that says how they are read: what is stale is not found, and goes when its successor is written.
+A file's name holds a digest of the path, time of change and size of every file that the sample is read from, and its
+folder's one of all that says how they are read: what is stale is not found, and goes when its successor is written.
 
 What fits is decided by place alone: the first so many pictures of a split are kept, whichever are read first.
 """

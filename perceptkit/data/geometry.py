@@ -171,7 +171,9 @@ def _warp(target: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], fill
     planes = stored.reshape(-1, *size_HW)
     moved = np.empty_like(planes)
     for plane, into in zip(planes, moved, strict=True):
-        cv2.remap(plane, from_xy, None, cv2.INTER_NEAREST, into, cv2.BORDER_CONSTANT, fill)
+        into[...] = cv2.remap(
+            plane, from_xy, np.empty(0), cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+        )
     return moved.reshape(target.shape).astype(target.dtype, copy=False)
 
 

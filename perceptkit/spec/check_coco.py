@@ -112,8 +112,8 @@ def _open(spec: TasksFile, data: CocoData, split: Split, picture: CocoPicture, r
     """Opens one picture and its labels."""
     size_HW, own = None, (split, picture.id)
     try:
-        size_HW, found = check_picture(picture.path, is_labelled=True)
-        report.add(_below(data, picture), found, own)
+        size_HW, of_picture = check_picture(picture.path, is_labelled=True)
+        report.add(_below(data, picture), of_picture, own)
     except DataError as error:
         report.add(_below(data, picture), [Finding(str(error))], own)
     for task, (file, image) in picture.images.items():

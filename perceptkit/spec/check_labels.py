@@ -27,6 +27,8 @@ from perceptkit.spec.tasks_file import (
 )
 
 SHOWN_VALUES = 3
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
 UNIT = (0.8, 1.25)
 """Lengths of a normal that is a unit vector up to the rounding of 8 bits and to resizing."""
 ODD_NORMALS = 0.05
@@ -73,15 +75,16 @@ def check_picture(path: Path, is_labelled: bool) -> tuple[tuple[int, int], list[
 
     Raises DataError where training could not read it.
     """
-    from perceptkit.pixels import read_rgb  # OpenCV takes a while to import, and checking scenes needs none
-
-    try:
-        height, width, _ = read_rgb(path).shape
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ").removeprefix("not a readable picture ")
-        raise DataError(f"cannot be read: {reason.strip('()')}") from error
+    values = read_array(path)
     with Image.open(path) as picture:
-        turn = picture.getexif().get(ExifTags.Base.Orientation)
+        mode, turn = picture.mode, picture.getexif().get(ExifTags.Base.Orientation)
+    if mode == "F":
+        raise DataError("cannot be read: floating-point pixels; 8 and 16 bits are known")
+    if mode.startswith("I") and values.size and (values.min() < 0 or values.max() > 65535):
+        raise DataError(
+            f"cannot be read: grey values of {values.min()} to {values.max()}; 8 and 16 bits are known"
+        )
+    height, width = values.shape[:2] if turn not in ON_ITS_SIDE else values.shape[1::-1]
     if not is_labelled or turn in (None, 1):
         return (height, width), []
     message = (

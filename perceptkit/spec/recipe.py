@@ -392,7 +392,7 @@ class LoaderSpec(Strict):
     """Where decoded pictures are kept for the next epoch. `ram`: in memory that all workers share, each rank its own;
     `disk`: in files that all ranks and later runs share; `auto`: in memory, in a quarter of what is free at most."""
     cache_limit: Bytes | None = None
-    """The most they may take, for example `512MB`; half of what is free by default. What does not fit is decoded anew."""
+    """The most they may take, for example `512MB`; half of what is free by default. The rest is decoded anew."""
     cache_dir: str | None = None
     """With `cache: disk`, the folder of the files; `cache` in the run folder by default."""
     m_per_class: Annotated[int, Field(ge=2)] | None = None
