@@ -7,10 +7,10 @@ depth in 16 bits, normals as colours, edges). With it, any tasks file of `source
 
     python tools/bench.py data --tasks doom --set data.root=tests/fixtures/doom
 
-Both sides decode, resize (averaged over areas or bilinear with antialiasing; labels the nearest pixel), mirror, turn and
+Both sides decode, resize (areas or antialiased bilinear; labels the nearest pixel), mirror, turn and
 zoom in the same ranges, jitter brightness, contrast, saturation and hue, normalise and stack. v2 has its best:
-torchvision.io's decoders, tensors of bytes as long as possible, one call for the picture and all labels. It does less:
-it turns no normals, keeps no thin edges and looks for no wrong labels. --rss measures memory over five epochs.
+torchvision.io's decoders, bytes as long as possible, one call for the picture and all labels. It does less: it
+turns no normals, keeps no thin edges and looks for no wrong labels. --rss measures memory over five epochs.
 """
 
 import argparse
@@ -60,16 +60,14 @@ from perceptkit.tasks.table import build_tasks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ANGLE_DEG, ZOOM, JITTER, HUE = 10.0, (0.8, 1.25), 0.2, 0.05
-AUGMENT = AugmentSpec(
-    hflip=0.5,
-    rotate=ANGLE_DEG,
-    zoom=ZOOM,
-    photometric=[  # type: ignore[list-item]  # as in YAML
-        {
-            "name": "ColorJitter",
-            "args": {"brightness": JITTER, "contrast": JITTER, "saturation": JITTER, "hue": HUE, "p": 1.0},
-        }
-    ],
+JITTERED = {"brightness": JITTER, "contrast": JITTER, "saturation": JITTER, "hue": HUE, "p": 1.0}
+AUGMENT = AugmentSpec.model_validate(
+    {
+        "hflip": 0.5,
+        "rotate": ANGLE_DEG,
+        "zoom": ZOOM,
+        "photometric": [{"name": "ColorJitter", "args": JITTERED}],
+    }
 )
 SCENES = """\
 name: scenes
