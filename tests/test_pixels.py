@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import read_rgb, resize_rgb, to_rgb
+from perceptkit.pixels import plain_jpeg, plain_png, read_rgb, resize_rgb, take_nearest, to_rgb
 
 
 def test_sixteen_bits_become_eight():
@@ -95,3 +95,57 @@ def test_one_axis_shrinks_while_the_other_grows():
 def test_the_same_size_is_untouched():
     image = columns(1, 2, 3)
     assert resize_rgb(image, (4, 3)) is image
+
+
+@pytest.mark.parametrize("size_HW", [(64, 80), (37, 51), (1, 1)])
+@pytest.mark.parametrize(
+    "ending, how",
+    [
+        ("jpg", {"quality": 95, "subsampling": 0}),
+        ("jpg", {"quality": 90, "subsampling": 1}),
+        ("jpg", {"quality": 75, "subsampling": 2}),
+        ("jpg", {"quality": 60, "progressive": True}),
+        ("png", {}),
+    ],
+)
+def test_plain_pictures_are_those_that_pillow_reads(tmp_path, ending, how, size_HW):
+    path = tmp_path / f"a.{ending}"
+    values = np.random.default_rng(0).integers(0, 256, (*size_HW, 3), np.uint8)
+    Image.fromarray(values).save(path, **how)
+    with Image.open(path) as opened:
+        expected = to_rgb(opened)
+    data = path.read_bytes()
+    with Image.open(path) as opened:
+        plain = plain_png(data) if ending == "png" else plain_jpeg(data, opened)
+    np.testing.assert_array_equal(plain, expected)
+    np.testing.assert_array_equal(read_rgb(path), expected)
+
+
+@pytest.mark.parametrize("values", [np.arange(12, dtype=np.uint8), np.arange(12, dtype=np.uint16) * 5000])
+def test_plain_maps_are_the_stored_numbers(tmp_path, values):
+    path = tmp_path / "a.png"
+    Image.fromarray(values.reshape(3, 4)).save(path)
+    plain = plain_png(path.read_bytes())
+    np.testing.assert_array_equal(plain, values.reshape(3, 4))
+    assert plain.dtype == values.dtype and plain_png(path.read_bytes(), colour=True) is None
+
+
+def test_what_is_not_plain_is_left_to_pillow(tmp_path):
+    path = tmp_path / "a.png"
+    grey = Image.fromarray(np.zeros((4, 4), np.uint8))
+    for mode, how in (("1", {}), ("P", {}), ("RGBA", {}), ("L", {"transparency": 0})):
+        grey.convert(mode).save(path, **how)
+        assert plain_png(path.read_bytes()) is None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey.save(path, exif=exif)
+    assert plain_png(path.read_bytes()) is None
+    grey.convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert plain_jpeg((tmp_path / "a.jpg").read_bytes(), opened) is None
+
+
+def test_nearest_pixels():
+    # 4 -> 2 takes 1 and 3, whose cells hold the centres; 2 -> 4 each twice
+    assert take_nearest(np.arange(4)[:, None], (2, 1)).ravel().tolist() == [1, 3]
+    assert take_nearest(np.array([[7, 8]]), (1, 4)).tolist() == [[7, 7, 8, 8]]

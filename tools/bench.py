@@ -9,6 +9,7 @@ python tools/bench.py trie by-hand gating search-step --backbone resnet18 --size
     optimize     compact model arranged for latency, for size, and merely folded; all tasks share all blocks
     gating       supernet that keeps all blocks vs the untouched timm model, inference and training step
     exports      ONNX, int8 and AOTInductor files vs one eager timm net per task; tasks part in the last two blocks
+    data         decoding and augmenting vs torchvision.transforms.v2; options of its own, see `bench.py data --help`
     search-step  step of the AdaShare search vs one pass per task, half of the blocks held by the curriculum
 
 Every ratio is the median over rounds, with quartiles, beside the bound that it is held to. Exit code 1 when
@@ -26,6 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import bench_data
 import torch
 from plain_nets import PlainNet, UntouchedNet, fold
 from torch import Tensor, nn
@@ -408,6 +410,9 @@ def commit() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the named benchmarks. Exit code 0 when all bounds hold."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["data"]:
+        return bench_data.main(arguments[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,6 +1,7 @@
 """Pictures and labels of COCO, and of data sets with annotation files like its."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
 from perceptkit.pixels import read_rgb, resize_rgb
 from perceptkit.spec.coco import CocoPicture, coco_pictures, is_derived
-from perceptkit.spec.coco_labels import class_ids, points_entry
+from perceptkit.spec.coco_labels import class_ids, panoptic_picture, points_entry
 from perceptkit.spec.tasks_file import CocoData, Split, TaskBase
 from perceptkit.spec.templates import shown
 from perceptkit.tasks.base import Task
@@ -54,6 +55,18 @@ class CocoSource(DecodedSource):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        picture = self.pictures[index]
+        annotated = [(file, image) for name, (file, image) in picture.images.items() if name in self.tasks]
+        drawn = [
+            panoptic_picture(file, annotation)
+            for file, image in annotated
+            if file.is_panoptic
+            for annotation in file.annotations.get(image.id, [])
+        ]
+        return [picture.path, *(file.path for file, _ in annotated), *drawn]
 
     def label(self, index: int, task: str) -> int:
         """-1: none of the tasks has one label per picture."""

@@ -1,6 +1,7 @@
 """Pictures that a CSV lists, with labels of several tasks in its columns."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -52,6 +53,10 @@ class CsvSource(DecodedSource):
             raise DataError(f"{picture.where} lists {error}") from error
         targets = {name: of_task[index] for name, of_task in self._targets.items()}
         return Sample(picture.id, resize_rgb(image, self.data.size), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        return [self.pictures[index].path, self.pictures[index].table.file]
 
     def label(self, index: int, task: str) -> int:
         """The class or id of one picture by a task that has one per picture, -1 without."""

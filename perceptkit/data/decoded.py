@@ -1,40 +1,57 @@
-"""Sources that decode pictures keep them in memory, as far as they fit."""
+"""Sources that decode pictures; what is decoded can be kept for the next epoch, see cache.py."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 from perceptkit.data.sample import Sample
+from perceptkit.errors import DataError
 
-CACHED_BYTES = 512 * 2**20
-"""Decoded samples are kept in memory up to this size per process: decoding costs more than training a
-small network does, and most sets of small pictures fit."""
+MEND = "mend or replace the file, or leave such pictures out with data.on_bad: skip"
+"""What to do about a file that stops a run."""
+
+
+class Cache(Protocol):
+    """Keeps decoded samples."""
+
+    def get(self, index: int) -> Sample | None:
+        """A sample that is kept; nobody may change its arrays."""
+
+    def put(self, index: int, sample: Sample) -> None:
+        """Keeps a sample, if there is room for it."""
 
 
 class DecodedSource:
     """Samples by index; a source says what they are called (`ids`) and how one is read (`decode`)."""
 
     ids: Sequence[str]
+    cache: Cache | None = None
+    """Where decoded samples are kept; None decodes each time."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self.ids = ids
-        self._cache: dict[int, Sample] = {}
-        self._cached_bytes = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def load(self, index: int) -> Sample:
         """The picture and every label, at the network's size. Raises DataError that names the file."""
-        cached = self._cache.get(index)
-        if cached is None:
-            cached = self.decode(index)
-            size = cached.image.nbytes + sum(target.nbytes for target in cached.targets.values())
-            if self._cached_bytes + size <= CACHED_BYTES:
-                self._cache[index] = cached
-                self._cached_bytes += size
-        return Sample(cached.id, cached.image, dict(cached.targets))
+        if self.cache is not None and (kept := self.cache.get(index)) is not None:
+            return kept
+        try:
+            sample = self.decode(index)
+        except DataError as error:
+            raise DataError(f"{error}; {MEND}") from error
+        if self.cache is not None:
+            self.cache.put(index, sample)
+        return sample
 
     def decode(self, index: int) -> Sample:
         """Reads one sample from disk."""
+        raise NotImplementedError
+
+    def files(self, index: int) -> list[Path]:
+        """The files that one sample is read from; some may not exist."""
         raise NotImplementedError
 
     def label(self, index: int, task: str) -> int:

@@ -57,6 +57,12 @@ class FolderSource(DecodedSource):
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(image_id, resize_rgb(image, size_HW), targets)
 
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        image_id = self.ids[index]
+        templates = [self.data.image, *(task.spec.target for task in self.tasks.values() if task.spec.target)]
+        return [Path(self.data.root) / fill(template, self.folder, image_id) for template in templates]
+
     def label(self, index: int, task: str) -> int:
         """The class or id of one picture by a task that has one per picture, -1 without."""
         read = self._read(self.tasks[task], self.ids[index])
@@ -66,4 +72,4 @@ class FolderSource(DecodedSource):
         if task.spec.target is None:
             return None
         path = Path(self.data.root) / fill(task.spec.target, self.folder, image_id)
-        return task.read(path, image_id) if path.is_file() else None
+        return task.read_at(path, image_id, self.data.size) if path.is_file() else None

@@ -16,6 +16,7 @@ Flips and crop are exact; rotation and zoom are one affine map about the centre 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from perceptkit.pixels import resize_rgb
 from perceptkit.spec.recipe import AugmentSpec
 from perceptkit.tasks.base import Task
 
+_FLIP_CODE = {(True, False): 1, (False, True): 0, (True, True): -1}
 FILL = {"segmentation": -1, "edges": -1, "response": -2, "depth": 0, "normals": 0}
 
 
@@ -96,7 +98,9 @@ def sample_geometry(augment: AugmentSpec, rng: np.random.Generator) -> Geometry:
 def apply_geometry(sample: Sample, geometry: Geometry, tasks: Mapping[str, Task]) -> Sample:
     """The moved sample; the one given is not changed."""
     size_HW = (sample.image.shape[0], sample.image.shape[1])
-    image = _flip(sample.image, geometry, axes=(1, 0))
+    image = sample.image
+    if geometry.hflip or geometry.vflip:
+        image = cv2.flip(image, _FLIP_CODE[geometry.hflip, geometry.vflip])
     if geometry.is_affine:
         image = cv2.warpAffine(image, geometry.matrix(size_HW), size_HW[::-1], flags=cv2.INTER_LINEAR)
     image = _cut(image, geometry, size_HW, axis=0, fill=0)
@@ -123,12 +127,12 @@ def move_target(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tup
 def _move_map(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple[int, int]) -> np.ndarray:
     """(H, W) or (C, H, W), without the resizing."""
     fill = FILL[task.type]
-    moved = _flip(target, geometry, axes=(-1, -2))
     if geometry.is_affine:
-        warped = _warp(moved, geometry, size_HW, fill)
+        moved = _warp(target, geometry, size_HW, fill)
         if task.type == "edges" and geometry.zoom < 1:
-            _keep_thin(moved, warped, geometry.matrix(size_HW))
-        moved = warped
+            _keep_thin(_flip(target, geometry, axes=(-1, -2)), moved, geometry.matrix(size_HW))
+    else:
+        moved = _flip(target, geometry, axes=(-1, -2))
     if task.geometry == "normals":
         moved = _turn_normals(moved, geometry)
     if task.geometry == "depth" and geometry.divide_depth:
@@ -160,15 +164,39 @@ def _cut(
 
 
 def _warp(target: np.ndarray, geometry: Geometry, size_HW: tuple[int, int], fill: float) -> np.ndarray:
-    """Nearest-pixel warp of (H, W) or (C, H, W). Coordinates are computed here: OpenCV's own nearest
-    warp rounds to a 1/32 grid, which moves labels against points."""
+    """Flips and warps (H, W) or (C, H, W), each pixel from the nearest one."""
+    from_xy = nearest_sources(geometry, size_HW)
+    # class ids as floats: OpenCV moves no 64-bit integers, and ids below 2^24 stay exact
+    stored = target.astype(np.float32) if target.dtype == np.int64 else target
+    planes = stored.reshape(-1, *size_HW)
+    moved = np.empty_like(planes)
+    for plane, into in zip(planes, moved, strict=True):
+        into[...] = cv2.remap(
+            plane, from_xy, np.empty(0), cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+        )
+    return moved.reshape(target.shape).astype(target.dtype, copy=False)
+
+
+@lru_cache(maxsize=2)
+def nearest_sources(geometry: Geometry, size_HW: tuple[int, int]) -> np.ndarray:
+    """(H, W, 2) int16: for each new pixel, x and y of the nearest old one before flip and warp; outside, no pixel's.
+
+    Computed here, once for all targets: OpenCV's own nearest warp rounds to a 1/32 grid, which moves labels against
+    points.
+    """
+    height, width = size_HW
     inverse = cv2.invertAffineTransform(geometry.matrix(size_HW))
-    ys, xs = np.mgrid[: size_HW[0], : size_HW[1]]
-    from_x = np.rint(inverse[0, 0] * xs + inverse[0, 1] * ys + inverse[0, 2]).astype(int)
-    from_y = np.rint(inverse[1, 0] * xs + inverse[1, 1] * ys + inverse[1, 2]).astype(int)
-    inside = (from_x >= 0) & (from_x < size_HW[1]) & (from_y >= 0) & (from_y < size_HW[0])
-    moved = target[..., from_y.clip(0, size_HW[0] - 1), from_x.clip(0, size_HW[1] - 1)]
-    return np.where(inside, moved, np.asarray(fill, dtype=target.dtype))
+    xs, ys = np.arange(width), np.arange(height)[:, None]
+    sources = np.empty((height, width, 2), np.int16)
+    for axis, (row, side, is_flipped) in enumerate(
+        zip(inverse, (width, height), (geometry.hflip, geometry.vflip), strict=True)
+    ):
+        place = row[0] * xs + row[1] * ys
+        place += row[2]
+        np.rint(place, out=place)
+        np.clip(place, -1, side, out=place)  # else far ones would wrap around
+        sources[..., axis] = side - 1 - place if is_flipped else place
+    return sources
 
 
 def _keep_thin(edge_1HW: np.ndarray, warped_1HW: np.ndarray, matrix: np.ndarray) -> None:
@@ -181,19 +209,20 @@ def _keep_thin(edge_1HW: np.ndarray, warped_1HW: np.ndarray, matrix: np.ndarray)
 
 
 def _turn_normals(normals_3HW: np.ndarray, geometry: Geometry) -> np.ndarray:
-    x, y, z = (n.copy() for n in normals_3HW)
+    """Flips and turns keep the length; only a depth that is divided changes it."""
+    x, y, z = normals_3HW
     if geometry.hflip:
         x = -x
     if geometry.vflip:
         y = -y
     if geometry.angle_deg:
         cos, sin = math.cos(math.radians(geometry.angle_deg)), math.sin(math.radians(geometry.angle_deg))
-        x, y = cos * x + sin * y, -sin * x + cos * y
+        x, y = cos * x + sin * y, cos * y - sin * x
     if geometry.divide_depth and geometry.zoom != 1:
         z = z * geometry.zoom
-    turned = np.stack([x, y, z])
-    norm = np.linalg.norm(turned, axis=0)
-    return np.where(norm > 0, turned / np.maximum(norm, 1e-12), 0)
+        norm = np.maximum(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
+        x, y, z = x / norm, y / norm, z / norm
+    return np.stack([x, y, z])
 
 
 def _move_points(

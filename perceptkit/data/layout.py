@@ -1,6 +1,7 @@
 """Pictures and labels of data sets with a layout of their own: `source: nyuv2`, `cityscapes`, `taskonomy`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -58,12 +59,17 @@ class LayoutSource(DecodedSource):
                 values = read_stored(self.data, task.spec, len(task.labels), path)
             except DataError as error:
                 raise DataError(f"{path} {error}") from error
-            targets[name] = resize_target(task, task.target_of(values, str(path)), image_HW, size_HW)
+            targets[name] = resize_target(task, task.target_of(values, str(path), size_HW), image_HW, size_HW)
         for name, task in self.tasks.items():
             if isinstance(task, Edges):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(entry.id, resize_rgb(image, size_HW), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        entry = self.entries[index]
+        return [entry.image, *(entry.labels[label] for label in self.kinds.values())]
 
     def label(self, index: int, task: str) -> int:
         """-1: none of these sets has one label per picture."""

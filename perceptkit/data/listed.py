@@ -1,6 +1,7 @@
 """Pictures with one class each, from class folders or from the Visual Decathlon's annotation files."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -8,8 +9,9 @@ from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
 from perceptkit.pixels import read_rgb, resize_rgb
+from perceptkit.spec.decathlon import annotation_file
 from perceptkit.spec.listed import listed_pictures
-from perceptkit.spec.tasks_file import ListedData, Split
+from perceptkit.spec.tasks_file import DecathlonData, ListedData, Split
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.embedding import Embedding
 
@@ -28,6 +30,9 @@ class ListedSource(DecodedSource):
 
     def __init__(self, data: ListedData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
+        self.annotations: list[Path] = []
+        if isinstance(data, DecathlonData):
+            self.annotations = [annotation_file(data.root, data.domain, name) for name in ("train", split)]
         self.pictures = listed_pictures(data, split)
         if not self.pictures:
             raise DataError(f"no pictures for {split} in {data.root}")
@@ -53,6 +58,10 @@ class ListedSource(DecodedSource):
         picture, size_HW = self.pictures[index], self.data.size
         targets = {name: np.array(self.label(index, name), dtype=np.int64) for name in self.tasks}
         return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        return [self.pictures[index].path, *self.annotations]
 
     def label(self, index: int, task: str) -> int:
         """The class or id of one picture, -1 without."""

@@ -7,6 +7,7 @@ Shapes: H W pixels of the source, h w of the result; targets as in tasks/.
 
 import numpy as np
 
+from perceptkit.pixels import nearest, take_nearest
 from perceptkit.tasks.base import Task
 
 
@@ -34,13 +35,7 @@ def resize_target(
         return target
     if task.type == "edges":
         return _strongest(target, size_HW)
-    rows, columns = _nearest(target.shape[-2], height), _nearest(target.shape[-1], width)
-    return np.ascontiguousarray(target[..., rows[:, None], columns])
-
-
-def _nearest(old: int, new: int) -> np.ndarray:
-    """For each of `new` pixels, which of `old` ones holds its centre."""
-    return ((np.arange(new) + 0.5) * (old / new)).astype(int)
+    return np.ascontiguousarray(take_nearest(target, size_HW, target.ndim - 2))
 
 
 def _keep_padding(task: Task, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -53,10 +48,16 @@ def _keep_padding(task: Task, before: np.ndarray, after: np.ndarray) -> np.ndarr
 
 def _strongest(edge_1HW: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
     """Each new pixel takes the largest value in it: thin edges survive, ignored stays ignored."""
-    grown = tuple(max(old, new) for old, new in zip(edge_1HW.shape[1:], size_HW, strict=True))
-    rows, columns = (_nearest(old, new) for old, new in zip(edge_1HW.shape[1:], grown, strict=True))
-    edge_HW = edge_1HW[0, rows[:, None], columns]
-    result = np.full(size_HW, -1.0, dtype=np.float32)
-    to_row, to_column = (_nearest(new, old) for old, new in zip(grown, size_HW, strict=True))
-    np.maximum.at(result, (to_row[:, None], to_column), edge_HW)
-    return result[None]
+    edge_HW = edge_1HW[0]
+    for axis, (old, new) in enumerate(zip(edge_HW.shape, size_HW, strict=True)):
+        if new > old:
+            edge_HW = edge_HW.take(nearest(old, new), axis)
+        elif new < old:
+            # first and last of the old pixels that fall into each new one
+            first = np.searchsorted(nearest(new, old), np.arange(new))
+            last = np.append(first[1:], old) - 1
+            largest = edge_HW.take(first, axis)
+            for step in range(1, int((last - first).max()) + 1):
+                np.maximum(largest, edge_HW.take(np.minimum(first + step, last), axis), out=largest)
+            edge_HW = largest
+    return np.ascontiguousarray(edge_HW)[None]

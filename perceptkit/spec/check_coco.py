@@ -3,7 +3,7 @@
 from collections import Counter
 
 from perceptkit.errors import DataError
-from perceptkit.spec.check_labels import Finding, check_points, read_array
+from perceptkit.spec.check_labels import Finding, check_picture, check_points
 from perceptkit.spec.check_report import CheckReport, SplitCounts
 from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.coco import (
@@ -112,7 +112,8 @@ def _open(spec: TasksFile, data: CocoData, split: Split, picture: CocoPicture, r
     """Opens one picture and its labels."""
     size_HW, own = None, (split, picture.id)
     try:
-        size_HW = read_array(picture.path).shape[:2]
+        size_HW, of_picture = check_picture(picture.path, is_labelled=True)
+        report.add(_below(data, picture), of_picture, own)
     except DataError as error:
         report.add(_below(data, picture), [Finding(str(error))], own)
     for task, (file, image) in picture.images.items():

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from perceptkit.errors import PerceptkitError
-from perceptkit.spec.check_labels import Finding, check_class, read_array
+from perceptkit.spec.check_labels import Finding, check_class, check_picture
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.csv_source import (
@@ -65,7 +65,7 @@ def _open(picture: CsvPicture) -> Seen:
     """Opens one picture, if it is there; is called by several threads."""
     if picture.path.is_file():
         try:
-            read_array(picture.path)
+            check_picture(picture.path, is_labelled=False)
         except PerceptkitError as error:
             return Seen([(f"{picture.where}:", Finding(f"{picture.id} {error}"))], {})
     return Seen([], {})

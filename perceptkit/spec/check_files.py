@@ -15,6 +15,7 @@ from perceptkit.spec.check_labels import (
     check_class,
     check_dense,
     check_ids,
+    check_picture,
     check_points,
     check_size,
     read_array,
@@ -99,6 +100,7 @@ class _Split:
         self.tasks, self.data, self.split, self.report = spec.tasks, data, split, report
         self.root, self.folder = data.root, data.splits[split]
         self.ids = thinned(templates.image_ids(self.root, data.image, self.folder), data.limit, split)
+        self.on_pixels = {task for task, spec in self.tasks.items() if spec.target and "{id}" in spec.target}
         self.names = {task: self._names(of_task) for task, of_task in self.tasks.items()}
         for task, of_task in self.tasks.items():
             if task not in report.classes and (table := counts_of_task(of_task, self.names[task])):
@@ -187,7 +189,9 @@ class _Split:
         classes: dict[str, dict[int, int]] = {}
         size_HW = None
         try:
-            size_HW = read_array(self.root / templates.fill(self.data.image, self.folder, image_id)).shape[:2]
+            path = self.root / templates.fill(self.data.image, self.folder, image_id)
+            size_HW, found = check_picture(path, bool(labelled.keys() & self.on_pixels))
+            findings += [(self._path(self.data.image, image_id), finding) for finding in found]
         except DataError as error:
             findings.append((self._path(self.data.image, image_id), Finding(str(error))))
         for task, spec in self.tasks.items():

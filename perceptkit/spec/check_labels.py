@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from perceptkit.errors import DataError
 from perceptkit.spec.label_csv import LabelTable
@@ -27,6 +27,8 @@ from perceptkit.spec.tasks_file import (
 )
 
 SHOWN_VALUES = 3
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
 UNIT = (0.8, 1.25)
 """Lengths of a normal that is a unit vector up to the rounding of 8 bits and to resizing."""
 ODD_NORMALS = 0.05
@@ -55,10 +57,40 @@ def read_array(path: Path) -> np.ndarray:
             return np.asarray(np.load(path, allow_pickle=False))
         with Image.open(path) as picture:
             return np.asarray(picture)
+    except UnidentifiedImageError as error:
+        reason = "of no format that Pillow knows" if path.stat().st_size else "the file is empty"
+        raise DataError(f"cannot be read: {reason}") from error
     except Exception as error:  # damaged headers fail in many ways, inside Pillow and numpy
         raise DataError(
             f"cannot be read: {str(error).splitlines()[0] if str(error) else 'broken file'}"
         ) from error
+
+
+def check_picture(path: Path, is_labelled: bool) -> tuple[tuple[int, int], list[Finding]]:
+    """Height and width of a picture as training sees it, upright, and what its owner should know.
+
+    Args:
+        path: of the picture.
+        is_labelled: whether maps or points of labels lie on it.
+
+    Raises DataError where training could not read it.
+    """
+    values = read_array(path)
+    with Image.open(path) as picture:
+        mode, turn = picture.mode, picture.getexif().get(ExifTags.Base.Orientation)
+    if mode == "F":
+        raise DataError("cannot be read: floating-point pixels; 8 and 16 bits are known")
+    if mode.startswith("I") and values.size and (values.min() < 0 or values.max() > 65535):
+        raise DataError(
+            f"cannot be read: grey values of {values.min()} to {values.max()}; 8 and 16 bits are known"
+        )
+    height, width = values.shape[:2] if turn not in ON_ITS_SIDE else values.shape[1::-1]
+    if not is_labelled or turn in (None, 1):
+        return (height, width), []
+    message = (
+        "is turned upright by its EXIF tag; labels are taken as stored: are they made of the upright one?"
+    )
+    return (height, width), [Finding(message, is_problem=False)]
 
 
 def check_dense(spec: TaskBase, values: np.ndarray, num_classes: int) -> Iterator[Finding]:
@@ -69,6 +101,8 @@ def check_dense(spec: TaskBase, values: np.ndarray, num_classes: int) -> Iterato
     if values.ndim != wanted or (wanted == 3 and values.shape[-1] != 3):
         what = "three values (x, y, z) per pixel" if wanted == 3 else "one value per pixel"
         yield Finding(f"has shape {'x'.join(map(str, values.shape))}; expected {what}")
+    elif values.size == 0:
+        yield Finding(f"is empty: its shape is {'x'.join(map(str, values.shape))}")
     elif values.dtype.kind not in "buif":
         yield Finding(f"holds values of type {values.dtype}; expected numbers")
     elif isinstance(spec, SegmentationSpec):

@@ -1,7 +1,7 @@
 """`perceptkit check` for `source: nyuv2`, `cityscapes` and `taskonomy`: files that are listed, and what they hold."""
 
 from perceptkit.errors import DataError
-from perceptkit.spec.check_labels import Finding, check_dense, check_size, read_array
+from perceptkit.spec.check_labels import Finding, check_dense, check_picture, check_size
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes
@@ -107,7 +107,11 @@ class _Split:
         classes: dict[str, dict[int, int]] = {}
         size_HW = None
         try:
-            size_HW = (read_picture if entry.image.suffix == ".npy" else read_array)(entry.image).shape[:2]
+            if entry.image.suffix == ".npy":
+                size_HW = read_picture(entry.image).shape[:2]
+            else:
+                size_HW, found = check_picture(entry.image, is_labelled=True)
+                findings += [(self._below(entry.image), finding) for finding in found]
         except DataError as error:
             findings.append((self._below(entry.image), Finding(str(error))))
         for task, spec in self.tasks.items():

@@ -4,7 +4,7 @@ from collections import Counter
 from functools import partial
 
 from perceptkit.errors import DataError
-from perceptkit.spec.check_labels import Finding, read_array
+from perceptkit.spec.check_labels import Finding, check_picture
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture
 from perceptkit.spec.class_counts import ClassCounts
@@ -56,7 +56,7 @@ def check_listed(
 def _open(data: ListedData, picture: Listed) -> Seen:
     """Opens one picture; is called by several threads."""
     try:
-        read_array(picture.path)
+        check_picture(picture.path, is_labelled=False)
     except DataError as error:
         return Seen([(_below(data, picture), Finding(str(error)))], {})
     return Seen([], {})

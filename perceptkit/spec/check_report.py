@@ -65,7 +65,7 @@ class CheckReport:
     def raise_problems(self) -> None:
         """Raises DataError where there are problems."""
         if self.problems:
-            raise DataError("\n".join(_listed("problem", self.problems)))
+            raise DataError("\n".join([*_listed("problem", self.problems), *self._mend()]))
 
     def __str__(self) -> str:
         tasks = list(dict.fromkeys(task for counts in self.splits.values() for task in counts.labels))
@@ -86,7 +86,7 @@ class CheckReport:
                 )
         for task, classes in self.classes.items():
             lines += classes.lines(task, list(self.splits))
-        lines += [*_listed("warning", self.warnings), *_listed("problem", self.problems)]
+        lines += [*_listed("warning", self.warnings), *_listed("problem", self.problems), *self._mend()]
         return "\n".join([*lines, "Nothing was started." if self.problems else "ok"])
 
     def add(
@@ -126,6 +126,14 @@ class CheckReport:
         lines = ["\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in self.bad]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
+
+    def _mend(self) -> list[str]:
+        """What to do about single pictures."""
+        if not self.problems or not self.bad:
+            return []
+        return [
+            "Mend or replace these files, or leave them out: data.on_bad: skip; --fix-list FILE names them."
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain data."""

@@ -116,6 +116,8 @@ def _fault_of(path: str) -> str:
         return "has no path of a picture"
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive:
         return f"names {path}, which is absolute; paths start from data.root"
+    if not path.isprintable():
+        return f"names {ascii(path)}, with characters that cannot be printed; rename the picture"
     if "\\" in path:
         return f"names {path}; part folders by /"
     return f"names {path}, which is not below data.root" if ".." in PurePosixPath(path).parts else ""

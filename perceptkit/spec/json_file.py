@@ -13,7 +13,7 @@ _WANTED: dict[type, str] = {str: "text", list: "a list"}
 def read_json(path: Path) -> Any:
     """A JSON file. Raises DataError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}") from error
 

@@ -3,6 +3,7 @@
 A recipe is complete on one screen; `perceptkit describe` prints it with every default filled in.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.balance import BalanceSpec, Uniform
@@ -381,6 +383,23 @@ def milestones_fault(schedule: object, milestones: Sequence[object], every: obje
     return ""
 
 
+def _as_bytes(value: Any) -> Any:
+    """`512MB` is 512,000,000."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value.strip()) if isinstance(value, str) else None
+    if found:
+        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    if type(value) is int:
+        return value
+    raise PydanticCustomError("bytes", "expected a size, as 512MB or 4GB")
+
+
+Bytes: TypeAlias = Annotated[
+    PositiveInt,
+    BeforeValidator(_as_bytes),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
+
+
 class LoaderSpec(Strict):
     """How batches are made."""
 
@@ -388,9 +407,24 @@ class LoaderSpec(Strict):
     """Pictures per step and process."""
     workers: Workers = "auto"
     """Processes that read pictures; 0 reads in the training process."""
+    cache: Literal["auto", "none", "ram", "disk"] = "auto"
+    """Where decoded pictures are kept for the next epoch. `ram`: in memory that all workers share, each rank its own;
+    `disk`: in files that all ranks and later runs share; `auto`: in memory, in a quarter of what is free at most."""
+    cache_limit: Bytes | None = None
+    """The most they may take, for example `512MB`; half of what is free by default. The rest is decoded anew."""
+    cache_dir: str | None = None
+    """With `cache: disk`, the folder of the files; `cache` in the run folder by default."""
     m_per_class: Annotated[int, Field(ge=2)] | None = None
     """Pictures of each class, or id, in a batch to train on, by the first embedding of the tasks file, or else its
     first classification; `batch` is a multiple of it. By default batches are drawn without looking at labels."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> "LoaderSpec":
+        if self.cache_dir is not None and self.cache != "disk":
+            raise fault("cache_dir", "is for 'cache: disk'; drop it, or write cache: disk")
+        if self.cache_limit is not None and self.cache == "none":
+            raise fault("cache_limit", "limits nothing with 'cache: none'; drop it, or write cache: ram")
+        return self
 
 
 class PhotometricSpec(Strict):

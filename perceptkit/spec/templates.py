@@ -1,9 +1,11 @@
 """Paths in messages, and templates of files on disk: `images/{split}/{id}.png`."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from perceptkit.errors import DataError
 from perceptkit.spec.problems import closest
 
 PLACEHOLDERS = ("split", "id")
@@ -52,8 +54,25 @@ def _matches(root: Path, template: str, split: str) -> Iterator[str]:
     prefix = "/" if star.startswith("/") else ""
     for path in base.glob(relative):
         match = matcher.fullmatch(prefix + path.relative_to(base).as_posix())
-        if match and path.is_file() and not match[1].startswith("."):
+        if match and _is_file(path) and not match[1].startswith("."):
+            refuse_name(path)
             yield match[1]
+
+
+def refuse_name(path: Path) -> None:
+    """Raises DataError for a file whose name cannot be written into reports, lists and tables."""
+    if not path.name.isprintable():  # nor is what is no UTF-8
+        raise DataError(
+            f"{shown(path.parent)} holds a file called {ascii(os.fsencode(path.name))[2:-1]}, with characters that "
+            "cannot be printed; rename it"
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def faults(template: str) -> list[str]:

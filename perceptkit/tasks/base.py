@@ -121,8 +121,15 @@ class Task(ABC):
         Raises DataError that names the file and the offending values.
         """
 
-    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
-        """What `read` gives of the numbers that one label map holds; only task types with label maps have it.
+    def read_at(self, path: Path, image_id: str, size_HW: tuple[int, int]) -> np.ndarray | None:
+        """As `read`. Where each pixel is converted on its own, only those that are left at `size_HW` are: the target is
+        then of that size, and otherwise still of the label's own. What is wrong with any pixel is found all the same.
+        """
+        return self.read(path, image_id)
+
+    def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
+        """What `read` or, with a size, `read_at` gives of the numbers that one label map holds; only task types with
+        label maps have it.
 
         Raises DataError that names the path.
         """

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptkit.errors import DataError
+from perceptkit.pixels import take_nearest
 from perceptkit.spec.tasks_file import DepthSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.heads import DenseHead
@@ -154,14 +155,20 @@ class Depth(Task):
         """
         return self.target_of(read_label_map(path), str(path))
 
-    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+    def read_at(self, path: Path, image_id: str, size_HW: tuple[int, int]) -> np.ndarray:
+        """As `read`; takes the nearest pixels first."""
+        return self.target_of(read_label_map(path), str(path), size_HW)
+
+    def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
         """As `read`."""
         values = label_map(values, path)
+        if values.dtype.kind not in "ub" and (values < 0).any():
+            negative = shown(values[values < 0])
+            raise DataError(f"{path} holds negative depth ({negative}); 0 means invalid")
+        if size_HW is not None:
+            values = take_nearest(values, size_HW)
         with np.errstate(over="ignore"):  # too large for float32 is infinite, which is invalid
             depth = (values / np.float64(self.spec.scale)).astype(np.float32)
-        if (depth < 0).any():
-            negative = shown(values[depth < 0])
-            raise DataError(f"{path} holds negative depth ({negative}); 0 means invalid")
         depth[~np.isfinite(depth)] = 0
         if self.spec.max is not None:
             depth[depth > self.spec.max] = 0

@@ -30,7 +30,14 @@ def read_edge_map(path: Path) -> np.ndarray:
     Floats are taken as they are; -1 and NaN among them are ignored pixels. Raises DataError.
     """
     stored = read_label_map(path)
-    values: np.ndarray = np.nan_to_num(stored.astype(np.float32), nan=IGNORED)
+    values: np.ndarray = stored.astype(np.float32)
+    if stored.dtype.kind == "u":
+        largest = stored.max()
+        if 1 < largest <= 65535:
+            values /= 255 if largest <= 255 else 65535
+        if largest <= 65535:
+            return values[None]
+    values = np.nan_to_num(values, nan=IGNORED)
     if stored.dtype.kind in "ui" and stored.max() > 1:
         values[values > 0] /= 255 if stored.max() <= 255 else 65535
     wrong = values[((values < 0) | (values > 1)) & (values != IGNORED)]

@@ -3,12 +3,14 @@
 Shapes: H W pixels of the label file.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from perceptkit.errors import DataError
+from perceptkit.pixels import EMPTY, NO_FORMAT, plain_png
 
 SHOWN_VALUES = 5
 
@@ -56,8 +58,13 @@ def _load(path: Path) -> np.ndarray:
             if not isinstance(loaded, np.ndarray):
                 raise ValueError("an archive of several arrays")
             return loaded
-        with Image.open(path) as picture:
+        data = path.read_bytes()
+        if (plain := plain_png(data)) is not None:
+            return plain
+        with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} cannot be read: {NO_FORMAT if data else EMPTY}") from error
     except Exception as error:  # damaged headers fail in many ways, inside Pillow and numpy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} cannot be read: {reason}") from error

@@ -39,7 +39,7 @@ def load_entry(path: Path, image_id: str, per_picture: bool) -> Any:
 @lru_cache(maxsize=16)
 def _parse(path: Path, mtime_ns: int) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptkit.errors import DataError
+from perceptkit.pixels import take_nearest
 from perceptkit.spec.tasks_file import ResponseSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.heads import DenseHead
@@ -82,12 +83,14 @@ class Response(Task):
             values = values / np.float64(np.iinfo(values.dtype).max)
         return self.target_of(values, str(path))
 
-    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+    def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
         """As `read`, of numbers from 0 to 1; NaN is unlabelled."""
         values = label_map(values, path).astype(np.float32)
         outside = values[(values < 0) | (values > 1)]
         if outside.size:
             raise DataError(f"{path} holds {shown(outside)}; expected numbers from 0 to 1")
+        if size_HW is not None:
+            values = take_nearest(values, size_HW)
         return np.where(np.isfinite(values), 2 * values - 1, np.float32(UNLABELLED))[None]
 
     def missing(self, size_HW: tuple[int, int]) -> np.ndarray:

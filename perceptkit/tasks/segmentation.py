@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from perceptkit.errors import DataError
+from perceptkit.pixels import take_nearest
 from perceptkit.spec.tasks_file import SegmentationSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, divide_by_labelled
 from perceptkit.tasks.class_weights import class_weights
@@ -159,21 +160,33 @@ class Segmentation(Task):
         """(H, W) int64 from a grey or palette picture, or a .npy of whole numbers."""
         return self.target_of(read_label_map(path), str(path))
 
-    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+    def read_at(self, path: Path, image_id: str, size_HW: tuple[int, int]) -> np.ndarray:
+        """As `read`; takes the nearest pixels first."""
+        return self.target_of(read_label_map(path), str(path), size_HW)
+
+    def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
         """As `read`."""
         values = label_map(values, path)
         if values.dtype.kind == "f":
             raise DataError(f"{path} holds values of type {values.dtype}; expected whole class ids")
-        ids = values.astype(np.int64)
-        ignored = ids == self.spec.ignore_index
-        wrong = ~ignored & ((ids < 0) | (ids >= len(self._labels)))
+        if values.dtype == bool:
+            values = values.astype(np.uint8)
+        # compared as stored: bytes are eight times as many at once as 64-bit numbers
+        wrong = (values >= len(self._labels)) & (values != self.spec.ignore_index)
+        if values.dtype.kind == "i":
+            wrong |= (values < 0) & (values != self.spec.ignore_index)
         if wrong.any():
-            noun = "class id" if len(np.unique(ids[wrong])) == 1 else "class ids"
+            strange = values[wrong].astype(np.int64)
+            noun = "class id" if len(np.unique(strange)) == 1 else "class ids"
             raise DataError(
-                f"{path} holds {noun} {shown(ids[wrong])}; {len(self._labels)} classes are declared; "
+                f"{path} holds {noun} {shown(strange)}; {len(self._labels)} classes are declared; "
                 f"{self.spec.ignore_index} is ignored"
             )
-        return np.where(ignored, UNLABELLED, ids)
+        if size_HW is not None:
+            values = take_nearest(values, size_HW)
+        ids = values.astype(np.int64)
+        ids[values == self.spec.ignore_index] = UNLABELLED
+        return ids
 
     def missing(self, size_HW: tuple[int, int]) -> np.ndarray:
         return np.full(size_HW, UNLABELLED, dtype=np.int64)

@@ -18,6 +18,7 @@ from torch import nn
 from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.baselines.sharing.whole import WholeNetwork
+from perceptkit.data.cache import bytes_of_sample, in_bytes
 from perceptkit.model import cost
 from perceptkit.model.blocks import num_params
 from perceptkit.model.plan import Plan
@@ -87,6 +88,7 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
             },
             **tree_words(recipe, network),
             "memory": memory.estimate(network, tasks, recipe, size_HW),
+            "decoded_bytes": bytes_of_sample(tasks, size_HW),
             "data": {
                 split: {"images": counts.images, "labels": counts.labels}
                 for split, counts in report.splits.items()
@@ -211,7 +213,12 @@ def as_text(found: Mapping[str, Any]) -> str:
             f"memory of a training step in MiB, estimated, batch {batch}",
             *_table(["stage", *parts], mebibytes),
         ],
-        ["pictures, and how many have a label", *_table(["split", "images", *tasks], counts)],
+        [
+            f"pictures at {in_bytes(found['decoded_bytes'])} each when decoded "
+            f"({in_bytes(found['decoded_bytes'] * sum(of['images'] for of in found['data'].values()))} in all), "
+            "and how many have a label",
+            *_table(["split", "images", *tasks], counts),
+        ],
     ]
     return "\n\n".join("\n  ".join(section) for section in sections)
 

@@ -126,8 +126,14 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
-FREE_TO_CHANGE = ("recipe.loader.workers", "tasks_file.data.root")
-"""Where the data lie and how many processes read them changes no step of a run."""
+FREE_TO_CHANGE = (
+    "recipe.loader.workers",
+    "recipe.loader.cache",
+    "recipe.loader.cache_limit",
+    "recipe.loader.cache_dir",
+    "tasks_file.data.root",
+)
+"""Where the data lie, how many processes read them and where they keep them changes no step of a run."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:

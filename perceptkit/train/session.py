@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from perceptkit.baselines.sharing.affinity import affinity_record
 from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.whole import WholeNetwork
+from perceptkit.data.cache import keep_decoded
 from perceptkit.data.m_per_class import refuse_few_classes
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sources import Source, open_split, open_train
@@ -250,6 +251,14 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered
         train_source = open_train(specs.tasks, tasks, left_out)
         val_source = open_split(specs.tasks, tasks, "val", left_out=left_out)
+    kept = keep_decoded(
+        recipe.loader,
+        specs.tasks,
+        tasks,
+        {"train": train_source, "val": val_source},
+        run / "cache",
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
     class_of = classes_to_train_on(specs, train_source, fabric.world_size)
     if recipe.augment.photometric:
@@ -319,6 +328,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         base_digest=begun.base_digest if begun is not None else "",
     )
     training.begin_losses()
+    if first:
+        training.say(kept)
     if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
         run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):

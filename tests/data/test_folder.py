@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptkit.data import decoded
 from perceptkit.data.folder import FolderSource
 from perceptkit.data.sources import open_split
 from perceptkit.errors import DataError
@@ -148,26 +147,6 @@ def test_edges_are_derived_at_the_size_of_the_network(root):
     (rows, columns) = np.nonzero(source.load(0).targets["outline"][0])
     assert set(columns) == {19} and len(rows) == SIZE[0]  # one pixel wide, the last of the left half
     assert (source.load(1).targets["outline"] == -1).all()
-
-
-def test_a_sample_is_decoded_once(root, tasks):
-    source = FolderSource(data_of(root), "train", tasks)
-    first = source.load(0)
-    first.targets.clear()  # what a caller does to a sample is its own affair
-    (root / "images/train/a.png").unlink()
-    assert np.array_equal(source.load(0).image, first.image)
-    assert source.load(0).targets.keys() == tasks.keys()
-
-
-def test_the_cache_has_a_limit(root, monkeypatch):
-    monkeypatch.setattr(decoded, "CACHED_BYTES", 32 * 40 * 3)  # one picture
-    source = FolderSource(data_of(root), "train", {})
-    source.load(0), source.load(1)
-    for image_id in "ab":
-        (root / f"images/train/{image_id}.png").unlink()
-    assert source.load(0).id == "a"
-    with pytest.raises(DataError, match=r"b\.png: no such file"):
-        source.load(1)
 
 
 def test_open_split_reads_the_declared_source(root, tasks):

@@ -127,12 +127,13 @@ def test_start_batch_resumes():
     assert batches(start_batch=3) == []
 
 
-def test_workers_change_nothing():
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_change_nothing(workers):
     alone = batches(augment=AUGMENT)
-    helped = batches(augment=AUGMENT, workers=2)
+    helped = batches(augment=AUGMENT, workers=workers)
     assert len(alone) == len(helped) == 3
     assert all(map(equal, alone, helped))
-    later = batches(augment=AUGMENT, workers=2, start_batch=2)
+    later = batches(augment=AUGMENT, workers=workers, start_batch=2)
     assert all(map(equal, later, alone[2:])) and len(later) == 1
 
 
