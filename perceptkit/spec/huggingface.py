@@ -61,6 +61,13 @@ class Rows:
         """The file of a row."""
         return self.files[self._places[index][0]]
 
+    def is_picture(self, column: str) -> bool:
+        """Whether a column holds pictures, by its feature."""
+        from datasets import Image
+
+        feature = self._dataset.features[column]
+        return isinstance(feature, Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
     def where(self, index: int, column: str = "") -> str:
         """A row in a message, or one of its cells."""
         return f"{shown(self.file(index))}: row {self._places[index][1]}{f', {column}' if column else ''}"
