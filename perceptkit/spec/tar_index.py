@@ -1,7 +1,7 @@
 """Where the members of a tar file lie, so that one is read without those before it.
 
-A tar file has no table of contents: every header must be read once, about 10,000 members a second. The result is kept
-in the cache folder, some 50 bytes a member, under the path, size and time of the file; a changed file is read anew.
+A tar file has no table of contents: every header must be read once, some thousands of members a second. The result is
+kept in the cache folder, some 30 bytes a member, by path, size and time of the file; a changed file is read anew.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ its ending, in lower case. Members of one key lie together. `__name__` files and
 All of this is as in the package's own `group_by_keys` (tests compare both); but that reads a shard from start to end,
 and an order that follows from (seed, epoch, index) needs every sample by itself. Nothing is ever unpacked.
 
-In memory: 16 bytes a member and the keys, about 100 bytes a sample.
+In memory: 16 bytes a member and the keys, about 200 bytes a sample of two members.
 """
 
 import json
