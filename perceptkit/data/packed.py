@@ -12,7 +12,8 @@ from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
 from perceptkit.pixels import resize_rgb, to_rgb
 from perceptkit.spec.packed import is_derived, open_packed, packed_places
-from perceptkit.spec.packed_labels import as_array, as_points, as_words
+from perceptkit.spec.packed_arrays import as_array
+from perceptkit.spec.packed_labels import as_points, as_words
 from perceptkit.spec.tasks_file import ClassificationSpec, EmbeddingSpec, PackedData, Split
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.edges import Edges

@@ -16,7 +16,8 @@ from perceptkit.spec.packed import (
     packed_places,
     place_of,
 )
-from perceptkit.spec.packed_labels import as_array, as_points, as_words
+from perceptkit.spec.packed_arrays import as_array
+from perceptkit.spec.packed_labels import as_points, as_words
 from perceptkit.spec.scan import scan
 from perceptkit.spec.tasks_file import (
     SPLITS,

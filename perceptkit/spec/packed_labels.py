@@ -1,36 +1,11 @@
-"""What is stored inside larger files -> what a user's own files would hold: maps of numbers, points, words."""
+"""What is stored inside larger files -> what a user's own files would hold: points, words (maps: packed_arrays.py)."""
 
-import io
 import json
 import math
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import KeypointsSpec, TaskBase
-
-_NPY = b"\x93NUMPY"
-
-
-def as_array(stored: Any, where: str) -> np.ndarray:
-    """The values of a .npy file or a picture (bytes), or of nested lists; palette pictures give their indexes.
-
-    Raises DataError that names `where`.
-    """
-    try:
-        if isinstance(stored, bytes):
-            if stored.startswith(_NPY):
-                return np.asarray(np.load(io.BytesIO(stored), allow_pickle=False))
-            with Image.open(io.BytesIO(stored)) as picture:
-                return np.asarray(picture)
-        if isinstance(stored, list | np.ndarray):
-            return np.asarray(stored)
-    except Exception as error:  # damaged headers fail in many ways, inside Pillow and numpy
-        reason = str(error).splitlines()[0] if str(error) else "broken file"
-        raise DataError(f"{where} cannot be read: {reason}") from error
-    raise DataError(f"{where} holds {_short(stored)}; expected a picture or an array")
 
 
 def as_points(stored: Any, spec: KeypointsSpec, where: str) -> Any:
@@ -60,9 +35,9 @@ def as_words(stored: Any, spec: TaskBase, where: str) -> tuple[str, ...] | None:
         return None
     if isinstance(stored, str) and multi_label:
         return tuple(part.strip() for part in stored.split("|") if part.strip())
-    if isinstance(stored, list | np.ndarray):
+    if isinstance(stored, list):
         if not multi_label:
-            raise DataError(f"{where} holds {_short(stored)}; expected one label, or multi_label: true")
+            raise DataError(f"{where} holds {short(stored)}; expected one label, or multi_label: true")
         return tuple(_word(value, where) for value in stored)
     word = _word(stored, where)
     return (word,) if word else None
@@ -71,11 +46,11 @@ def as_words(stored: Any, spec: TaskBase, where: str) -> tuple[str, ...] | None:
 def _word(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, int | float | np.number) and float(value).is_integer():
+    if isinstance(value, int | float) and float(value).is_integer():
         return str(int(value))
-    raise DataError(f"{where} holds {_short(value)}; expected a name, or a whole number")
+    raise DataError(f"{where} holds {short(value)}; expected a name, or a whole number")
 
 
 def _with_whole_kind(point: Any) -> Any:
@@ -83,7 +58,8 @@ def _with_whole_kind(point: Any) -> Any:
     return [*point[:2], int(point[2])] if is_whole and point[2].is_integer() else point
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a message."""
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     text = repr(value)

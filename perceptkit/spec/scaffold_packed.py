@@ -18,7 +18,7 @@ from perceptkit.spec.folder_files import FileSet, split_of
 from perceptkit.spec.label_guess import SAMPLE, Guess, Names, NotGuessed, guess, guess_words
 from perceptkit.spec.listed import spread
 from perceptkit.spec.packed import Packed, open_packed
-from perceptkit.spec.packed_labels import as_array
+from perceptkit.spec.packed_arrays import as_array
 from perceptkit.spec.scaffold_text import PICTURE_WORDS, size_line, stand_ins, task_lines, written
 from perceptkit.spec.tasks_file import (
     SPLITS,

@@ -12,12 +12,11 @@ In memory: 16 bytes a member and the keys, about 200 bytes a sample of two membe
 
 import json
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
 
 from perceptkit.errors import DataError
 from perceptkit.spec.packed_files import packed_files
@@ -43,21 +42,19 @@ class Shards:
     def __init__(self, files: Sequence[Path], images: Sequence[str]) -> None:
         self.files, self.images = list(files), images
         self.keys: list[str] = []
-        shard: list[int] = []
-        places: dict[str, list[tuple[int, int, int]]] = {}
+        self._shard = array("l")
+        self._place: dict[str, array[int]] = {}
+        """By ending: offset and size of the member of each sample, -1 and -1 without."""
         for number, file in enumerate(self.files):
             for key, members in samples(file, read_index(file)):
                 for ending, member in members.items():
-                    places.setdefault(ending, []).append((len(self.keys), member.offset, member.size))
+                    places = self._place.setdefault(ending, array("q"))
+                    places.extend([-1] * (2 * len(self.keys) - len(places)))
+                    places.extend((member.offset, member.size))
                 self.keys.append(key)
-                shard.append(number)
-        self._shard_N = np.array(shard, np.int32)
-        self._place: dict[str, np.ndarray] = {}
-        for ending, found in places.items():
-            place_N2 = np.full((len(self.keys), 2), -1, np.int64)
-            rows_M3 = np.array(found, np.int64)
-            place_N2[rows_M3[:, 0]] = rows_M3[:, 1:]
-            self._place[ending] = place_N2
+                self._shard.append(number)
+        for places in self._place.values():
+            places.extend([-1] * (2 * len(self.keys) - len(places)))
 
     @property
     def endings(self) -> list[str]:
@@ -71,7 +68,7 @@ class Shards:
 
     def file(self, index: int) -> Path:
         """The shard of a sample."""
-        return self.files[int(self._shard_N[index])]
+        return self.files[self._shard[index]]
 
     def where(self, index: int, ending: str = "") -> str:
         """A sample in a message, or one of its members."""
@@ -79,15 +76,15 @@ class Shards:
 
     def has(self, index: int, ending: str) -> bool:
         """Whether a sample has a member."""
-        return ending in self._place and bool(self._place[ending][index, 0] >= 0)
+        return ending in self._place and self._place[ending][2 * index] >= 0
 
     def size(self, index: int, ending: str) -> int:
         """Bytes of a member."""
-        return int(self._place[ending][index, 1])
+        return self._place[ending][2 * index + 1]
 
     def read(self, index: int, ending: str) -> bytes:
         """The bytes of a member. Raises DataError that names it."""
-        offset, size = self._place[ending][index].tolist()
+        offset, size = self._place[ending][2 * index : 2 * index + 2]
         try:
             return read_member(self.file(index), Member("", offset, size))
         except DataError as error:

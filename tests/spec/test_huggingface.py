@@ -12,7 +12,7 @@ datasets = pytest.importorskip("datasets")
 
 from perceptkit.errors import DataError, SpecError  # noqa: E402  # after the skip
 from perceptkit.spec.huggingface import Rows  # noqa: E402
-from perceptkit.spec.packed_labels import as_array  # noqa: E402
+from perceptkit.spec.packed_arrays import as_array  # noqa: E402
 from perceptkit.spec.tasks_file import TASK_SPECS  # noqa: E402
 from tests.packed_files import class_map, grey, png, write_parquet  # noqa: E402
 
