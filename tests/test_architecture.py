@@ -16,6 +16,7 @@ from perceptkit.spec.load import load_recipe, load_tasks
 from tests.coco_files import write_coco
 from tests.layout_files import write_cityscapes_mtan, write_nyuv2, write_taskonomy
 from tests.listed_files import write_class_folders, write_decathlon
+from tests.packed_files import write_shards
 
 REPOSITORY = Path(__file__).parents[1]
 WRITERS = {
@@ -102,6 +103,8 @@ def test_layers():
         "main(['check', 'decathlon', '--set', 'data.root=decathlon', 'data.domain=gtsrb'])",
         "main(['check', 'coco', '--set', 'data.root=coco', 'data.hold_out=25%'])",
         "main(['check', 'table.yaml'])",
+        "main(['check', 'shards.yaml', '--everything'])",
+        "main(['init', '--data', 'shards', '-o', 'new.yaml'])",
         "main(['init', '--data', 'data', '-o', 'new.yaml'])",
         "main(['schema', 'recipe']); main(['list', 'recipes'])",
     ],
@@ -114,6 +117,10 @@ def test_light_commands_do_not_load_torch(tmp_path, code):
     write_decathlon(tmp_path / "decathlon")
     write_nyuv2(tmp_path / "nyuv2")
     write_coco(tmp_path / "coco")
+    write_shards(tmp_path / "shards")
+    data = "{source: webdataset, root: shards, shards: '{split}-*.tar', size: [32, 32]}"
+    kind = "{type: classification, target: cls}"
+    (tmp_path / "shards.yaml").write_text(f"name: x\ndata: {data}\ntasks: {{kind: {kind}}}\n")
     rows = [
         f"{split}/rgb/1.png,{split},{word}" for split, word in (("train", "a"), ("val", "b"), ("test", "a"))
     ]
@@ -133,7 +140,7 @@ def test_light_commands_do_not_load_torch(tmp_path, code):
         f"atexit.register(lambda: print('heavy:', sorted({heavy} & set(sys.modules))))\n"
         f"from perceptkit.cli import main\n{code}\n"
     )
-    path = {"PYTHONPATH": str(REPOSITORY)}
+    path = {"PYTHONPATH": str(REPOSITORY), "PERCEPTKIT_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=path
     )

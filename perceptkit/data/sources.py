@@ -10,6 +10,7 @@ from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.folder import FolderSource
 from perceptkit.data.layout import LayoutSource
 from perceptkit.data.listed import ListedSource
+from perceptkit.data.packed import PackedSource
 from perceptkit.data.readable import Readable, unreadable
 from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.source import SceneSource
@@ -19,6 +20,7 @@ from perceptkit.spec.tasks_file import (
     CsvData,
     FolderData,
     LayoutData,
+    PackedData,
     ScenesData,
     Split,
     TasksFile,
@@ -96,6 +98,8 @@ def _files_of(tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split) ->
         return CocoSource(data, split, tasks, tasks_file.tasks)
     if isinstance(data, CsvData):
         return CsvSource(data, split, tasks)
+    if isinstance(data, PackedData):
+        return PackedSource(data, split, tasks)
     if isinstance(data, LayoutData):
         return LayoutSource(data, split, tasks)
     return ListedSource(data, split, tasks)

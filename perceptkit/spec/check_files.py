@@ -22,6 +22,7 @@ from perceptkit.spec.check_labels import (
 )
 from perceptkit.spec.check_layout import check_layout_files
 from perceptkit.spec.check_listed import check_listed
+from perceptkit.spec.check_packed import check_packed_files
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture, check_twins
 from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
@@ -41,6 +42,7 @@ from perceptkit.spec.tasks_file import (
     FolderData,
     KeypointsSpec,
     LayoutData,
+    PackedData,
     ScenesData,
     SegmentationSpec,
     Split,
@@ -81,6 +83,8 @@ def check_files(
             pictures = check_csv_files(spec, data, report, opened, progress)
         elif isinstance(data, LayoutData):
             pictures = check_layout_files(spec, data, report, opened, progress)
+        elif isinstance(data, PackedData):
+            pictures = check_packed_files(spec, data, report, opened, progress)
         else:
             pictures = check_listed(spec, data, report, opened, progress)
         check_twins(pictures, data.root, report, progress)

@@ -101,7 +101,7 @@ class CheckReport:
             of: split and id of the picture whose own finding this is.
         """
         for finding in findings:
-            message, is_problem = f"{where} {finding.message}", finding.is_problem
+            message, is_problem = f"{where} {finding.message}".lstrip(), finding.is_problem
             if of is not None and is_problem:
                 self.note_bad(*of, message)
                 if self.skips and finding.is_refused:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.scan import scan
@@ -17,11 +18,23 @@ BLOCK = 2**20
 """Bytes that are read at a time."""
 
 
+class Part(NamedTuple):
+    """Where a picture lies that is no file of its own."""
+
+    where: str
+    """In a message."""
+    size: int
+    read: Callable[[], bytes]
+    """Raises DataError."""
+
+
 class Picture(NamedTuple):
     """A picture of a split, not opened."""
 
     id: str
     path: Path
+    part: Part | None = None
+    """Of that file; None for all of it."""
 
 
 Pictures = Mapping[Split, Sequence[Picture]]
@@ -37,9 +50,9 @@ def check_twins(pictures: Pictures, root: Path, report: CheckReport, progress: b
                 report.add(f"the picture '{image_id}'", [finding])
                 report.note_bad(split, image_id, finding.message)
     for (split, picture), (other_split, other) in twins(pictures, progress):
-        where = _below(picture.path, root)
+        where = _where(picture, root)
         message = f"('{picture.id}' of {split}) is '{other.id}' of {other_split} too, byte for byte"
-        also = "" if other.path == picture.path else f" ({_below(other.path, root)})"
+        also = "" if _is_same(picture, other) else f" ({_where(other, root)})"
         report.add(where, [Finding(message + also, is_problem=False)])
         report.note_bad(split, picture.id, f"is '{other.id}' of {other_split} too{also}")
 
@@ -61,7 +74,7 @@ def twins(
         last = max((split for split, _ in group), key=SPLITS.index)
         measured = [picture for split, picture in group if split == last]
         for split, picture in group:
-            declared = split == "val" and any(picture.path == other.path for other in measured)
+            declared = split == "val" and any(_is_same(picture, other) for other in measured)
             if split != last and not declared:
                 yield (split, picture), (last, measured[0])
 
@@ -79,6 +92,8 @@ def _shared(
 
 def _size(member: tuple[Split, Picture]) -> int | None:
     """Bytes of the file; None where it holds none or is not there, which is another finding."""
+    if (part := member[1].part) is not None:
+        return part.size or None
     try:
         return member[1].path.stat().st_size or None
     except OSError:
@@ -86,6 +101,9 @@ def _size(member: tuple[Split, Picture]) -> int | None:
 
 
 def _head(member: tuple[Split, Picture]) -> bytes | None:
+    if (part := member[1].part) is not None:
+        content = _content(part)
+        return None if content is None else content[:HEAD]
     try:
         with member[1].path.open("rb") as file:
             return file.read(HEAD)
@@ -94,6 +112,9 @@ def _head(member: tuple[Split, Picture]) -> bytes | None:
 
 
 def _whole(member: tuple[Split, Picture]) -> bytes | None:
+    if (part := member[1].part) is not None:
+        content = _content(part)
+        return None if content is None else hashlib.sha256(content).digest()
     digest = hashlib.sha256()
     try:
         with member[1].path.open("rb") as file:
@@ -102,6 +123,23 @@ def _whole(member: tuple[Split, Picture]) -> bytes | None:
     except OSError:
         return None
     return digest.digest()
+
+
+def _content(part: Part) -> bytes | None:
+    try:
+        return part.read()
+    except DataError:
+        return None
+
+
+def _is_same(picture: Picture, other: Picture) -> bool:
+    """Whether two are one place on disk."""
+    parts = [None if one.part is None else one.part.where for one in (picture, other)]
+    return picture.path == other.path and parts[0] == parts[1]
+
+
+def _where(picture: Picture, root: Path) -> str:
+    return _below(picture.path, root) if picture.part is None else picture.part.where
 
 
 def _flat(groups: Sequence[Sequence[tuple[Split, Picture]]]) -> list[tuple[Split, Picture]]:

@@ -36,7 +36,7 @@ def check_folder(draft: Draft) -> Iterator[Problem]:
         yield from _pictures(draft, data, {split: splits[split] for split in SPLITS if split in splits})
     for task, spec in draft.tasks.items():
         yield from _label_template(draft, task, spec)
-        yield from _needed_names(draft, task, spec)
+        yield from needed_names(draft, task, spec)
 
 
 def root_problems(draft: Draft) -> Iterator[Problem]:
@@ -142,7 +142,8 @@ def _label_template(draft: Draft, task: str, spec: TaskBase) -> Iterator[Problem
         yield draft.source.problem(path, "must hold {id}; without it every picture has the same label")
 
 
-def _needed_names(draft: Draft, task: str, spec: TaskBase) -> Iterator[Problem]:
+def needed_names(draft: Draft, task: str, spec: TaskBase) -> Iterator[Problem]:
+    """Names of classes and points that only the tasks file can say."""
     path = ("tasks", task)
     if isinstance(spec, SegmentationSpec) and draft.written((*path, "classes")) is None:
         message = "missing key: a number of classes, a list of names, or a file with one name per line"

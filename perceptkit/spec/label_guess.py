@@ -257,6 +257,55 @@ def _classification(labels: FileSet, pictures: FileSet) -> Guess:
     return Guess("classification", keys, f"{len(every)} classes in {rows} rows")
 
 
+def guess_words(stored: Mapping[str, Sequence[Any]]) -> Guess:
+    """Classes, from one label of each picture, or a list of them.
+
+    Args:
+        stored: by split, None for pictures without a label.
+
+    Raises NotGuessed with the reason.
+    """
+    found = {split: [value for value in values if value is not None] for split, values in stored.items()}
+    count = sum(map(len, found.values()))
+    multi_label = any(
+        isinstance(value, list) or (isinstance(value, str) and "|" in value)
+        for values in found.values()
+        for value in values
+    )
+    words = {
+        split: {_word(part) for value in values for part in _parts(value, multi_label)} - {"", "?"}
+        for split, values in found.items()
+    }
+    every = sorted(
+        set().union(*words.values()), key=lambda w: (0, int(w), "") if w.isdecimal() else (1, 0, w)
+    )
+    if any("." in word and _is_number(word) for word in every) or len(every) > max(10, count // 2):
+        raise NotGuessed(f"{len(every)} different labels of {count} pictures; these are no classes")
+    if not every:
+        raise NotGuessed("there is nothing in it")
+    if multi_label:
+        keys: dict[str, Any] = {"multi_label": True, "classes": every}
+        return Guess("classification", keys, "several labels per picture")
+    if len(every) < 2:
+        raise NotGuessed(f"only one label, '{every[0]}'")
+    keys = {} if words.get("train") == set(every) else {"classes": every}  # by default those of train
+    return Guess("classification", keys, f"{len(every)} classes of {count} pictures")
+
+
+def _parts(value: Any, multi_label: bool) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return value.split("|") if multi_label and isinstance(value, str) else [value]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and float(value).is_integer():
+        return str(int(value))
+    raise NotGuessed("neither names nor whole numbers")
+
+
 def spread(paths: Sequence[Path], most: int) -> list[Path]:
     """At most so many of them, evenly spread, as `perceptkit check` chooses them."""
     return [paths[i * len(paths) // min(most, len(paths))] for i in range(min(most, len(paths)))]

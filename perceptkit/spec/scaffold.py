@@ -18,17 +18,21 @@ from perceptkit.spec.check_labels import read_array
 from perceptkit.spec.folder_files import PICTURES, FileSet, find_sets, split_of, walk
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_guess import Guess, Names, NotGuessed, called, guess, words_of
-from perceptkit.spec.scaffold_listed import scaffold_listed
-from perceptkit.spec.scaffold_text import PICTURE_WORDS, opening, size_line, written
-from perceptkit.spec.tasks_file import SPLITS
+from perceptkit.spec.scaffold_coco import coco_lines
+from perceptkit.spec.scaffold_csv import csv_lines
+from perceptkit.spec.scaffold_layouts import layout_lines
+from perceptkit.spec.scaffold_listed import listed_lines
+from perceptkit.spec.scaffold_packed import packed_lines
+from perceptkit.spec.scaffold_text import LISTED, PICTURE_WORDS, opening, size_line, stand_ins, written
+from perceptkit.spec.tasks_file import SPLITS, Split
 
-LISTED = 20
-"""Files that were not understood are listed up to this number of lines."""
 CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "names.txt")
 NAME_KEYS = {
     "classes": ("classes", "class_names", "labels", "categories"),
     "kinds": ("kinds", "keypoint_kinds"),
 }
+FAMILIES = (layout_lines, coco_lines, listed_lines, csv_lines)
+"""Data sets with files that are known by their names, the surest first; each gives the lines below `data:`, or None."""
 DERIVES = ("segmentation", "depth", "normals")
 
 TEMPLATE = """\
@@ -94,10 +98,13 @@ def scaffold(data_dir: Path | None, out_dir: Path) -> str:
     if not data_dir.is_dir():
         raise SpecError(f"--data: {data_dir} is {'a file' if data_dir.exists() else 'no folder'}")
     root = os.path.relpath(data_dir, out_dir)
-    if (listed := scaffold_listed(data_dir, root)) is not None:
-        return listed
+    for lines_of in FAMILIES:
+        if (lines := lines_of(data_dir, root)) is not None:
+            return "\n".join([*opening(data_dir, root), *lines]) + "\n"
     sets = find_sets(data_dir, walk(data_dir))
     pictures = find_pictures(sets)
+    if pictures is None and (lines := packed_lines(data_dir, root)) is not None:
+        return "\n".join([*opening(data_dir, root), *lines]) + "\n"
     if pictures is None:
         raise DataError(
             f"{data_dir} holds no pictures: no readable {', '.join(PICTURES)} with three channels"
@@ -223,25 +230,19 @@ class Proposal:
 
     def split_lines(self) -> list[str]:
         """`splits`, where folders are not called train, val and test."""
-        folders: dict[str, str] = {}
+        folders: dict[Split, str] = {}
         for folder in sorted(self.pictures.files):
-            folders.setdefault(str(split_of(folder)), folder)
+            if (split := split_of(folder)) is not None:
+                folders.setdefault(split, folder)
         if "{split}" not in self.pictures.template:
             return [
                 "  # to do: image must hold {split}. Put the pictures into folders train, val and test,",
                 "  # and the labels too",
             ]
-        note = ""
-        for missing, instead in (("val", "test"), ("test", "val")):
-            if missing not in folders and instead in folders:
-                folders[missing] = folders[instead]
-                note = f"  # ? there is no folder for {missing}; {instead} stands in"
-        if all(folders.get(split) == split for split in SPLITS):
+        chosen, note = stand_ins(folders)
+        if all(chosen.get(split) == split for split in SPLITS):
             return []
-        lacking = [split for split in SPLITS if split not in folders]
-        if lacking:
-            note = f"  # to do: there is no folder for {', '.join(lacking)}"
-        return [f"  splits: {written({s: folders[s] for s in SPLITS if s in folders})}{note}"]
+        return [f"  splits: {written(chosen)}{note}"]
 
 
 def find_names(folder: Path, others: Iterable[FileSet]) -> Names:

@@ -9,19 +9,18 @@ from perceptkit.spec.class_folders import class_folders, pictures_of_class
 from perceptkit.spec.decathlon import domains
 from perceptkit.spec.folder_files import split_of
 from perceptkit.spec.label_guess import called, words_of
-from perceptkit.spec.scaffold_text import PICTURE_WORDS, opening, size_line, written
-from perceptkit.spec.tasks_file import SPLITS
+from perceptkit.spec.scaffold_text import PICTURE_WORDS, size_line, stand_ins, written
+from perceptkit.spec.tasks_file import SPLITS, Split
 
 
-def scaffold_listed(folder: Path, root: str) -> str | None:
-    """The text of a tasks file for class folders or the decathlon; None for any other layout.
+def listed_lines(folder: Path, root: str) -> list[str] | None:
+    """The lines below `data:` for class folders or the decathlon; None for any other layout.
 
     Args:
         folder: what to propose it from.
         root: the same, as the file will name it.
     """
-    lines = _decathlon(folder, root) or _class_folders(folder, root)
-    return None if lines is None else "\n".join([*opening(folder, root), *lines]) + "\n"
+    return _decathlon(folder, root) or _class_folders(folder, root)
 
 
 def _decathlon(folder: Path, root: str) -> list[str] | None:
@@ -40,7 +39,7 @@ def _decathlon(folder: Path, root: str) -> list[str] | None:
 
 
 def _class_folders(folder: Path, root: str) -> list[str] | None:
-    folders: dict[str, str] = {}
+    folders: dict[Split, str] = {}
     for name in class_folders(folder):
         if (split := split_of(name)) is not None:
             folders.setdefault(split, name)
@@ -50,17 +49,11 @@ def _class_folders(folder: Path, root: str) -> list[str] | None:
         return None
     if _are_parallel(of_train) or not _is_readable(of_train):
         return None
-    note = ""
-    for missing, instead in (("val", "test"), ("test", "val")):
-        if missing not in folders and instead in folders:
-            folders[missing] = folders[instead]
-            note = f"  # ? there is no folder for {missing}; {instead} stands in"
+    chosen, note = stand_ins(folders)
     lines = ["  source: imagefolder", f"  root: {written(root)}  # relative to this file"]
     lines.append(size_line(path for paths in of_train.values() for path in paths))
-    if lacking := [split for split in SPLITS if split not in folders]:
-        note = f"  # to do: there is no folder for {', '.join(lacking)}"
-    if any(folders.get(split) != split for split in SPLITS):
-        lines.append(f"  splits: {written({s: folders[s] for s in SPLITS if s in folders})}{note}")
+    if any(chosen.get(split) != split for split in SPLITS):
+        lines.append(f"  splits: {written(chosen)}{note}")
     counts = ", ".join(
         f"{split} {sum(map(len, pictures[split].values()))}" for split in SPLITS if split in pictures
     )

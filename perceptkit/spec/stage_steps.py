@@ -13,8 +13,18 @@ from perceptkit.spec.coco import coco_pictures
 from perceptkit.spec.csv_source import csv_pictures
 from perceptkit.spec.layout_table import layout_entries
 from perceptkit.spec.listed import listed_pictures, thinned
+from perceptkit.spec.packed import packed_places
 from perceptkit.spec.recipe import Recipe, SearchStage, StageBase
-from perceptkit.spec.tasks_file import CocoData, CsvData, FolderData, LayoutData, ScenesData, Split, TasksFile
+from perceptkit.spec.tasks_file import (
+    CocoData,
+    CsvData,
+    FolderData,
+    LayoutData,
+    PackedData,
+    ScenesData,
+    Split,
+    TasksFile,
+)
 from perceptkit.spec.templates import image_ids
 
 
@@ -70,6 +80,8 @@ def count_pictures(tasks_file: TasksFile, split: Split) -> int:
         return len(coco_pictures(tasks_file.tasks, data, split))
     if isinstance(data, CsvData):
         return len(csv_pictures(data, split))
+    if isinstance(data, PackedData):
+        return len(packed_places(data, split))
     if isinstance(data, LayoutData):
         return len(layout_entries(data, split))
     return len(listed_pictures(data, split))

@@ -12,6 +12,7 @@ from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder, splits_as_written
 from perceptkit.spec.layout_checks import check_layout
 from perceptkit.spec.listed_checks import check_listed
+from perceptkit.spec.packed_checks import check_packed
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
 from perceptkit.spec.tasks_file import (
@@ -24,6 +25,7 @@ from perceptkit.spec.tasks_file import (
     KeypointsSpec,
     LayoutData,
     ListedData,
+    PackedData,
     ScenesData,
     SegmentationSpec,
     normalisation_fault,
@@ -56,6 +58,8 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
         return [*found, *check_coco(draft)]
     if isinstance(draft.data, CsvData):
         return [*found, *check_csv(draft)]
+    if isinstance(draft.data, PackedData):
+        return [*found, *check_packed(draft)]
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
     return [*found, *_classes(draft), *_ids(draft)]

@@ -246,6 +246,56 @@ class CsvData(FilesData):
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 
 
+def _form_of_files(value: Any) -> str | None:
+    return "<pattern>" if isinstance(value, str) else "<splits>" if isinstance(value, dict) else None
+
+
+Files: TypeAlias = Annotated[
+    Annotated[str, Tag("<pattern>")] | Annotated[dict[Split, str], Tag("<splits>")],
+    Discriminator(
+        _form_of_files,
+        custom_error_type="files",
+        custom_error_message="expected a pattern of file names, or one by split: {train: a-*, val: b-*, test: c-*}",
+    ),
+]
+
+
+class PackedData(FilesData):
+    """What the sources have that hold many pictures, with their labels, in each file."""
+
+    root: Path
+    """Folder that the files are below, relative to this file."""
+    splits: dict[Split, str] = Field(default_factory=_own_names)
+    """The word that stands for each split in the names of files; by default its own name."""
+    image: str
+    """Which part of a sample is its picture."""
+    size: Size
+    """Network input as [height, width] in pixels; pictures and labels are resized to it."""
+    limit: Limit | None = None
+    """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
+
+
+class WebDatasetData(PackedData):
+    """Tar files of pictures and labels that have one name and different endings, as the webdataset package has them."""
+
+    source: Literal["webdataset"]
+    shards: Files
+    """The tar files below root, not compressed: `{split}-*.tar`, `{split}-{000000..000146}.tar`, or a pattern for each
+    split by name."""
+    image: str = "jpg;jpeg;png;webp"
+    """The ending of the pictures; of several the first that a sample has."""
+
+
+class HuggingFaceData(PackedData):
+    """Parquet files on this disk, as Hugging Face's `datasets` writes them (extra `hf`). Nothing is fetched."""
+
+    source: Literal["huggingface"]
+    files: Files
+    """The parquet files below root: `data/{split}-*.parquet`, or a pattern for each split by name."""
+    image: str = "image"
+    """The column of the pictures."""
+
+
 class ScenesData(DataBase):
     """The built-in renderer: rooms with solids, and exact labels for every task type."""
 
@@ -269,6 +319,8 @@ Data: TypeAlias = Annotated[
     | TaskonomyData
     | CocoData
     | CsvData
+    | WebDatasetData
+    | HuggingFaceData
     | ScenesData,
     Field(discriminator="source"),
 ]
@@ -286,7 +338,8 @@ class TaskBase(Strict):
 
     target: str | None = None
     """Template of the label files (`source: folder`) or of the annotation files (`coco`), the name of a `response` map
-    of Taskonomy, or a column (`csv`; by default the task's own name)."""
+    of Taskonomy, a column (`csv`, `huggingface`; by default the task's own name), or the ending of a member
+    (`webdataset`: `seg.png`, `cls`, or `json:FIELD` for a field of KEY.json)."""
     weight: PositiveFloat = 1.0
     """Factor of this task's loss in the sum (lambda_k of AdaShare)."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptkit.errors import DataError
-from perceptkit.tasks.label_arrays import read_label_map, shown
+from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 
 IGNORED = -1.0
 DEPTH_JUMP = 0.1
@@ -29,8 +29,13 @@ def read_edge_map(path: Path) -> np.ndarray:
     Whole numbers are divided by 255 (8 bits) or 65535 (16 bits), unless none is above 1: that is a mask.
     Floats are taken as they are; -1 and NaN among them are ignored pixels. Raises DataError.
     """
-    stored = read_label_map(path)
-    values: np.ndarray = stored.astype(np.float32)
+    return edge_map(read_label_map(path), str(path))
+
+
+def edge_map(values: np.ndarray, path: str) -> np.ndarray:
+    """As `read_edge_map`, of numbers that were read from `path`. Raises DataError."""
+    stored = label_map(values, path)
+    values = stored.astype(np.float32)
     if stored.dtype.kind == "u":
         largest = stored.max()
         if 1 < largest <= 65535:

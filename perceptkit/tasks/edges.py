@@ -32,7 +32,7 @@ from torchmetrics import Metric
 from perceptkit.errors import SpecError
 from perceptkit.spec.tasks_file import EdgesSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
-from perceptkit.tasks.edge_labels import DERIVE, IGNORED, read_edge_map
+from perceptkit.tasks.edge_labels import DERIVE, IGNORED, edge_map, read_edge_map
 from perceptkit.tasks.edge_matching import THRESHOLD_LOGITS, edge_counts, f_measure
 from perceptkit.tasks.heads import DenseHead
 from perceptkit.tasks.resize import resize_output
@@ -143,6 +143,10 @@ class Edges(Task):
 
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         return read_edge_map(path)
+
+    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+        """As `read`."""
+        return edge_map(values, path)
 
     def derive(self, targets: Mapping[str, np.ndarray], specs: Mapping[str, Task]) -> np.ndarray:
         """(1, H, W) float32: the edges of all tasks named by `derive`, see edge_labels.py.

@@ -7,6 +7,7 @@ from perceptkit.spec.classes import class_names, embedding_ids
 from perceptkit.spec.coco import coco_classes
 from perceptkit.spec.csv_source import csv_classes, csv_words
 from perceptkit.spec.listed import listed_classes, own_classes
+from perceptkit.spec.packed import packed_classes, packed_words
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     CocoData,
@@ -16,6 +17,7 @@ from perceptkit.spec.tasks_file import (
     KeypointsSpec,
     LayoutData,
     ListedData,
+    PackedData,
     SegmentationSpec,
     TasksFile,
 )
@@ -65,6 +67,8 @@ def output_names(task: str, tasks_file: TasksFile) -> list[str]:
             return coco_classes(spec, data)
         if isinstance(data, CsvData) and isinstance(spec, ClassificationSpec):
             return csv_classes(task, spec, data)
+        if isinstance(data, PackedData):
+            return packed_classes(task, spec, data)
         if isinstance(data, LayoutData):
             return class_names(spec, data.root)
         return class_names(spec, None)
@@ -73,6 +77,8 @@ def output_names(task: str, tasks_file: TasksFile) -> list[str]:
             return embedding_ids(spec, data)
         if isinstance(data, CsvData):
             return csv_words(task, spec, data)
+        if isinstance(data, PackedData):
+            return packed_words(task, spec, data)
         return own_classes(data) if isinstance(data, ListedData) else _scene_rooms()
     if isinstance(spec, KeypointsSpec):
         return list(spec.names or spec.kinds or _scene_points())

@@ -18,7 +18,13 @@ REQUIRED = (
     "pytorch-metric-learning",
     "pydantic",
 )
-OPTIONAL = {"onnx": "ONNX export", "onnxruntime": "ONNX export and running it", "onnxscript": "ONNX export"}
+OPTIONAL = {
+    "onnx": ("ONNX export", "export"),
+    "onnxruntime": ("ONNX export and running it", "export"),
+    "onnxscript": ("ONNX export", "export"),
+    "datasets": ("source: huggingface", "hf"),
+}
+"""What each is for, and the extra that installs it."""
 
 
 def diagnose() -> tuple[list[str], bool]:
@@ -31,11 +37,11 @@ def diagnose() -> tuple[list[str], bool]:
         except metadata.PackageNotFoundError:
             healthy = False
             lines.append(f"MISS  {name}: pip install {name}")
-    for name, use in OPTIONAL.items():
+    for name, (use, extra) in OPTIONAL.items():
         if find_spec(name):
             lines.append(f"ok    {name} {metadata.version(name)}")
         else:
-            lines.append(f"none  {name} ({use}): pip install 'perceptkit[export]'")
+            lines.append(f"none  {name} ({use}): pip install 'perceptkit[{extra}]'")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

@@ -21,6 +21,7 @@ from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.render import render_scene
 from perceptkit.errors import DataError
 from perceptkit.spec import scene_labels
+from perceptkit.spec.cache_folder import default_cache
 from perceptkit.spec.tasks_file import DepthSpec, ScenesData, Split, Style
 from perceptkit.tasks.base import Task
 
@@ -105,14 +106,6 @@ class SceneSource:
                 f"{self.folder}: rendered scenes cannot be kept there ({error.strerror}); "
                 "point PERCEPTKIT_CACHE to a folder that can be written"
             ) from error
-
-
-def default_cache() -> Path:
-    """$PERCEPTKIT_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("PERCEPTKIT_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perceptkit"
 
 
 @cache

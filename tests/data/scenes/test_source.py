@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perceptkit.data.scenes import source as module
-from perceptkit.data.scenes.source import CHUNK, FIRST_INDEX, SceneSource, default_cache
+from perceptkit.data.scenes.source import CHUNK, FIRST_INDEX, SceneSource
 from perceptkit.errors import DataError
 from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.tasks.table import build_tasks
@@ -77,14 +77,6 @@ def test_depth_beyond_max_is_invalid(tmp_path):
     middle = float(np.median(whole))
     cut = open_source(tmp_path, tasks={"depth": {"type": "depth", "max": middle}}).load(0).targets["depth"]
     assert np.array_equal(cut, np.where(whole > middle, 0, whole)) and (cut == 0).any()
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("PERCEPTKIT_CACHE", str(tmp_path / "mine"))
-    assert default_cache() == tmp_path / "mine"
-    monkeypatch.delenv("PERCEPTKIT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "perceptkit"
 
 
 def test_cache_that_cannot_be_written(tmp_path):
