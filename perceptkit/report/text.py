@@ -7,15 +7,25 @@ from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.grid import markdown
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
+from perceptkit.report.source_losses import source_losses
 from perceptkit.report.tables import summary_table
 
 
 def summary(paths: Sequence[Path]) -> str:
-    """One table over runs, then what the first of them learned by picture and how it was adapted, if it was.
+    """One table over runs, then of the first of them its losses by source, what it learned by picture and how it was
+    adapted, if it did or was.
 
     Raises SpecError where a path is not a run folder.
     """
-    return "\n".join((summary_table(paths), *_routing(read_run(paths[0])), *_adaptation(read_run(paths[0]))))
+    first = read_run(paths[0])
+    return "\n".join((summary_table(paths), *_sources(first), *_routing(first), *_adaptation(first)))
+
+
+def _sources(run: Run) -> Iterator[str]:
+    table = source_losses(run)
+    if table is not None:
+        yield _paragraphs("Losses by source")
+        yield markdown(table)
 
 
 def _routing(run: Run) -> Iterator[str]:

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -126,14 +127,14 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
-FREE_TO_CHANGE = ("recipe.loader.workers", "tasks_file.data.root")
+FREE_TO_CHANGE = re.compile(r"recipe\.loader\.workers|tasks_file\.(data|sources\.[^.]+)\.root")
 """Where the data lie and how many processes read them changes no step of a run."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:
     """Raises ResumeError naming every key that differs from what the run was started with and may not."""
     changes = changed_keys(resolved(*read_resolved(run)), resolved(tasks, recipe))
-    changes = [line for line in changes if line.partition(": ")[0] not in FREE_TO_CHANGE]
+    changes = [line for line in changes if not FREE_TO_CHANGE.fullmatch(line.partition(": ")[0])]
     if changes:
         listed = "\n".join(f"  {line}" for line in changes)
         raise ResumeError(f"{run} was started with other settings:\n{listed}\nNothing was started.")
