@@ -345,7 +345,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             plan=training.plan,
             method=specs.recipe.sharing.method,
             batchnorm=specs.recipe.sharing.batchnorm,
-            size_HW=specs.tasks.data.size,
+            size_HW=specs.tasks.first.size,
             mean=training.supernet.mean,
             std=training.supernet.std,
             cost=run.cost,
@@ -437,7 +437,7 @@ def build(tasks: str | Path, recipe: str | Path | None = None, overrides: Sequen
     from perceptkit.train.session import make_supernet
 
     loaded, how = load_specs(tasks, recipe, overrides)
-    data = loaded.spec.data
+    data = loaded.spec.first
     network = make_supernet(how.spec, build_tasks(loaded.spec), data.size, data.mean, data.std)
     plan = Plan.all_keep(list(loaded.spec.tasks), [block.name for block in network.blocks])
     return compact(network, plan)

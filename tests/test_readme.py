@@ -11,6 +11,7 @@ import yaml
 import perceptkit as pk
 from perceptkit.cli import main, make_parser
 from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.several import parts, weights
 from perceptkit.spec.tasks_file import TasksFile
 
 ROOT = Path(__file__).parents[1]
@@ -60,8 +61,20 @@ def test_the_tasks_file_is_one():
     ]  # fmt: skip
 
 
+def test_the_sources_are_such():
+    _, text, *_ = blocks("yaml")
+    kinds = {"seg": "segmentation", "depth": "depth", "weather": "classification"}
+    tasks = {task: {"type": kind} for task, kind in kinds.items()}
+    spec = TasksFile.model_validate({"name": "two", "tasks": tasks} | yaml.safe_load(text))
+    assert {name: list(part.tasks) for name, part in parts(spec).items()} == {
+        "rooms": ["seg", "depth"],
+        "street": ["weather"],
+    }
+    assert parts(spec)["rooms"].tasks["depth"].scale == 1000 and weights(spec) == {"rooms": 3, "street": 1}
+
+
 def test_the_sections_of_a_recipe_are_such():
-    _, balance, text = blocks("yaml")
+    _, _, balance, text = blocks("yaml")
     common = {"backbone": {"name": "resnet18"}, "sharing": {"method": "hard"}}
     stages = {"stages": [{"name": "retrain", "epochs": 1}]}
     assert Recipe.model_validate(common | stages | yaml.safe_load(balance)).balance.method == "uncertainty"

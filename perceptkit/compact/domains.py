@@ -153,7 +153,7 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
         )
     else:
         manifest = artifact.read_manifest(run / "artifact")
-        base = build_supernet(recipe.backbone, recipe.heads, manifest.tasks, tasks_file.data.size)
+        base = build_supernet(recipe.backbone, recipe.heads, manifest.tasks, tasks_file.first.size)
         trunk = {f"backbone.{name}": value for name, value in base.backbone.state_dict().items()}
     if digest(base.backbone) != expected:
         origin = recipe.start_from or f"backbone.weights {recipe.backbone.weights}"

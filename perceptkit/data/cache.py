@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from perceptkit.data.decoded import DecodedSource
+from perceptkit.data.labelled import PartlyLabelled
 from perceptkit.data.readable import Readable
 from perceptkit.data.sample import Sample
-from perceptkit.data.sources import Joined, Source
+from perceptkit.data.source import Joined, Source
 from perceptkit.errors import DataError
 from perceptkit.spec.recipe import LoaderSpec
-from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.versions import installed
 
@@ -53,6 +53,7 @@ class Records:
             for i, like in enumerate(self.like.values())
         ]
         self.dtype = np.dtype(fields, align=True)
+        self.bytes = self.dtype.itemsize
 
     def fits(self, sample: Sample) -> bool:
         """Whether nothing is lost."""
@@ -90,7 +91,7 @@ class RamCache:
 
     def __init__(self, records: Records, ids: Sequence[str], slots: int) -> None:
         self.records, self.ids, self.slots = records, ids, slots
-        self._map(_memory(self._start() + slots * records.dtype.itemsize))
+        self._map(_memory(self._start() + slots * records.bytes))
 
     def get(self, index: int) -> Sample | None:
         """See `Cache`."""
@@ -110,7 +111,7 @@ class RamCache:
     def _map(self, file: int) -> None:
         self._file = file
         weakref.finalize(self, os.close, file)
-        memory = mmap.mmap(file, self._start() + self.slots * self.records.dtype.itemsize)
+        memory = mmap.mmap(file, self._start() + self.slots * self.records.bytes)
         self._held = np.frombuffer(memory, np.uint8, self.slots)
         self._table = np.frombuffer(memory, self.records.dtype, self.slots, self._start())
 
@@ -189,8 +190,6 @@ class DiskCache:
 
 def keep_decoded(
     loader: LoaderSpec,
-    tasks_file: TasksFile,
-    tasks: Mapping[str, Task],
     sources: Mapping[str, Source],
     folder: Path,
     ranks: int = 1,
@@ -199,15 +198,15 @@ def keep_decoded(
 
     Args:
         loader: has `cache`, `cache_limit` and `cache_dir`.
-        tasks_file: says how files are read.
-        tasks: by name.
         sources: by name, the most important first: it has room before the others have.
         folder: of the files, where `cache_dir` names none.
         ranks: processes of this machine that each have a cache of their own in memory.
     """
-    parts = {name: _parts(source) for name, source in sources.items()}
-    records = Records(tasks, tasks_file.data.size)
-    bytes_of = {name: records.dtype.itemsize * sum(map(len, of)) for name, of in parts.items()}
+    parts = {
+        name: [(part, Records(part.tasks, part.data.size)) for part in _parts(source)]
+        for name, source in sources.items()
+    }
+    bytes_of = {name: sum(len(part) * records.bytes for part, records in of) for name, of in parts.items()}
     if not any(bytes_of.values()):
         return "rendered scenes are mapped from their files; nothing more is kept"
     where = Path(loader.cache_dir) if loader.cache_dir else folder
@@ -215,14 +214,15 @@ def keep_decoded(
     free = free_disk(where) if on_disk else free_memory() // ranks
     limit = loader.cache_limit or int(free * (AUTO_PART if loader.cache == "auto" else OWN_PART))
     limit = 0 if loader.cache == "none" else min(limit, free)
-    how = _digest(json.dumps([FORM, installed("perceptkit"), _reading(tasks_file, tasks)]))
     kept = total = 0
     for name, of_name in parts.items():
-        for number, source in enumerate(of_name):
-            slots = min(len(source), limit // records.dtype.itemsize - kept)
+        for number, (source, records) in enumerate(of_name):
+            slots = min(len(source), limit // records.bytes)
+            limit -= slots * records.bytes
             total += len(source)
             kept += slots
             if slots and on_disk:
+                how = _digest(json.dumps([FORM, installed("perceptkit"), _reading(source)]))
                 source.cache = DiskCache(records, source, where / f"{name}{number}-{how}", slots)
             elif slots:
                 source.cache = RamCache(records, source.ids, slots)
@@ -238,7 +238,7 @@ def keep_decoded(
 
 def bytes_of_sample(tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> int:
     """What one decoded sample takes in a cache."""
-    return Records(tasks, size_HW).dtype.itemsize
+    return Records(tasks, size_HW).bytes
 
 
 def free_memory() -> int:
@@ -277,15 +277,20 @@ def in_bytes(count: float) -> str:
 def _parts(source: Source) -> list[DecodedSource]:
     if isinstance(source, Joined):
         return [part for joined in source.sources for part in _parts(joined)]
+    if isinstance(source, PartlyLabelled):
+        return _parts(source.source)
     if isinstance(source, Readable):
         return [source.source]
     return [source] if isinstance(source, DecodedSource) else []
 
 
-def _reading(tasks_file: TasksFile, tasks: Mapping[str, Task]) -> Any:
+def _reading(source: DecodedSource) -> Any:
     """All that decides what becomes of a file; classes that are not declared follow from other files."""
-    data = tasks_file.data.model_dump(mode="json", exclude={"on_bad", "limit", "train_on", "mean", "std"})
-    return [data, {name: [task.spec.model_dump(mode="json"), task.labels] for name, task in tasks.items()}]
+    data = source.data.model_dump(mode="json", exclude={"on_bad", "limit", "train_on", "mean", "std"})
+    return [
+        data,
+        {name: [task.spec.model_dump(mode="json"), task.labels] for name, task in source.tasks.items()},
+    ]
 
 
 def _digest(text: str) -> str:

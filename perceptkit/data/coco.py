@@ -32,6 +32,8 @@ class CocoSource(DecodedSource):
     Raises DataError where there is no picture, or an annotation file cannot be read.
     """
 
+    data: CocoData
+
     def __init__(
         self, data: CocoData, split: Split, tasks: Mapping[str, Task], declared: Mapping[str, TaskBase]
     ) -> None:

@@ -26,6 +26,8 @@ class CsvSource(DecodedSource):
         DataError: there is no picture, the file cannot be read, or a label is none of the classes; names the line.
     """
 
+    data: CsvData
+
     def __init__(self, data: CsvData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.pictures = csv_pictures(data, split)

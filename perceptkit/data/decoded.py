@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
+from perceptkit.tasks.base import Task
 
 MEND = "mend or replace the file, or leave such pictures out with data.on_bad: skip"
 """What to do about a file that stops a run."""
@@ -25,6 +26,9 @@ class DecodedSource:
     """Samples by index; a source says what they are called (`ids`) and how one is read (`decode`)."""
 
     ids: Sequence[str]
+    data: Any
+    """Its declaration, with the size of the pictures; every kind has its own."""
+    tasks: dict[str, Task]
     cache: Cache | None = None
     """Where decoded samples are kept; None decodes each time."""
 

@@ -29,6 +29,8 @@ class FolderSource(DecodedSource):
         tasks: by name; their specs hold the label templates.
     """
 
+    data: FolderData
+
     def __init__(self, data: FolderData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.folder = data.splits.get(split, split)

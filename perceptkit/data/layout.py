@@ -28,6 +28,8 @@ class LayoutSource(DecodedSource):
     Raises DataError where there is no picture, or a list cannot be read.
     """
 
+    data: LayoutData
+
     def __init__(self, data: LayoutData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.entries = layout_entries(data, split)

@@ -28,6 +28,8 @@ class ListedSource(DecodedSource):
         DataError: there is no picture, a file of labels cannot be read, or a label is none of the classes.
     """
 
+    data: ListedData
+
     def __init__(self, data: ListedData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.annotations: list[Path] = []

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,8 @@ class PackedSource(DecodedSource):
 
     Raises DataError where there is no picture, or a file cannot be read.
     """
+
+    data: PackedData
 
     def __init__(self, data: PackedData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
@@ -65,6 +68,10 @@ class PackedSource(DecodedSource):
                 # after resizing, so that an edge is one pixel wide at the size the network sees
                 targets[name] = task.derive(targets, self.tasks)
         return Sample(self.ids[index], resize_rgb(image, size_HW), targets)
+
+    def files(self, index: int) -> list[Path]:
+        """See `DecodedSource`."""
+        return [self.packed.file(self.places[index])]
 
     def label(self, index: int, task: str) -> int:
         """The class or id of one picture by a task that has one per picture, -1 without."""

@@ -1,19 +1,22 @@
-"""Where samples come from: one Source per split, whatever is on disk."""
+"""Where samples come from: one Source per split, whatever is on disk, and however many sources there are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from perceptkit.data.coco import CocoSource
 from perceptkit.data.csv_source import CsvSource
 from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.folder import FolderSource
+from perceptkit.data.labelled import PartlyLabelled, draw_labelled
 from perceptkit.data.layout import LayoutSource
 from perceptkit.data.listed import ListedSource
+from perceptkit.data.mixed import Mixed
 from perceptkit.data.packed import PackedSource
 from perceptkit.data.readable import Readable, unreadable
-from perceptkit.data.sample import Sample
 from perceptkit.data.scenes.source import SceneSource
+from perceptkit.data.source import Joined, Source
+from perceptkit.spec.several import ALONE, SEPARATOR, parts, weights
 from perceptkit.spec.tasks_file import (
     SPLITS,
     CocoData,
@@ -26,25 +29,10 @@ from perceptkit.spec.tasks_file import (
     TasksFile,
 )
 from perceptkit.tasks.base import Task
+from perceptkit.tasks.table import stored_as
 
 LeftOut: TypeAlias = Mapping[Split, Mapping[str, str]]
 """By split: ids of pictures that cannot be read, each with the reason."""
-
-
-class Source(Protocol):
-    """A sequence of samples that can be loaded in any order, by any process."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Names of the samples, in order."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int) -> Sample:
-        """One sample at the network's size. Raises DataError that names the file."""
-
-    def label(self, index: int, task: str) -> int:
-        """The class or id of one sample by a task that has one per picture, -1 without; no picture is read."""
 
 
 def open_split(
@@ -61,41 +49,110 @@ def open_split(
 
     Raises DataError where a split that is asked for holds no picture, or none that can be read.
     """
-    if isinstance(tasks_file.data, ScenesData):
-        return SceneSource(tasks_file.data, split, tasks, cache_dir)
-    source = _files_of(tasks_file, tasks, split)
-    if tasks_file.data.on_bad == "error":
+    return _of_all(
+        tasks_file,
+        tasks,
+        lambda name, part, read: _open_part(part, read, split, cache_dir, _of_source(left_out, name)),
+    )
+
+
+def open_train(tasks_file: TasksFile, tasks: Mapping[str, Task], left_out: LeftOut | None = None) -> Source:
+    """What is trained on: of each source the splits of `train_on`, one after the other, with the labels that
+    `labelled` leaves.
+
+    Raises DataError where one of them holds no picture.
+    """
+
+    def open_one(name: str, part: TasksFile, read: Mapping[str, Task]) -> Source:
+        of_source = _of_source(left_out, name)
+        first, *more = (_open_part(part, read, split, None, of_source) for split in part.first.train_on)
+        source = Joined([first, *more]) if more else first
+        if part.labelled is None:
+            return source
+        labelled = draw_labelled(part.labelled, list(read), len(source), part.labelled_seed, name)
+        return PartlyLabelled(source, read, part.first.size, labelled)
+
+    return _of_all(tasks_file, tasks, open_one)
+
+
+def find_left_out(tasks_file: TasksFile, tasks: Mapping[str, Task], progress: bool = False) -> LeftOut:
+    """Reads every picture with its labels, where `on_bad` is skip. Raises DataError where a split holds none at all."""
+    found: dict[Split, dict[str, str]] = {split: {} for split in SPLITS}
+    for name, part in parts(tasks_file).items():
+        if getattr(part.first, "on_bad", "error") == "error":
+            continue
+        for split in SPLITS:
+            files = _files_of(part, _tasks_of(name, part, tasks), split)
+            title = f"reading {split}" if name == ALONE else f"reading {split} of {name}"
+            reasons = unreadable(files, title, progress)
+            found[split] |= {in_source(name, image_id): why for image_id, why in reasons.items()}
+    return found
+
+
+def in_source(name: str, image_id: str) -> str:
+    """The id of a source's picture among those of all sources."""
+    return image_id if name == ALONE else f"{name}{SEPARATOR}{image_id}"
+
+
+def _of_all(
+    tasks_file: TasksFile,
+    tasks: Mapping[str, Task],
+    open_one: Callable[[str, TasksFile, Mapping[str, Task]], Source],
+) -> Source:
+    """What `open_one` gives for each source, together."""
+    tasks_of = {name: _tasks_of(name, part, tasks) for name, part in parts(tasks_file).items()}
+    found = {name: open_one(name, part, tasks_of[name]) for name, part in parts(tasks_file).items()}
+    if ALONE in found:
+        return found[ALONE]
+    return Mixed(found, tasks_of, tasks, tasks_file.first.size, weights(tasks_file))
+
+
+def _tasks_of(name: str, part: TasksFile, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Those of the tasks that have labels in one of several sources, as they are stored there."""
+    if name == ALONE:
+        return dict(tasks)
+    return {
+        task: read if part.tasks[task] == read.spec else stored_as(read, part.tasks[task])
+        for task, read in tasks.items()
+        if task in part.tasks
+    }
+
+
+def _of_source(left_out: LeftOut | None, name: str) -> LeftOut | None:
+    """By the ids that pictures have in the source."""
+    if left_out is None or name == ALONE:
+        return left_out
+    start = in_source(name, "")
+    return {
+        split: {
+            image_id.removeprefix(start): why
+            for image_id, why in reasons.items()
+            if image_id.startswith(start)
+        }
+        for split, reasons in left_out.items()
+    }
+
+
+def _open_part(
+    part: TasksFile, tasks: Mapping[str, Task], split: Split, cache_dir: Path | None, left_out: LeftOut | None
+) -> Source:
+    data = part.first
+    if isinstance(data, ScenesData):
+        return SceneSource(data, split, tasks, cache_dir)
+    source = _files_of(part, tasks, split)
+    if data.on_bad == "error":
         return source
     return Readable(source, unreadable(source, split) if left_out is None else left_out[split], split)
 
 
-def open_train(tasks_file: TasksFile, tasks: Mapping[str, Task], left_out: LeftOut | None = None) -> Source:
-    """What is trained on: the splits of `data.train_on`, one after the other.
-
-    Raises DataError where one of them holds no picture.
-    """
-    first, *more = (
-        open_split(tasks_file, tasks, split, left_out=left_out) for split in tasks_file.data.train_on
-    )
-    return Joined([first, *more]) if more else first
-
-
-def find_left_out(tasks_file: TasksFile, tasks: Mapping[str, Task], progress: bool = False) -> LeftOut:
-    """Reads every picture of every split, with its labels. Raises DataError where a split holds none at all."""
-    return {
-        split: unreadable(_files_of(tasks_file, tasks, split), f"reading {split}", progress)
-        for split in SPLITS
-    }
-
-
-def _files_of(tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split) -> DecodedSource:
+def _files_of(part: TasksFile, tasks: Mapping[str, Task], split: Split) -> DecodedSource:
     """A whole split of a source of files."""
-    data = tasks_file.data
+    data = part.first
     assert not isinstance(data, ScenesData)
     if isinstance(data, FolderData):
         return FolderSource(data, split, tasks)
     if isinstance(data, CocoData):
-        return CocoSource(data, split, tasks, tasks_file.tasks)
+        return CocoSource(data, split, tasks, part.tasks)
     if isinstance(data, CsvData):
         return CsvSource(data, split, tasks)
     if isinstance(data, PackedData):
@@ -103,31 +160,3 @@ def _files_of(tasks_file: TasksFile, tasks: Mapping[str, Task], split: Split) ->
     if isinstance(data, LayoutData):
         return LayoutSource(data, split, tasks)
     return ListedSource(data, split, tasks)
-
-
-class Joined:
-    """Sources one after the other."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
-        self.ids: Sequence[str] = [name for source in sources for name in source.ids]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def load(self, index: int) -> Sample:
-        """One sample of the source that holds it."""
-        source, index = self._holder(index)
-        return source.load(index)
-
-    def label(self, index: int, task: str) -> int:
-        """From the source that holds it."""
-        source, index = self._holder(index)
-        return source.label(index, task)
-
-    def _holder(self, index: int) -> tuple[Source, int]:
-        for source in self.sources:
-            if index < len(source):
-                return source, index
-            index -= len(source)
-        raise IndexError(index)

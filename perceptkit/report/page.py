@@ -24,6 +24,7 @@ from perceptkit.report.reference import single_run
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
 from perceptkit.report.samples_table import plans_table
+from perceptkit.report.source_losses import source_losses
 from perceptkit.train.run_folder import write_text
 
 METHODS = {
@@ -109,6 +110,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),
         examples=_examples(run),
+        source_losses=source_losses(run),
         plots=plots,
         search_epoch=max((int(row["epoch"]) + 1 for row in run.of_kind("policy")), default=0),
         throughput=_throughput(run),

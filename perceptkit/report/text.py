@@ -1,6 +1,7 @@
 """What a README wants of the page: its tables in Markdown, with the sentences that they need."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from perceptkit.report.adaptation_section import adaptation_section
@@ -8,16 +9,19 @@ from perceptkit.report.budget_section import budget_section
 from perceptkit.report.grid import markdown
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
+from perceptkit.report.source_losses import source_losses
 from perceptkit.report.tables import summary_table
 
 
 def summary(paths: Sequence[Path]) -> str:
-    """One table over runs, then the budget of the first of them, what it learned by picture and how it was adapted.
+    """One table over runs, then of the first of them its budget, its losses by source, what it learned by picture and
+    how it was adapted, if it did or was.
 
     Raises SpecError where a path is not a run folder.
     """
     first = read_run(paths[0])
-    return "\n".join((summary_table(paths), *_budget(first), *_routing(first), *_adaptation(first)))
+    sections = (_budget(first), _sources(first), _routing(first), _adaptation(first))
+    return "\n".join((summary_table(paths), *chain.from_iterable(sections)))
 
 
 def _budget(run: Run) -> Iterator[str]:
@@ -25,6 +29,13 @@ def _budget(run: Run) -> Iterator[str]:
     if section is not None and section.found:
         yield _paragraphs("The budget", section.words)
         yield from map(markdown, section.found)
+
+
+def _sources(run: Run) -> Iterator[str]:
+    table = source_losses(run)
+    if table is not None:
+        yield _paragraphs("Losses by source")
+        yield markdown(table)
 
 
 def _routing(run: Run) -> Iterator[str]:

@@ -23,7 +23,7 @@ from perceptkit.spec.check_labels import (
 from perceptkit.spec.check_layout import check_layout_files
 from perceptkit.spec.check_listed import check_listed
 from perceptkit.spec.check_packed import check_packed_files
-from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
+from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts, together
 from perceptkit.spec.check_twins import Picture, check_twins
 from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
 from perceptkit.spec.classes import class_names
@@ -32,6 +32,7 @@ from perceptkit.spec.label_csv import read_label_csv
 from perceptkit.spec.listed import spread, thinned
 from perceptkit.spec.load import LoadedTasks
 from perceptkit.spec.scan import scan
+from perceptkit.spec.several import ALONE, parts
 from perceptkit.spec.tasks_file import (
     SPLITS,
     ClassificationSpec,
@@ -65,7 +66,14 @@ def check_files(
         sample: how many pictures of each split to open otherwise, evenly spread.
         progress: show bars on stderr.
     """
-    spec, data, opened = loaded.spec, loaded.spec.data, None if everything else sample
+    opened = None if everything else sample
+    found = {name: _check(part, opened, progress) for name, part in parts(loaded.spec).items()}
+    return found[ALONE] if ALONE in found else together(loaded.spec.name, list(loaded.spec.tasks), found)
+
+
+def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
+    """Of a file with `data`, or of one of its sources."""
+    data = spec.first
     place = "scenes, rendered with all labels" if isinstance(data, ScenesData) else str(data.root)
     report = CheckReport(spec.name, place)
     if isinstance(data, ScenesData):

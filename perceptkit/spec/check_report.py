@@ -1,7 +1,7 @@
 """What `perceptkit check` found, and how it is printed."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding
 from perceptkit.spec.class_counts import ClassCounts
+from perceptkit.spec.several import SEPARATOR
 
 SHOWN_GROUPS = 20
 SHOWN_ALIKE = 3
@@ -61,19 +62,29 @@ class CheckReport:
     """Pictures with a problem of their own, and those that are there twice, by split."""
     skips: bool = False
     """`data.on_bad: skip`: what training leaves out is no problem."""
+    sources: dict[str, "CheckReport"] = field(default_factory=dict)
+    """What was found in each of several sources; all else is then of all of them."""
 
     def raise_problems(self) -> None:
         """Raises DataError where there are problems."""
         if self.problems:
             raise DataError("\n".join([*_listed("problem", self.problems), *self._mend()]))
 
+    @property
+    def tasks(self) -> list[str]:
+        """Those that have labels here."""
+        return list(dict.fromkeys(task for counts in self.splits.values() for task in counts.labels))
+
     def __str__(self) -> str:
-        tasks = list(dict.fromkeys(task for counts in self.splits.values() for task in counts.labels))
+        tasks = self.tasks
         rows = [["split", "images", *tasks]]
         for split, counts in self.splits.items():
             rows.append([split, str(counts.images), *(str(counts.labels[task]) for task in tasks)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"{self.name}: {self.place}; pictures, and how many have a label of each task"]
+        for name, one in self.sources.items():
+            counts_of = (f"{split} {counts.images}" for split, counts in one.splits.items())
+            lines.append(f"  {name}: {one.place}; {', '.join(counts_of)}; labels of {', '.join(one.tasks)}")
         for row in rows:
             cells = (
                 f"{c:>{w}}" if i else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
@@ -144,11 +155,39 @@ class CheckReport:
                 split: {"images": counts.images, "opened": counts.opened, "labels": counts.labels}
                 for split, counts in self.splits.items()
             },
+            **(
+                {"sources": {name: one.as_json() for name, one in self.sources.items()}}
+                if self.sources
+                else {}
+            ),
             "classes": {task: classes.as_json() for task, classes in self.classes.items()},
             "bad": [picture._asdict() for picture in self.bad],
             "warnings": self.warnings,
             "problems": self.problems,
         }
+
+
+def together(name: str, tasks: Sequence[str], sources: Mapping[str, CheckReport]) -> CheckReport:
+    """One report of several sources; problems, warnings and ids of pictures begin with the source's name."""
+    whole = CheckReport(name, f"{len(sources)} sources", sources=dict(sources))
+    for source, one in sources.items():
+        for split, counts in one.splits.items():
+            into = whole.splits.setdefault(split, SplitCounts(0, dict.fromkeys(tasks, 0)))
+            into.images, into.opened = into.images + counts.images, into.opened + counts.opened
+            for task, number in counts.labels.items():
+                into.labels[task] += number
+        whole.problems += [f"{source}: {message}" for message in one.problems]
+        whole.warnings += [f"{source}: {message}" for message in one.warnings]
+        whole.bad += [bad._replace(id=f"{source}{SEPARATOR}{bad.id}") for bad in one.bad]
+        for task, table in one.classes.items():
+            if task not in whole.classes:
+                whole.classes[task] = table.copy()
+            elif list(table.names) == list(whole.classes[task].names):
+                whole.classes[task].include(table)
+            else:
+                message = f"{task}: has other classes than in the sources before it"
+                whole.problems.append(f"{source}: {message}")
+    return whole
 
 
 def _listed(noun: str, messages: Sequence[str]) -> list[str]:

@@ -37,6 +37,18 @@ class ClassCounts:
             for index, amount in found.items():
                 counts[index] += 1 if by_one else amount
 
+    def copy(self) -> "ClassCounts":
+        """One that can be added to."""
+        empty = ClassCounts(self.names, self.noun, self.of_opened)
+        empty.include(self)
+        return empty
+
+    def include(self, other: "ClassCounts") -> None:
+        """Adds all that another source has of the same classes."""
+        for table, theirs in ((self.pictures, other.pictures), (self.amounts, other.amounts)):
+            for split, counts in theirs.items():
+                table[split] = table.get(split, 0) + counts
+
     def lines(self, task: str, splits: Sequence[str]) -> list[str]:
         """A table: classes x splits."""
         if not self.pictures:

@@ -15,10 +15,12 @@ from perceptkit.spec.coco import with_points
 from perceptkit.spec.decathlon import mean_std
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
+from perceptkit.spec.several import ALONE, parts, with_data
 from perceptkit.spec.tasks_file import (
     DATA_SOURCES,
     TASK_SPECS,
     CocoData,
+    Data,
     DataBase,
     DecathlonData,
     KeypointsSpec,
@@ -65,30 +67,38 @@ class Draft:
 
     def class_file(self, name: str, classes: str) -> Path:
         """The file of class names: below the data root, or else beside the tasks file."""
-        root = self.root()
-        beside = absolute(self.source, ("tasks", name, "classes"), classes, self.folder)
-        below = root / classes if root else beside
-        return beside if beside.is_file() and not below.is_file() else below
+        return class_file(self.source, ("tasks", name, "classes"), classes, self.folder, self.root())
 
 
 def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
     """The same tasks file with absolute paths, and with the mean, std and keypoints that its data source knows."""
-    draft = Draft(source, folder, spec.data, dict(spec.tasks))
-    changed: dict[str, Any] = {}
-    if (root := draft.root()) is not None:
-        changed["data"] = spec.data.model_copy(update={"root": root})
-        if isinstance(spec.data, DecathlonData) and spec.data.mean is None:
-            if (known := mean_std(root, spec.data.domain)) is not None:
-                changed["data"] = changed["data"].model_copy(update={"mean": known[0], "std": known[1]})
+    place: dict[str, KeyPath] = {name: ("sources", name) for name in spec.sources or ()} or {ALONE: ("data",)}
+
+    def known(name: str, data: Data) -> dict[str, Any]:
+        written = getattr(data, "root", None)
+        if written is None:
+            return {}
+        root = absolute(source, (*place[name], "root"), str(written), folder)
+        if name == ALONE and isinstance(data, DecathlonData) and data.mean is None:
+            if (found := mean_std(root, data.domain)) is not None:
+                return {"root": root, "mean": found[0], "std": found[1]}
+        return {"root": root}
+
+    spec = with_data(spec, known)
     tasks = dict(spec.tasks)
     for name, task in spec.tasks.items():
+        of_parts = [part.data for part in parts(spec).values() if name in part.tasks]
         classes = getattr(task, "classes", None)
         if isinstance(classes, str):
-            tasks[name] = task.model_copy(update={"classes": str(draft.class_file(name, classes))})
-        data = changed.get("data")
-        if isinstance(data, CocoData) and isinstance(task, KeypointsSpec):
-            tasks[name] = with_points(task, data)
-    return spec.model_copy(update={**changed, "tasks": tasks})
+            roots = [getattr(data, "root", None) for data in of_parts]
+            key = ("tasks", name, "classes")
+            files = [class_file(source, key, classes, folder, root) for root in roots or [None]]
+            chosen = next((file for file in files if file.is_file()), files[0])
+            tasks[name] = task.model_copy(update={"classes": str(chosen)})
+        for data in of_parts:
+            if isinstance(data, CocoData) and isinstance(task, KeypointsSpec):
+                tasks[name] = with_points(task, data)
+    return spec.model_copy(update={"tasks": tasks})
 
 
 def resolve_recipe(spec: Recipe, source: Source, folder: Path) -> Recipe:
@@ -118,6 +128,13 @@ def weights_file(weights: str, source: Source, folder: Path) -> Path | None:
     if weights in ("pretrained", "none"):
         return None
     return absolute(source, ("backbone", "weights"), weights, folder)
+
+
+def class_file(source: Source, key: KeyPath, classes: str, folder: Path, root: Path | None) -> Path:
+    """The file of class names: below the data root, or else beside the tasks file."""
+    beside = absolute(source, key, classes, folder)
+    below = root / classes if root else beside
+    return beside if beside.is_file() and not below.is_file() else below
 
 
 def absolute(source: Source, key: KeyPath, path: str, folder: Path) -> Path:

@@ -15,6 +15,7 @@ from perceptkit.spec.overrides import apply_overrides, split_overrides
 from perceptkit.spec.problems import Problem, SpecProblems
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.recipe_checks import check_recipe
+from perceptkit.spec.several import weights
 from perceptkit.spec.shipped import NOUNS, Kind, find_spec, read_text
 from perceptkit.spec.stage_steps import in_epochs
 from perceptkit.spec.task_checks import check_tasks
@@ -94,7 +95,7 @@ def load_both(
         raise
     how = load_recipe(recipe, for_recipe)
     how = LoadedRecipe(in_epochs(how.spec, loaded.spec), how.path, how.text)
-    crop, pad, size = how.spec.augment.crop, how.spec.augment.pad, loaded.spec.data.size
+    crop, pad, size = how.spec.augment.crop, how.spec.augment.pad, loaded.spec.first.size
     if crop is not None and (crop[0] > size[0] + 2 * pad or crop[1] > size[1] + 2 * pad):
         padded = f" with augment.pad {pad} on every side" if pad else ""
         raise SpecError(
@@ -104,6 +105,10 @@ def load_both(
         raise SpecError(
             "loader.m_per_class: no task has one class or id per picture (type embedding, or classification without "
             "multi_label); drop the key"
+        )
+    if how.spec.loader.m_per_class is not None and weights(loaded.spec):
+        raise SpecError(
+            "loader.m_per_class: weights of sources say what is in a batch too; drop this key, or every 'weight'"
         )
     return loaded, how
 

@@ -15,13 +15,14 @@ from pydantic_core import ErrorDetails
 from perceptkit.spec.adaptation import ADAPTATIONS
 from perceptkit.spec.problems import Problem, closest, did_you_mean
 from perceptkit.spec.recipe import STAGES, Recipe
-from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, TasksFile
+from perceptkit.spec.tasks_file import DATA_SOURCES, SEVERAL_SOURCES, TASK_SPECS, TasksFile
 from perceptkit.spec.yaml_source import KeyPath, Source, plain_value
 
 _TAG_NOUNS = {"type": "a task type", "source": "a data source", "name": "a stage", "method": "a method"}
 _FAMILIES: dict[tuple[str, int], tuple[str, Mapping[str, type[BaseModel]]]] = {
     ("tasks", 3): ("tasks of type", TASK_SPECS),
     ("data", 2): ("source:", DATA_SOURCES),
+    ("sources", 3): ("source:", SEVERAL_SOURCES),
     ("stages", 3): ("the stage", STAGES),
     ("adaptation", 2): ("method", ADAPTATIONS),
 }

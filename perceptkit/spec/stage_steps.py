@@ -15,6 +15,7 @@ from perceptkit.spec.layout_table import layout_entries
 from perceptkit.spec.listed import listed_pictures, thinned
 from perceptkit.spec.packed import packed_places
 from perceptkit.spec.recipe import Recipe, SearchStage, StageBase
+from perceptkit.spec.several import parts
 from perceptkit.spec.tasks_file import (
     CocoData,
     CsvData,
@@ -35,7 +36,7 @@ def in_epochs(recipe: Recipe, tasks_file: TasksFile) -> Recipe:
     """
     if all(stage.steps is None for stage in recipe.stages):
         return recipe
-    num_train = sum(count_pictures(tasks_file, split) for split in tasks_file.data.train_on)
+    num_train = count_train(tasks_file)
     stages = []
     for stage in recipe.stages:
         if stage.steps is not None:
@@ -68,9 +69,18 @@ def steps_of_epoch(stage: StageBase, num_train: int, whole: int) -> int:
     return of_weights + whole_turns * policy + math.ceil(policy * rest / weights)
 
 
+def count_train(tasks_file: TasksFile) -> int:
+    """Pictures to train on. Raises DataError where a list cannot be read."""
+    return sum(_count(part, split) for part in parts(tasks_file).values() for split in part.first.train_on)
+
+
 def count_pictures(tasks_file: TasksFile, split: Split) -> int:
     """Pictures of one split. Raises DataError where a list cannot be read."""
-    data = tasks_file.data
+    return sum(_count(part, split) for part in parts(tasks_file).values())
+
+
+def _count(tasks_file: TasksFile, split: Split) -> int:
+    data = tasks_file.first
     if isinstance(data, ScenesData):
         count: int = getattr(data.count, split)
         return count

@@ -15,6 +15,7 @@ from perceptkit.spec.listed_checks import check_listed
 from perceptkit.spec.packed_checks import check_packed
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.scene_checks import check_scenes
+from perceptkit.spec.source_checks import check_shares, check_sources
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     CocoData,
@@ -28,6 +29,7 @@ from perceptkit.spec.tasks_file import (
     PackedData,
     ScenesData,
     SegmentationSpec,
+    data_fault,
     normalisation_fault,
     train_on_fault,
 )
@@ -47,7 +49,17 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
     """
     draft = Draft.of(source, folder)
     found = [*_names(draft), *_keypoints(draft), *_edges(draft)]
-    found += _data_keys(draft)
+    has_data, has_sources = (draft.written((key,)) is not None for key in ("data", "sources"))
+    if isinstance(source.data, dict) and (wrong := data_fault(has_data, has_sources)):
+        found.append(draft.source.problem((wrong[0],), wrong[1]))
+    if has_sources:
+        return [*found, *check_sources(draft, _check_data)]
+    return [*found, *check_shares(draft), *_check_data(draft)]
+
+
+def _check_data(draft: Draft) -> list[Problem]:
+    """Problems of `data`, and of the tasks that have labels there."""
+    found = list(_data_keys(draft))
     if isinstance(draft.data, FolderData):
         found += check_folder(draft)
     if isinstance(draft.data, ScenesData):

@@ -5,9 +5,18 @@ Every field has its documentation under it; `perceptkit schema` prints the same 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, cast, get_args
 
-from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    create_model,
+    model_validator,
+)
 
 from perceptkit.spec.metric_learning import MetricLossSpec, MinerSpec
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
@@ -477,6 +486,77 @@ TASK_SPECS: dict[str, type[TaskBase]] = {
 """The model of each task type."""
 
 
+def _form_of_labelled(value: Any) -> str | None:
+    kinds: dict[type, str] = {int: "<share>", float: "<share>", str: "<share>", dict: "<tasks>"}
+    return kinds.get(type(value))
+
+
+Labelled: TypeAlias = Annotated[
+    Annotated[Fraction, Tag("<share>")] | Annotated[dict[str, Fraction], Tag("<tasks>")],
+    Discriminator(
+        _form_of_labelled,
+        custom_error_type="labelled",
+        custom_error_message="expected a share, as 10%, or shares by task, as in {depth: 10%}",
+    ),
+]
+
+
+class LabelsOfSource(Strict):
+    """How one source stores the labels of a task, where that is not what the task itself says."""
+
+    target: str | None = None
+    """Template of the label files, or what else `target` means in this source."""
+    ignore_index: int | None = None
+    """Segmentation: pixels with this value are neither trained on nor counted."""
+    scale: PositiveFloat | None = None
+    """Depth: stored value that means one unit."""
+    frame: Literal["opengl", "camera"] | None = None
+    """Normals: the axes of the stored vectors."""
+
+
+def _form_of_tasks(value: Any) -> str | None:
+    kinds: dict[type, str] = {list: "<names>", dict: "<keys>"}
+    return kinds.get(type(value))
+
+
+class OneOfSeveral(Strict):
+    """What a data source has besides its own keys, where it is one of `sources`."""
+
+    weight: PositiveFloat | None = None
+    """How often its pictures come: an epoch has as many pictures as all sources have, and this source gives
+    weight / (sum of weights) of them and of every batch, up to rounding; a source gives all its pictures once before
+    any again. All sources have a weight or none; without, it is the number of pictures, so that each comes once."""
+    tasks: (
+        Annotated[
+            Annotated[list[str], Field(min_length=1), Tag("<names>")]
+            | Annotated[dict[str, LabelsOfSource], Field(min_length=1), Tag("<keys>")],
+            Discriminator(
+                _form_of_tasks,
+                custom_error_type="tasks",
+                custom_error_message="expected names, as [seg], or names with keys, as in {depth: {scale: 1000}}",
+            ),
+        ]
+        | None
+    ) = None
+    """The tasks that have labels here, as names or with keys that differ here: {seg: {target: masks/{id}.png}}. Its
+    pictures count as unlabelled for all others. By default all tasks."""
+    labelled: Labelled | None = None
+    """As `labelled` of the whole file, in its place for this source."""
+
+
+SEVERAL_SOURCES: dict[str, type[DataBase]] = {
+    name: create_model(
+        f"{data.__name__}OfSeveral", __base__=cast(Any, (OneOfSeveral, data)), __doc__=data.__doc__
+    )
+    for name, data in DATA_SOURCES.items()
+}
+"""The model of each data source in `sources`."""
+if TYPE_CHECKING:
+    SeveralData: TypeAlias = Data
+else:
+    SeveralData = Annotated[Union[tuple(SEVERAL_SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+
+
 class TasksFile(Strict):
     """A whole tasks file."""
 
@@ -484,10 +564,45 @@ class TasksFile(Strict):
     """Of the format of this file."""
     name: str
     """A short name; the run folder gets it."""
-    data: Data
+    data: Data | None = None
     """Where the pictures come from: its `source`, for example `folder`, `imagefolder` or `scenes`, and its keys."""
+    sources: Annotated[dict[str, SeveralData], Field(min_length=1)] | None = None
+    """Instead of `data`, several places: a name of your own for each, its `source` and keys, and which `tasks` have
+    labels there. Batches mix them."""
+    labelled: Labelled | None = None
+    """The share of the pictures to train on whose labels are used; the others are trained on as unlabelled. As 10%: of
+    all tasks, the same pictures. As {depth: 10%}: of these tasks, each by a draw of its own. Val and test keep all."""
+    labelled_seed: Seed = 0
+    """Which pictures `labelled` takes. Of one seed, a smaller share is a part of a larger one."""
     tasks: Annotated[dict[str, TaskSpec], Field(min_length=1)]
     """A name of your own for each task, then its `type` and keys; metrics and outputs get these names."""
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "TasksFile":
+        if found := data_fault(self.data is not None, self.sources is not None):
+            raise fault(*found)
+        return self
+
+    @property
+    def first(self) -> Data:
+        """`data`, or the first of `sources`; `size`, `mean` and `std` are the same in all of them."""
+        if self.data is not None:
+            return self.data
+        assert self.sources is not None
+        return next(iter(self.sources.values()))
+
+
+def data_fault(has_data: bool, has_sources: bool) -> tuple[str, str] | None:
+    """What is wrong with where the pictures come from, as (key, message); None where nothing is."""
+    if has_data and has_sources:
+        return "sources", "give either 'data' or 'sources', not both"
+    if not has_data and not has_sources:
+        meaning = "its 'source', for example 'folder', 'imagefolder' or 'scenes', and its keys"
+        return (
+            "data",
+            f"missing key: where the pictures come from: {meaning}; or 'sources' for several such places",
+        )
+    return None
 
 
 def class_task(spec: TasksFile) -> str | None:

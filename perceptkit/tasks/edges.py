@@ -144,7 +144,7 @@ class Edges(Task):
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         return read_edge_map(path)
 
-    def target_of(self, values: np.ndarray, path: str) -> np.ndarray:
+    def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
         """As `read`."""
         return edge_map(values, path)
 

@@ -1,13 +1,15 @@
 """All task types, and the tasks that a tasks file declares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perceptkit.errors import SpecError
 from perceptkit.spec.classes import class_names, embedding_ids
 from perceptkit.spec.coco import coco_classes
 from perceptkit.spec.csv_source import csv_classes, csv_words
 from perceptkit.spec.listed import listed_classes, own_classes
 from perceptkit.spec.packed import packed_classes, packed_words
+from perceptkit.spec.several import parts
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     CocoData,
@@ -18,7 +20,9 @@ from perceptkit.spec.tasks_file import (
     LayoutData,
     ListedData,
     PackedData,
+    ScenesData,
     SegmentationSpec,
+    TaskBase,
     TasksFile,
 )
 from perceptkit.tasks.base import Task
@@ -54,10 +58,41 @@ def build_tasks(tasks_file: TasksFile, labels: Mapping[str, list[str]] | None = 
     }
 
 
+def stored_as(task: Task, spec: TaskBase) -> Task:
+    """The same task where its labels are stored as `spec` says."""
+    made: Task = TASKS[spec.type](task.name, spec, task.ids if isinstance(task, Embedding) else task.labels)  # type: ignore[attr-defined]
+    return made
+
+
 def output_names(task: str, tasks_file: TasksFile) -> list[str]:
-    """The names of a task's classes, points or ids to train on; none for types whose outputs have no names."""
+    """The names of a task's classes, points or ids to train on; none for types whose outputs have no names.
+
+    Raises SpecError where sources differ in the classes or points; ids are those of all sources.
+    """
+    found = {source: _names(task, part) for source, part in parts(tasks_file).items() if task in part.tasks}
+    (first, names), *others = found.items()
+    if others and isinstance(tasks_file.tasks[task], EmbeddingSpec):
+        # the renderer numbers its rooms itself
+        scenes = {source for source, part in parts(tasks_file).items() if isinstance(part.first, ScenesData)}
+        in_order = sorted(found, key=lambda source: source not in scenes)
+        return list(dict.fromkeys(name for source in in_order for name in found[source]))
+    for source, theirs in others:
+        if theirs != names:
+            raise SpecError(
+                f"tasks.{task}: the source '{first}' has {_some(names)}, the source '{source}' has {_some(theirs)}; "
+                "give the task names that hold for both, or take it out of the 'tasks' of one"
+            )
+    return names
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _names(task: str, tasks_file: TasksFile) -> list[str]:
+    """Of one source."""
     spec = tasks_file.tasks[task]
-    data = tasks_file.data
+    data = tasks_file.first
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         if isinstance(data, FolderData):
             return class_names(spec, data.root, data.splits)  # type: ignore[arg-type]  # split names are words
@@ -81,7 +116,9 @@ def output_names(task: str, tasks_file: TasksFile) -> list[str]:
             return packed_words(task, spec, data)
         return own_classes(data) if isinstance(data, ListedData) else _scene_rooms()
     if isinstance(spec, KeypointsSpec):
-        return list(spec.names or spec.kinds or _scene_points())
+        if isinstance(data, ScenesData):
+            return _scene_points()
+        return list(spec.names or spec.kinds or [])
     return []
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from perceptkit.baselines.adaptation.table import build_strategy
 from perceptkit.data.batch import Batch
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.errors import PerceptkitError
 from perceptkit.model.copies import choose_copy
 from perceptkit.model.plan import Plan
@@ -34,7 +34,16 @@ from perceptkit.train import optim
 from perceptkit.train.adapting_record import record_choices
 from perceptkit.train.domain_file import digest, needed, trunk_bits, write_domain
 from perceptkit.train.evaluate import Evaluation, evaluate
-from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.losses import (
+    labelled_tasks,
+    losses_by_source,
+    losses_to_log,
+    of_labelled,
+    refuse_nan,
+    task_losses,
+    update,
+    weighted_sum,
+)
 from perceptkit.train.old_domain import learned_heads, look_back
 from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions, on_val
@@ -119,8 +128,10 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
         outputs = supernet(batch.image_BCHW, asked, asked.tasks, keep_BR=keep_BR)
     losses = task_losses(outputs, batch, training.tasks)
     refuse_nan(losses, training.position)
-    total = weighted_sum(losses, training.tasks)
-    told = {f"loss/{name}": loss for name, loss in losses.items()}
+    labelled = labelled_tasks(batch, training.tasks)
+    told = losses_to_log(losses, labelled)
+    told |= losses_by_source(outputs, batch, training.tasks, training.tasks_of)
+    total = weighted_sum(of_labelled(losses, labelled), training.tasks)
     with training.fabric.autocast():
         penalty = strategy.penalty(supernet, progress, batch.image_BCHW, outputs)
     spec = training.recipe.adaptation
@@ -134,6 +145,8 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     training.optimizer.zero_grad()
     if routing is not None and training.policy_optimizer is not None:
         training.policy_optimizer.zero_grad()
+    if not total.requires_grad:  # no label in the batch, and nothing else to learn from
+        return mean_losses(told)
     training.fabric.backward(total)
     update(training, training.optimizer, [p for p in training.weights() if p.requires_grad])
     if routing is not None and training.policy_optimizer is not None:

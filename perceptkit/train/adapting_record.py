@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.train.pictures import save_png
 from perceptkit.train.routing_check import decisions
 from perceptkit.train.routing_record import OF_ALL, by_frequency, clusters, extremes

@@ -15,8 +15,15 @@ from perceptkit.data.batch import Batch
 from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import Supernet
-from perceptkit.train.losses import refuse_nan, task_losses, update
-from perceptkit.train.ranks import sum_over_ranks
+from perceptkit.train.losses import (
+    labelled_tasks,
+    losses_by_source,
+    losses_to_log,
+    of_labelled,
+    refuse_nan,
+    task_losses,
+    update,
+)
 from perceptkit.train.training import Training
 
 
@@ -31,38 +38,41 @@ def descend(
         forward: outputs by task.
         keep: what the network executes: a plan, or keep probabilities by task.
 
+    A batch without any label is not learned from: nothing moves but the norms' statistics.
+
     Returns:
-        The total, each task's loss, the method's own penalties, and the weight of each task where it changes.
+        The total, the loss of each task that has a label, and by source, the method's own penalties, and the weight of
+        each task where it changes.
     """
     tasks, balance, optimizer = training.tasks, training.balance, training.optimizer
     assert balance is not None and optimizer is not None
 
-    def losses_now() -> dict[str, Tensor]:
+    def outputs_now() -> Mapping[str, Tensor]:
         with training.fabric.autocast():
-            outputs = forward()
-        return task_losses(outputs, batch, tasks)
+            return forward()
 
-    losses = losses_now()
+    outputs = outputs_now()
+    losses = task_losses(outputs, batch, tasks)
     refuse_nan(losses, training.position)
+    labelled = labelled_tasks(batch, tasks)
+    logged = losses_to_log(losses, labelled) | losses_by_source(outputs, batch, tasks, training.tasks_of)
+    losses = of_labelled(losses, labelled)
     weights = [p for p in training.weights() if p.requires_grad]
     penalties = training.supernet.penalties() if isinstance(training.supernet, WholeNetwork) else {}
     penalty = torch.stack(list(penalties.values())).sum() if penalties else None
     network = Network(training.fabric.backward, weights, shared_layer(training.supernet, keep), penalty)
     optimizer.zero_grad()
-    total = balance.backward(torch.stack(list(losses.values())), labelled(training, batch), network)
+    if not any(labelled.values()):
+        return logged
+    labelled_K = torch.tensor(list(labelled.values()), device=training.fabric.device)
+    total = balance.backward(torch.stack(list(losses.values())), labelled_K, network)
     update(training, optimizer, [*weights, *balance.parameters()])
     with torch.no_grad(), still_statistics(training.supernet):
-        balance.after_update(lambda: torch.stack(list(losses_now().values())))
-    told = {"loss": total, **{f"loss/{name}": loss for name, loss in losses.items()}, **penalties}
+        balance.after_update(lambda: torch.stack(list(task_losses(outputs_now(), batch, tasks).values())))
+    told = {"loss": total, **logged, **penalties}
     if training.recipe.balance.method not in ("uniform", "torchjd"):
         told |= {f"weight/{name}": w for name, w in zip(tasks, balance.shown_K().detach(), strict=True)}
     return told
-
-
-def labelled(training: Training, batch: Batch) -> Tensor:
-    """(K,) bool: which tasks have a label in this batch, on any rank."""
-    has = [task.is_labelled(batch.targets[name]).any() for name, task in training.tasks.items()]
-    return sum_over_ranks(torch.stack(has).float()) > 0
 
 
 def shared_layer(network: nn.Module, keep: Any) -> list[nn.Parameter]:

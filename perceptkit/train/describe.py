@@ -61,7 +61,7 @@ def describe_specs(tasks_file: TasksFile, recipe: Recipe) -> dict[str, Any]:
     report = check_files(LoadedTasks(tasks_file, Path(), ""), sample=0)
     report.raise_problems()
     tasks = build_tasks(tasks_file)
-    size_HW = tasks_file.data.size
+    size_HW = tasks_file.first.size
     with torch.random.fork_rng(devices=[]):
         network = random_network(recipe, tasks, size_HW)
         network.train()
@@ -252,10 +252,12 @@ def _flow(spec: Mapping[str, Any]) -> list[str]:
     for key, value in spec.items():
         if key == "tasks":
             lines += ["tasks:", *(f"  {name}: {entry(task, 'type')}" for name, task in value.items())]
+        elif key == "sources" and value:
+            lines += ["sources:", *(f"  {name}: {entry(data, 'source')}" for name, data in value.items())]
         elif key == "stages":
             lines += ["stages:", *(f"  - {entry(stage, 'name')}" for stage in value)]
         else:
-            lines.append(f"{key}: {entry(value, 'source') if key == 'data' else _inline(value)}")
+            lines.append(f"{key}: {entry(value, 'source') if key == 'data' and value else _inline(value)}")
     return lines
 
 

@@ -10,6 +10,7 @@ from perceptkit.data.batch import Batch
 from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import open_split
 from perceptkit.errors import SpecError
+from perceptkit.spec.several import with_data
 from perceptkit.spec.tasks_file import Split, TasksFile
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
@@ -93,7 +94,7 @@ def narrowed(tasks_file: TasksFile, tasks: Collection[str]) -> TasksFile:
 
 def at_size(tasks_file: TasksFile, size_HW: tuple[int, int]) -> TasksFile:
     """The same data, read at a model's input size."""
-    return tasks_file.model_copy(update={"data": tasks_file.data.model_copy(update={"size": size_HW})})
+    return with_data(tasks_file, lambda *_: {"size": size_HW})
 
 
 def sample_images(

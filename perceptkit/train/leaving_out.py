@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from perceptkit.data.sources import LeftOut, find_left_out
 from perceptkit.errors import ResumeError
+from perceptkit.spec.several import parts
 from perceptkit.spec.tasks_file import SPLITS, TasksFile
 from perceptkit.tasks.base import Task
 
@@ -29,7 +30,8 @@ def left_out_of_run(
 
     Raises ResumeError where the file of a run cannot be read.
     """
-    if getattr(tasks_file.data, "on_bad", "error") == "error":
+    sources = [part.first for part in parts(tasks_file).values()]
+    if all(getattr(data, "on_bad", "error") == "error" for data in sources):
         return None
     found: LeftOut | None = None
     if fabric.global_rank == 0:

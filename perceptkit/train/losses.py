@@ -1,15 +1,16 @@
 """Losses of one step, and the update that follows from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from perceptkit.data.batch import Batch
 from perceptkit.errors import PerceptkitError
+from perceptkit.spec.several import SEPARATOR
 from perceptkit.tasks.base import Task
 from perceptkit.train.checkpoint import Position
-from perceptkit.train.ranks import average_gradients, batch_of_all_ranks
+from perceptkit.train.ranks import average_gradients, batch_of_all_ranks, sum_over_ranks
 from perceptkit.train.training import Training
 
 
@@ -27,6 +28,55 @@ def task_losses(
             output, target = batch_of_all_ranks(output), batch_of_all_ranks(target)
         losses[name] = task.loss(output, target)
     return losses
+
+
+def labelled_tasks(batch: Batch, tasks: Mapping[str, Task]) -> dict[str, bool]:
+    """Which tasks have a label in this batch, on any rank."""
+    has = [task.is_labelled(batch.targets[name]).any() for name, task in tasks.items()]
+    return dict(zip(tasks, (sum_over_ranks(torch.stack(has).float()) > 0).tolist(), strict=True))
+
+
+def of_labelled(losses: Mapping[str, Tensor], labelled: Mapping[str, bool]) -> dict[str, Tensor]:
+    """The losses with no gradient where there is no label: then what such a task alone uses has none either, and the
+    optimiser leaves it as it is, momentum and weight decay included."""
+    return {name: loss if labelled[name] else loss.detach() for name, loss in losses.items()}
+
+
+def losses_to_log(losses: Mapping[str, Tensor], labelled: Mapping[str, bool]) -> dict[str, Tensor]:
+    """`loss/TASK`, of the tasks that have one in this batch."""
+    return {f"loss/{name}": loss for name, loss in losses.items() if labelled[name]}
+
+
+@torch.no_grad()
+def losses_by_source(
+    outputs: Mapping[str, Tensor],
+    batch: Batch,
+    tasks: Mapping[str, Task],
+    tasks_of: Mapping[str, Sequence[str]],
+) -> dict[str, Tensor]:
+    """`source_loss/SOURCE/TASK`: each task's loss on a source's pictures alone, where they have labels in this batch.
+
+    A task that compares the pictures of a batch has none.
+
+    Args:
+        outputs, batch, tasks: of one step.
+        tasks_of: by source, the tasks that have labels there; empty where there is one source.
+    """
+    found, has = {}, []
+    for source, of_source in tasks_of.items():
+        mine_B = torch.tensor([image_id.startswith(f"{source}{SEPARATOR}") for image_id in batch.ids])
+        for name in of_source:
+            task = tasks[name]
+            if task.joint:
+                continue
+            rows_B = mine_B.to(outputs[name].device)
+            target = batch.targets[name][rows_B]
+            found[f"source_loss/{source}/{name}"] = task.loss(outputs[name].float()[rows_B], target)
+            has.append(task.is_labelled(target).any())
+    if not found:
+        return {}
+    known = (sum_over_ranks(torch.stack(has).float()) > 0).tolist()
+    return {key: loss for (key, loss), is_known in zip(found.items(), known, strict=True) if is_known}
 
 
 def weighted_sum(losses: Mapping[str, Tensor], tasks: Mapping[str, Task]) -> Tensor:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Meter:
-    """Means over a window of steps.
+    """Means over a window of steps; of a loss, over the steps that had it.
 
     `data_wait` is the share of wall-clock time that the loop stood still for its next batch.
     """
@@ -20,6 +20,7 @@ class Meter:
 
     def _reset(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
         self.steps = self.images = 0
         self.waited = 0.0
         self.began = time.perf_counter()
@@ -35,6 +36,7 @@ class Meter:
         """One step on `images` images is done."""
         for name, value in losses.items():
             self.sums[name] += value
+            self.counts[name] += 1
         self.steps, self.images = self.steps + 1, self.images + images
 
     @property
@@ -45,7 +47,7 @@ class Meter:
     def flush(self) -> dict[str, float]:
         """The means since the last flush."""
         seconds = max(time.perf_counter() - self.began, 1e-9)
-        means = {name: total / self.steps for name, total in self.sums.items()}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         means |= {"images_per_s": self.images / seconds, "data_wait": self.waited / seconds}
         self._reset()
         return means

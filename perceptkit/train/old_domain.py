@@ -96,7 +96,7 @@ def look_back(training: Training, learned: OldHeads) -> dict[str, Any] | None:
         after = evaluate(forward, batches, tasks, training.fabric.device)
     except DataError as error:
         return {**found, "after": None, "why": str(error)}
-    return {**found, "after": after.metrics, "size": list(tasks_file.data.size)}
+    return {**found, "after": after.metrics, "size": list(tasks_file.first.size)}
 
 
 def _common(old: Plan, new: Plan) -> tuple[str, ...]:

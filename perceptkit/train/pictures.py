@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from perceptkit.data.batch import collate
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.train.run_folder import write_atomically, write_json
 from perceptkit.train.training import Training
 

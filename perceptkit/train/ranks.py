@@ -93,6 +93,8 @@ def _scale_gradient(x: Tensor, factor: int) -> Tensor:
 
 def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """Every loss averaged over the ranks: what one process with all images would have computed."""
+    if not losses:
+        return {}
     values = mean_over_ranks(torch.stack([loss.detach().float() for loss in losses.values()]))
     return dict(zip(losses, values.tolist(), strict=True))
 

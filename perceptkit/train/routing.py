@@ -34,7 +34,14 @@ from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, Stage
 from perceptkit.tasks.base import Task, masked_mean
 from perceptkit.tasks.distillation import distillation, regresses
 from perceptkit.train import checkpoint, optim
-from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
+from perceptkit.train.losses import (
+    labelled_tasks,
+    losses_to_log,
+    refuse_nan,
+    task_losses,
+    update,
+    weighted_sum,
+)
 from perceptkit.train.ranks import mean_losses
 from perceptkit.train.training import Routing, Training
 
@@ -304,7 +311,7 @@ def gumbel_loss(
     penalty = blockdrop.cost_penalty(usage_B, right_B)
     refuse_nan(losses, training.position)
     total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma
-    told = {"usage": usage_B.mean(), **{f"loss/{name}": loss for name, loss in losses.items()}}
+    told = {"usage": usage_B.mean(), **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
     return total, told
 
 
@@ -403,7 +410,7 @@ def finetune_step(
         router_loss, told = policy_loss(training, logits_BR, sampled_BR, greedy_BR, right_VBK, joint=True)
         total = weights_loss(training, batch, outputs, losses, stage.distill)
         total = total + stage.rl_weight * router_loss
-        told |= {f"loss/{name}": loss for name, loss in losses.items()}
+        told |= losses_to_log(losses, labelled_tasks(batch, training.tasks))
     for optimizer in optimizers:
         optimizer.zero_grad()
     training.fabric.backward(total)
@@ -431,7 +438,7 @@ def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: flo
     training.fabric.backward(total)
     update(training, training.optimizer, training.weights())
     used = blockdrop.usage(keep_BR, routing.cost_R).mean()
-    told = {"usage": used, **{f"loss/{name}": loss for name, loss in losses.items()}}
+    told = {"usage": used, **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
     return mean_losses({"loss": total, **told})
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perceptkit.data.batch import Batch
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import (
     PolicyStats,

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_clusters import distance, policy_clusters
 from perceptkit.tasks.base import Task

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from perceptkit.baselines.skipping import heuristics
 from perceptkit.baselines.skipping.random_drop import random_drop
-from perceptkit.data.sources import Source
+from perceptkit.data.source import Source
 from perceptkit.model import cost
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import PolicyStats

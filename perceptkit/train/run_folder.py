@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -126,12 +127,8 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
-FREE_TO_CHANGE = (
-    "recipe.loader.workers",
-    "recipe.loader.cache",
-    "recipe.loader.cache_limit",
-    "recipe.loader.cache_dir",
-    "tasks_file.data.root",
+FREE_TO_CHANGE = re.compile(
+    r"recipe\.loader\.(workers|cache|cache_limit|cache_dir)|tasks_file\.(data|sources\.[^.]+)\.root"
 )
 """Where the data lie, how many processes read them and where they keep them changes no step of a run."""
 
@@ -139,7 +136,7 @@ FREE_TO_CHANGE = (
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:
     """Raises ResumeError naming every key that differs from what the run was started with and may not."""
     changes = changed_keys(resolved(*read_resolved(run)), resolved(tasks, recipe))
-    changes = [line for line in changes if line.partition(": ")[0] not in FREE_TO_CHANGE]
+    changes = [line for line in changes if not FREE_TO_CHANGE.fullmatch(line.partition(": ")[0])]
     if changes:
         listed = "\n".join(f"  {line}" for line in changes)
         raise ResumeError(f"{run} was started with other settings:\n{listed}\nNothing was started.")

@@ -22,8 +22,10 @@ from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.cache import keep_decoded
 from perceptkit.data.m_per_class import refuse_few_classes
+from perceptkit.data.mixed import Mixed
 from perceptkit.data.photometric import Photometric
-from perceptkit.data.sources import Source, open_split, open_train
+from perceptkit.data.source import Source
+from perceptkit.data.sources import open_split, open_train
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.model import cost
 from perceptkit.model.classifier import classification_task, start_as_classifier
@@ -32,8 +34,9 @@ from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.policies.adashare import AdaSharePolicy
 from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
-from perceptkit.spec.stage_steps import count_pictures
-from perceptkit.spec.tasks_file import RGB, SceneCounts, TasksFile, class_task
+from perceptkit.spec.several import with_data
+from perceptkit.spec.stage_steps import count_train
+from perceptkit.spec.tasks_file import RGB, Data, SceneCounts, TasksFile, class_task
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
@@ -87,14 +90,15 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
     routing = recipe.routing
     if routing is not None and routing.compare_epochs:
         routing = routing.model_copy(update={"compare_epochs": 1})
-    if tasks.data.source == "scenes":
-        count = SceneCounts(train=images, val=recipe.loader.batch, test=recipe.loader.batch)
-        update: dict[str, Any] = {"count": count}
-    else:
-        update = {"limit": images}
-    data = tasks.data.model_copy(update=update)
+
+    def fewer(_: str, data: Data) -> dict[str, Any]:
+        if data.source == "scenes":
+            count = SceneCounts(train=images, val=recipe.loader.batch, test=recipe.loader.batch)
+            return {"count": count}
+        return {"limit": images}
+
     return Specs(
-        tasks.model_copy(update={"data": data}),
+        with_data(tasks, fewer),
         recipe.model_copy(update={"stages": stages, "routing": routing}),
         specs.tasks_text,
         specs.recipe_text,
@@ -221,10 +225,10 @@ def refuse_impossible_budgets(all_specs: Sequence[Specs], fabric: Fabric) -> Non
     if not found:
         return
     smallest = min(found, key=lambda pair: pair[0])[1]
-    data = smallest.tasks.data
+    data = smallest.tasks.first
     network = make_supernet(smallest.recipe, build_tasks(smallest.tasks), data.size, data.mean, data.std)
     assert isinstance(network, Supernet)
-    num_train = sum(count_pictures(smallest.tasks, split) for split in data.train_on)
+    num_train = count_train(smallest.tasks)
     opened = opened_in_the_end(smallest.recipe, len(network.blocks), num_train, fabric.world_size)
     begin_budget(smallest.recipe, network, fabric, opened, refuse=True)
 
@@ -253,8 +257,6 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         val_source = open_split(specs.tasks, tasks, "val", left_out=left_out)
     kept = keep_decoded(
         recipe.loader,
-        specs.tasks,
-        tasks,
         {"train": train_source, "val": val_source},
         run / "cache",
         int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
@@ -266,7 +268,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     torch.manual_seed(recipe.seed)
 
     def fresh() -> Network:
-        data = specs.tasks.data
+        data = specs.tasks.first
         return make_supernet(recipe, tasks, data.size, data.mean, data.std)
 
     supernet = fresh().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -275,12 +277,12 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     if recipe.router is not None:
         # one that cannot be made is refused now, not after the retraining
         with torch.random.fork_rng(devices=[]):
-            build_router(recipe.router, len(blocks), specs.tasks.data.size)
+            build_router(recipe.router, len(blocks), specs.tasks.first.size)
     plan = Plan.all_keep(list(tasks), blocks)
     begun = None
     if recipe.adaptation is not None:
         assert isinstance(supernet, Supernet)
-        begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.data.mean is not None)
+        begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.first.mean is not None)
         plan = begun.plan
         # a strategy may have added layers
         supernet = supernet.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -323,6 +325,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         budget=budget,
         class_of=class_of,
         left_out=left_out,
+        tasks_of=train_source.tasks_of if isinstance(train_source, Mixed) else {},
         open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
@@ -384,7 +387,7 @@ def finish(training: Training, specs: Specs) -> None:
     """The one look at the test split, with the weights that validation chose; and how tasks relate on val."""
     training.fabric.barrier()
     recipe, run = training.recipe, training.run
-    size_HW = specs.tasks.data.size
+    size_HW = specs.tasks.first.size
     assert training.open_test is not None
     test = training.open_test()
 

@@ -52,7 +52,7 @@ def base_of(run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
         raise SpecError(f"start_from: {run} was itself adapted; adapt the run that it started from")
     state, plan = _best_of(run, recipe)
     tasks = build_tasks(tasks_file)
-    data = tasks_file.data
+    data = tasks_file.first
     base = build_supernet(recipe.backbone, recipe.heads, tasks, data.size, False, data.mean, data.std)
     _load(run, base, state)
     return base.eval(), plan

@@ -46,7 +46,7 @@ def read_trained(run: Path) -> Trained:
     backbone = recipe.backbone.model_copy(update={"weights": "none"})  # the run brings its own
     heads = recipe.heads.model_copy(update={"classifier": "new"})
     bare = recipe.model_copy(update={"backbone": backbone, "heads": heads})
-    data = tasks_file.data
+    data = tasks_file.first
     network = make_supernet(bare, build_tasks(tasks_file), data.size, data.mean, data.std)
     if not isinstance(network, Supernet | SingleTaskNets):
         raise SpecError(

@@ -19,7 +19,9 @@ from perceptkit.baselines.balancing.table import build_balance
 from perceptkit.baselines.sharing.table import Network
 from perceptkit.baselines.sharing.tree import TreeNet
 from perceptkit.data.loader import make_loader
-from perceptkit.data.sources import LeftOut, Source
+from perceptkit.data.mixed import Mixed
+from perceptkit.data.source import Source
+from perceptkit.data.sources import LeftOut
 from perceptkit.errors import ResumeError
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
@@ -151,6 +153,8 @@ class Training:
     """Of the pictures to train on, where batches are made of so many of each class."""
     left_out: LeftOut | None = None
     """Pictures that could not be read, where they are skipped."""
+    tasks_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By source, the tasks that have labels there; empty where the pictures come from one place."""
     open_test: Callable[[], Source] | None = None
     """Opens the test split, when everything is decided."""
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -376,6 +380,7 @@ class Training:
         Each rank gets its share of them, or all with `shared=False`. `batch` is the recipe's by default,
         `tasks` those of the run. Passes with the same `order` are alike; by default that is the epoch's.
         """
+        mixed = source if isinstance(source, Mixed) and train else None
         if order is None:
             order = self.position.stage * 10_000 + self.position.epoch * 10 + self.position.turn
         return make_loader(
@@ -396,4 +401,6 @@ class Training:
             start_batch=start,
             classes=self.class_of[list(indices)].tolist() if self.class_of is not None and train else None,
             m_per_class=self.recipe.loader.m_per_class,
+            sources=mixed.source_N[list(indices)].tolist() if mixed is not None else None,
+            weights=mixed.weights if mixed is not None else None,
         )

@@ -7,8 +7,9 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.supernet import head_key
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import session
-from perceptkit.train.balancing import descend, labelled, shared_layer
+from perceptkit.train.balancing import descend, shared_layer
 from perceptkit.train.loop import begin_stage
+from perceptkit.train.losses import labelled_tasks
 
 METHODS = ("uniform", "uncertainty", "dwa", "gradnorm", "famo", "torchjd")
 
@@ -52,20 +53,45 @@ def test_one_step(training_of, method):
     )
 
 
-def test_what_is_unlabelled_in_the_whole_batch_has_no_say(training_of):
-    training = training_of("famo")
-    batch = next(iter(training.loader(training.train, range(4), train=True)))
-    name, task = next(iter(training.tasks.items()))
-    absent = torch.as_tensor(task.missing(training.supernet.size_HW))
+def unlabel(training, batch, name):
+    absent = torch.as_tensor(training.tasks[name].missing(training.supernet.size_HW))
     batch.targets[name] = absent.expand_as(batch.targets[name]).to(batch.targets[name].dtype)
-    assert labelled(training, batch).tolist() == [t != name for t in training.tasks]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_unlabelled_in_the_whole_batch_has_no_say(training_of, method):
+    training = training_of(method)
+    batch = next(iter(training.loader(training.train, range(4), train=True)))
+    step(training, batch)  # now there is momentum
+    name = next(iter(training.tasks))
+    unlabel(training, batch, name)
+    assert labelled_tasks(batch, training.tasks) == {task: task != name for task in training.tasks}
     before = {n: p.detach().clone() for n, p in training.supernet.heads.named_parameters()}
-    step(training, batch)
+    shown = training.balance.shown_K().detach().clone()
+    told = step(training, batch)
     after = dict(training.supernet.heads.named_parameters())
-    own = [n for n in after if n.startswith(head_key(name) + ".") and after[n].ndim > 1]
-    assert own and all(
-        (after[n] - before[n]).abs().max() <= 0.1 * training.recipe.optim.lr for n in own
-    )  # weight decay alone
+    same = {n for n in after if torch.equal(after[n], before[n])}
+    own = {n for n in after if n.startswith(head_key(name) + ".")}
+    assert own and same == own
+    assert f"loss/{name}" not in told and set(told) > {
+        f"loss/{task}" for task in training.tasks if task != name
+    }
+    if method in ("uncertainty", "gradnorm"):
+        assert (training.balance.shown_K() != shown).tolist() == [task != name for task in training.tasks]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_without_any_label_moves_nothing(training_of, method):
+    training = training_of(method)
+    batch = next(iter(training.loader(training.train, range(4), train=True)))
+    step(training, batch)
+    for name in training.tasks:
+        unlabel(training, batch, name)
+    held = [*training.weights(), *training.balance.parameters(), *training.balance.buffers()]
+    before = [value.detach().clone() for value in held]
+    assert step(training, batch) == {}
+    for value, old in zip(held, before, strict=True):
+        torch.testing.assert_close(value, old, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_shared_layer_is_the_last_that_all_run(training_of):

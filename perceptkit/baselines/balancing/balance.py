@@ -4,7 +4,7 @@
 
 All other methods multiply lambda_k L_k by weights of their own, so that a user's preference still counts. What a method
 learns is a buffer or a parameter, hence part of the checkpoint. A task without a label in a batch (on no rank) takes no
-part: its loss is a zero that means nothing.
+part: its loss is a zero that means nothing, and what a method has learned of it stays as it is, to the bit.
 
 Shapes: K tasks.
 """

@@ -5,7 +5,8 @@ Liu, Johns, Davison. *End-to-End Multi-Task Learning with Attention.* CVPR 2019.
     w_k(t) = L_k(t - 1) / L_k(t - 2)             L_k(t): mean over epoch t; 1 in the first two epochs
     weight = K softmax_k(w_k / T)                T = 2
 
-The mean is over the batches that have a label of the task; an epoch without any leaves w_k at 1 until there are two.
+The mean is over the batches that have a label of the task. An epoch without any does not count as one of the task's:
+what is known of it stays, and w_k is 1 until there are two that count.
 """
 
 import torch
@@ -33,7 +34,7 @@ class Dwa(Balance):
         self.register_buffer("sum_K", torch.zeros(len(weight_K)))
         self.register_buffer("count_K", torch.zeros(len(weight_K)))
         self.register_buffer("mean_2K", torch.full((2, len(weight_K)), torch.nan))
-        """Of the last epoch but one, and of the last."""
+        """Of the last epoch but one, and of the last, of those that had a label."""
 
     def shown_K(self) -> Tensor:
         before_K, last_K = self.mean_2K
@@ -47,7 +48,7 @@ class Dwa(Balance):
         return super().total(losses_K, labelled_K)
 
     def end_epoch(self) -> None:
-        mean_K = self.sum_K / self.count_K  # nan without a label
-        self.mean_2K = torch.stack([self.mean_2K[1], mean_K])
+        after_2K = torch.stack([self.mean_2K[1], self.sum_K / self.count_K])
+        self.mean_2K = torch.where(self.count_K > 0, after_2K, self.mean_2K)
         self.sum_K = torch.zeros_like(self.sum_K)
         self.count_K = torch.zeros_like(self.count_K)

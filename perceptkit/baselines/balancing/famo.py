@@ -8,8 +8,8 @@ Liu, Feng, Stone, Liu. *FAMO: Fast Adaptive Multitask Optimization.* NeurIPS 202
     xi <- xi - beta (J^T (log L_before - log L_after) + gamma xi),    J the Jacobian of softmax at xi
 
 The step of xi is Adam's, with weight decay gamma, as in the authors' code. It costs one more forward pass a batch.
-c is a constant of the step; the log has c as the loss. Tasks without a label in the batch are left out: of the sums,
-and of the step.
+c is a constant of the step; the log has c as the loss. Tasks without a label in the batch are left out: of the softmax
+and the sums, and of the step, Adam's own state included.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Famo(Balance):
         return self.logit_K.softmax(0)
 
     def total(self, losses_K: Tensor, labelled_K: Tensor) -> Tensor:
-        z_K = torch.where(labelled_K, self.logit_K, -torch.inf).softmax(0).nan_to_num(0)
+        z_K = self._z(labelled_K)
         loss_K = self.weight_K * losses_K + SMALLEST
         # L / (its mean over ranks) has the gradient that log L has in one process with all images
         ratio_K = loss_K / mean_over_ranks(loss_K.detach().clone())
@@ -63,9 +63,12 @@ class Famo(Balance):
         before_K, labelled_K = self._before
         after_K = mean_over_ranks(losses_K().detach().clone())
         fell_K = (self.weight_K * before_K + SMALLEST).log() - (self.weight_K * after_K + SMALLEST).log()
-        z_K = self.logit_K.softmax(0)
-        fell_K = torch.where(labelled_K, fell_K, 0)
-        self.logit_K = self.adam.step(self.logit_K, z_K * (fell_K - (z_K * fell_K).sum()))
+        z_K, fell_K = self._z(labelled_K), torch.where(labelled_K, fell_K, 0)
+        self.logit_K = self.adam.step(self.logit_K, z_K * (fell_K - (z_K * fell_K).sum()), labelled_K)
+
+    def _z(self, labelled_K: Tensor) -> Tensor:
+        """softmax(xi) among the tasks that have a label; 0 for the others."""
+        return torch.where(labelled_K, self.logit_K, -torch.inf).softmax(0).nan_to_num(0)
 
     def get_extra_state(self) -> Any:
         return self.adam.state()

@@ -9,7 +9,8 @@ Networks.* ICML 2018. https://arxiv.org/abs/1711.02257
     then w is scaled so that sum_k w_k = K
 
 L_k(0) is the loss of the first batch that has a label of the task. Means are over the tasks that are labelled in the
-batch; with several ranks norms and losses are averaged over them, so that all have the same weights.
+batch, and it is their weights that are scaled, to the sum that they had; with several ranks norms and losses are
+averaged over them, so that all have the same weights.
 """
 
 import copy
@@ -72,8 +73,10 @@ class Gradnorm(Balance):
         if labelled_K.sum() < 2:  # nothing to balance
             return
         gradient_K = gradient(self.task_weight_K, losses_K / self.first_K, norm_K, labelled_K, self.alpha)
-        w_K = self.adam.step(self.task_weight_K, gradient_K).clamp(min=1e-3)
-        self.task_weight_K = len(w_K) * w_K / w_K.sum()
+        before_K = self.task_weight_K
+        w_K = self.adam.step(before_K, gradient_K, labelled_K).clamp(min=1e-3)
+        scaled_K = w_K * before_K[labelled_K].sum() / w_K[labelled_K].sum()
+        self.task_weight_K = torch.where(labelled_K, scaled_K, before_K)
 
     def get_extra_state(self) -> Any:
         return self.adam.state()
@@ -104,24 +107,27 @@ def _norm(gradients: Sequence[Tensor | None]) -> Tensor:
 
 
 class Adam:
-    """Adam of one small tensor whose gradient is computed by hand: `torch.optim.Adam` on a parameter of its own.
+    """Adam of one small tensor whose gradient is computed by hand: `torch.optim.Adam` on parameters of its own, one for
+    each element, so that an element without a gradient keeps its moments too.
 
     Args:
-        like: the tensor.
+        like: the tensor, (K,).
         lr: learning rate.
         decay: weight decay, as an L2 penalty.
     """
 
     def __init__(self, like: Tensor, lr: float, decay: float = 0.0) -> None:
-        self.value = nn.Parameter(like.detach().clone())
-        self.optimizer = torch.optim.Adam([self.value], lr=lr, weight_decay=decay)
+        self.values = [nn.Parameter(x.clone()) for x in like.detach()]
+        self.optimizer = torch.optim.Adam(self.values, lr=lr, weight_decay=decay)
 
-    def step(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """The tensor after one step from `value`."""
-        self.value.data = value.detach().clone()
-        self.value.grad = gradient.detach().clone()
+    def step(self, value_K: Tensor, gradient_K: Tensor, moves_K: Tensor) -> Tensor:
+        """The tensor after one step from `value_K` of the elements that move, bool."""
+        rows = zip(self.values, value_K.detach(), gradient_K.detach(), moves_K.tolist(), strict=True)
+        for value, start, gradient, moves in rows:
+            value.data = start.clone()
+            value.grad = gradient.clone() if moves else None
         self.optimizer.step()
-        return self.value.detach().clone()
+        return torch.stack([value.detach() for value in self.values])
 
     def state(self) -> Any:
         """For a checkpoint."""

@@ -45,6 +45,16 @@ def test_an_epoch_without_any_label_leaves_the_weights_alone():
     assert balance.shown_K().tolist() == [1, 1]
 
 
+def test_an_epoch_without_a_label_does_not_count():
+    seen, gap = Dwa(torch.ones(2), 2.0), Dwa(torch.ones(2), 2.0)
+    for balance in (seen, gap):
+        epoch(balance, [4.0, 1.0])
+        epoch(balance, [2.0, 1.0])
+    epoch(gap, [3.0, 0.0], labelled=torch.tensor([False, True]))
+    assert gap.mean_2K[:, 0].tolist() == seen.mean_2K[:, 0].tolist() == [4, 2]
+    assert gap.mean_2K[:, 1].tolist() == [1, 0]
+
+
 def test_state_is_whole():
     one, other = Dwa(torch.ones(2), 2.0), Dwa(torch.ones(2), 2.0)
     epoch(one, [4.0, 1.0])

@@ -49,7 +49,28 @@ def test_a_task_without_a_label_takes_no_part():
     balance.backward(weight.square() * torch.tensor([1.0, 0.0]), torch.tensor([True, False]), network)
     assert weight.grad.tolist() == pytest.approx([2, 0])
     balance.after_update(lambda: torch.tensor([0.5, 0.0]))
-    assert balance.logit_K.isfinite().all()
+    assert balance.logit_K.tolist() == [0, 0]  # alone it has nothing to be weighed against
+
+
+def test_momentum_and_decay_leave_a_task_without_a_label_alone():
+    def steps(gap):
+        balance = Famo(torch.ones(3), lr=0.025, decay=0.1)
+        for labelled in ([True] * 3, *([[True, False, True]] if gap else []), [True] * 3):
+            balance._before = (torch.tensor([1.0, 1.0, 1.0]), torch.tensor(labelled))
+            before = balance.logit_K
+            after = [0.9, 0.0, 1.2] if not all(labelled) else [0.5, 0.8, 1.0]
+            balance.after_update(lambda after=after: torch.tensor(after))
+            assert (balance.logit_K != before).tolist() == labelled
+        return balance
+
+    one = steps(gap=True)
+    moments = one.adam.optimizer.state_dict()["state"]
+    assert [int(moments[k]["step"]) for k in range(3)] == [3, 2, 3]
+    # z among those that are labelled: 1/2, 1/2; they fell by log(1/0.9) and log(1/1.2)
+    balance = Famo(torch.ones(3), lr=0.025, decay=0.0)
+    balance._before = (torch.ones(3), torch.tensor([True, False, True]))
+    balance.after_update(lambda: torch.tensor([0.9, 0.0, 1.2]))
+    assert balance.logit_K.tolist() == pytest.approx([-0.025, 0, 0.025], rel=1e-4)
 
 
 def test_state_is_whole():

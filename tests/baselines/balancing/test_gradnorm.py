@@ -55,6 +55,19 @@ def test_a_task_without_a_label_takes_no_part():
     assert torch.equal(balance.shown_K(), before)  # one task has nothing to be balanced with
 
 
+def test_momentum_does_not_move_a_task_without_a_label():
+    balance = Gradnorm(torch.ones(3), alpha=1.5, lr=0.025)
+    balance.learn(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 5.0, 2.0]), ALL)
+    before = balance.shown_K()
+    seen = torch.tensor([True, False, True])
+    balance.learn(torch.tensor([1.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 2.0]), seen)
+    after = balance.shown_K()
+    assert (after != before).tolist() == seen.tolist()
+    assert after.sum().item() == pytest.approx(3)
+    steps = balance.adam.optimizer.state_dict()["state"]
+    assert [int(steps[k]["step"]) for k in range(3)] == [2, 1, 2]
+
+
 def test_state_is_whole():
     one, other = Gradnorm(torch.ones(2), 1.5, 0.025), Gradnorm(torch.ones(2), 1.5, 0.025)
 
