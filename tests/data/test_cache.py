@@ -47,7 +47,7 @@ def opened(folder, *overrides, **loader):
     spec = load_tasks(folder / "t.yaml", overrides).spec
     tasks = build_tasks(spec)
     sources = {"train": open_train(spec, tasks), "val": open_split(spec, tasks, "val")}
-    said = keep_decoded(LoaderSpec(**loader), spec, tasks, sources, folder / "run/cache")
+    said = keep_decoded(LoaderSpec(**loader), sources, folder / "run/cache")
     return sources["train"], tasks, said
 
 
