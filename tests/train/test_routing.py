@@ -605,3 +605,24 @@ def test_rules_are_tuned_as_long_as_what_they_are_compared_with(training, stages
     change(training, compare_epochs=asked)
     training.recipe = training.recipe.model_copy(update={"stages": kept})
     assert rules._epochs(training) == epochs
+
+
+@torch.no_grad()
+def test_a_skipped_transition_leaves_its_projection_without_the_activation_behind_it(training, batch):
+    """As in the released code: what the next block reads may be negative."""
+    net, found = training.supernet.eval(), routing.current(training)
+    b = next(i for i, block in enumerate(net.blocks[:-1]) if block.kind == "shortcut")
+    block = net.backbone.get_submodule(net.blocks[b].name)
+    after = net.backbone.get_submodule(net.blocks[b + 1].name)
+    projected, read = [], []
+    handles = [
+        block.downsample.register_forward_hook(lambda module, args, output: projected.append(output)),
+        after.register_forward_pre_hook(lambda module, args: read.append(args[0])),
+    ]
+    keep_BR = torch.ones(len(batch.ids), len(found.cost_R), dtype=torch.bool)
+    keep_BR[:, b] = False
+    net(batch.image_BCHW, training.plan, keep_BR=keep_BR)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(read[0], projected[0])
+    assert read[0].min() < 0
