@@ -356,8 +356,29 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
+        routing = specs.recipe.routing
+        if router is not None and routing is not None and routing.measure_latency:
+            _measure_briefly(path, specs.tasks, training.fabric.device.type)
     training.fabric.barrier()
     return run
+
+
+def _measure_briefly(run: Path, tasks_file: TasksFile, device: str) -> None:
+    """Writes routing_latency.json: a routed model beside itself with all blocks, on pictures of the test split."""
+    from torch import cat
+
+    from perceptkit.compact import build
+    from perceptkit.compact.routed import RoutedNet
+    from perceptkit.report.routing_file import BRIEF
+    from perceptkit.runtime.benchmark import machine
+    from perceptkit.runtime.routed_latency import BRIEF_PICTURES, brief_latency
+    from perceptkit.train.evaluate_model import sample_images
+    from perceptkit.train.run_folder import write_json
+
+    network, m = build.read(run / "artifact")
+    if isinstance(network, RoutedNet):
+        images = cat(list(sample_images(tasks_file, "test", m.size_HW, m.mean, m.std, BRIEF_PICTURES)))
+        write_json(run / BRIEF, brief_latency(network, images, device) | {"machine": machine(device)})
 
 
 def specs_of_run(path: Path) -> Specs:
@@ -366,8 +387,10 @@ def specs_of_run(path: Path) -> Specs:
     from perceptkit.train.session import Specs
 
     tasks, recipe = run_folder.read_resolved(path)
-    texts = [(path / name).read_text(encoding="utf-8") for name in ("tasks.yaml", "recipe.yaml")]
-    return Specs(tasks, recipe, *texts)
+    tasks_text, recipe_text = (
+        (path / name).read_text(encoding="utf-8") for name in ("tasks.yaml", "recipe.yaml")
+    )
+    return Specs(tasks, recipe, tasks_text, recipe_text)
 
 
 def load(

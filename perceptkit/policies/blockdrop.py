@@ -30,8 +30,10 @@ Differs from the authors' code (Tushar-N/blockdrop ec52b36). `parity=True` gives
 * it is summed over all blocks: those that the curriculum still forces on drift to skip before they are free;
 * the joint stage sums the policy loss over the batch and averages the task loss, so that their ratio is the
   batch size; here both are means, and the ratio is a weight that the caller states.
-The same in both: `usage` counts the blocks that are forced on (pass `open_R` to leave them out), and the
-bounded probabilities are in force in both stages. Left out: a value net that no loss uses.
+The same in both: `usage` counts the blocks that are forced on (pass `open_R` to leave them out), the
+bounded probabilities are in force in both stages, and a skipped block leaves its shortcut without the activation
+that would follow the addition, also where it is a projection that may be negative (model/blocks.py). Left out:
+a value net that no loss uses.
 
 Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to the image), K tasks, N classes.
 """

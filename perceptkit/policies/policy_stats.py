@@ -8,7 +8,7 @@ Wrong, Is Everything All Right?*, JAMA 1983), from (1 - rate)^N = 0.05 and -log 
 Shapes: N images, R routed blocks (index 0 next to the image).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,13 @@ NO_SIGNAL = 1e-3
 
 STATIC_STD = 0.01
 """A keep rate that varies less over images is static; 0.01 is one image in 10,000 that differs."""
+
+USUAL_DROP = 0.05
+"""What val may lose where nobody says."""
+
+STATIC_DROP = 0.001
+"""Part of its quality that a task may lose where a policy of few exceptions becomes static: as many images as the rule
+of three lets differ unseen where `IMAGES_TO_FOLD` were alike."""
 
 IMAGES_TO_FOLD = 3000
 """From here on the rule of three bounds the rate of what was never seen by 0.1 %."""
@@ -69,6 +76,11 @@ class PolicyStats:
     def may_fold(self) -> bool:
         """Whether the images were enough to fold without asking for a tolerance."""
         return self.num_images >= IMAGES_TO_FOLD
+
+    @property
+    def is_static(self) -> bool:
+        """Whether hardly any image differs from the others."""
+        return max(self.keep_std) < STATIC_STD
 
     def fixed(self, tolerance: float | None = None) -> dict[int, bool]:
         """By block that needs no choice, the choice that stays, 1 or 0.
@@ -132,13 +144,31 @@ def policy_stats(keep_NR: Tensor, prob_NR: Tensor) -> PolicyStats:
     )
 
 
+ADVICE = {
+    "reinforce": {
+        "saturated": "Start from a keep probability (routing.router.keep) of 0.9, open blocks more slowly (speed of "
+        "`route`), or raise routing.gamma gradually.",
+        "one_policy": "Use a larger batch, raise routing.entropy, or a router with a finer input (router.downscale).",
+        "quality": "Raise routing.gamma, lower routing.entropy, or let `finetune` run longer.",
+    },
+    "gumbel": {
+        "saturated": "Start from a keep probability (routing.router.keep) nearer to 0.5, or lower the router's "
+        "learning rate (router_lr, or lr of `route`).",
+        "one_policy": "Use a larger batch, a lower learning rate of the router (router_lr, or lr of `route`), or a "
+        "router with a finer input (router.downscale).",
+        "quality": "Raise routing.gamma, by which the price of a block is divided, or let `finetune` run longer.",
+    },
+}
+"""What to do, by estimator and finding."""
+
+
 def collapse_findings(
     stats: PolicyStats,
     unique_before: Sequence[int] = (),
     mean_abs_advantage: float | None = None,
-    quality: float | None = None,
-    full_quality: float | None = None,
-    max_drop: float = 0.05,
+    drops: Mapping[str, float] | None = None,
+    max_drop: float | None = None,
+    estimator: str = "reinforce",
 ) -> tuple[Finding, ...]:
     """The signs of collapse that these numbers show, each with what to do; what is not given is not judged.
 
@@ -146,11 +176,11 @@ def collapse_findings(
         stats: the latest evaluation.
         unique_before: `stats.unique` of earlier evaluations, oldest first.
         mean_abs_advantage: mean |A| over the images of the last epoch.
-        quality: greedy accuracy or quality, in [0, 1].
-        full_quality: the same with every block kept.
-        max_drop: how much lower `quality` may be.
+        drops: by task, what is lost with the router, in parts or points (0.01 is one).
+        max_drop: how much that may be, where it was asked for; 0.05 where not.
+        estimator: routing.estimator, whose settings the advice names.
     """
-    found = []
+    found, advice = [], ADVICE[estimator]
     high = sum(p > 1 - SATURATED for p in stats.mean_prob)
     low = sum(p < SATURATED for p in stats.mean_prob)
     if high + low > SATURATED_SHARE * stats.num_blocks:
@@ -158,8 +188,7 @@ def collapse_findings(
             Finding(
                 "saturated",
                 f"the router is sure of {high + low} of {stats.num_blocks} blocks whatever the image ({high} keep, "
-                f"{low} skip): it hardly explores. Start from a keep bias of 2 to 3, open blocks more slowly, or "
-                f"raise gamma gradually.",
+                f"{low} skip): it hardly explores. {advice['saturated']}",
             )
         )
     recent = [*unique_before, stats.unique][-SAME_FOR_CHECKS:]
@@ -168,7 +197,7 @@ def collapse_findings(
             Finding(
                 "one_policy",
                 f"all images have had the same policy for {SAME_FOR_CHECKS} evaluations in a row: more training "
-                f"like this changes nothing. Use a larger batch, raise beta, or a router with a finer input.",
+                f"like this changes nothing. {advice['one_policy']}",
             )
         )
     if mean_abs_advantage is not None and mean_abs_advantage < NO_SIGNAL:
@@ -176,28 +205,44 @@ def collapse_findings(
             Finding(
                 "no_advantage",
                 f"sampled choices earn what the greedy one earns (mean |advantage| {mean_abs_advantage:.1e}): there "
-                f"is nothing to learn from. Change gamma so that skipping pays or costs, or lower alpha.",
+                f"is nothing to learn from. Change routing.gamma so that skipping pays or costs, or lower "
+                f"routing.alpha.",
             )
         )
-    if quality is not None and full_quality is not None and quality < full_quality - max_drop:
+    limit = USUAL_DROP if max_drop is None else max_drop
+    if too_much := {name: drop for name, drop in (drops or {}).items() if drop > limit}:
+        lost = ", ".join(f"{name} {drop:.1%}" for name, drop in too_much.items())
+        what = advice["quality"]
+        if max_drop is not None:
+            what = "Let `route` and `finetune` run longer, or allow more (routing.max_drop)."
         found.append(
             Finding(
-                "quality",
-                f"the routed model scores {quality:.3f}, the full one {full_quality:.3f}: a loss above {max_drop:g}. "
-                f"Raise gamma, lower beta, or let the joint stage run longer; before it a loss is expected.",
+                "quality", f"with the router val loses {lost}: more than the {limit:.4g} that it may. {what}"
             )
         )
-    if max(stats.keep_std) < STATIC_STD:
-        found.append(
-            Finding(
-                "static",
-                f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same "
-                f"{sum(stats.most_frequent)} of {stats.num_blocks} blocks: the policy is static. The row "
-                f"most_frequent is a network without a router. (Of images not seen here up to {stats.rate_bound:.2%} "
-                f"may differ.)",
-            )
-        )
+    if stats.is_static:
+        found.append(Finding("static", static_words(stats)))
     return tuple(found)
+
+
+def static_words(stats: PolicyStats) -> str:
+    """That a policy is static; what came of it is said after that."""
+    return (
+        f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same {sum(stats.most_frequent)} of "
+        f"{stats.num_blocks} blocks: the policy is static, and the model has no router any more. (Of images not seen "
+        f"here up to {stats.rate_bound:.2%} would have got another decision.)"
+    )
+
+
+def nearly_static(stats: PolicyStats, drops: Mapping[str, float], tolerance: float) -> Finding:
+    """A policy that hardly varies, and a model that loses too much without these few decisions."""
+    lost = ", ".join(f"{name} {drop:.2%}" for name, drop in drops.items() if drop > tolerance)
+    return Finding(
+        "nearly_static",
+        f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same blocks, but with these for all, "
+        f"val loses {lost}, more than the {tolerance:.2%} that it may: the router stays. A larger "
+        f"routing.fold_tolerance drops it.",
+    )
 
 
 def unopened(closed: int, num_blocks: int) -> Finding:

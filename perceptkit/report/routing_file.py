@@ -1,7 +1,7 @@
 """routing.json as the report sees it: what a router skips, for whom, and what looks at no picture beside it.
 
 Written by train/routing_check.py and train/routing_record.py. The latency of routed models is read from
-benchmark.json, which another verb writes; nothing is measured here.
+benchmark.json, which another verb writes, or routing_latency.json of the end of training; nothing is measured here.
 
 Shapes: N pictures of the test split, R routed blocks.
 """
@@ -114,6 +114,10 @@ class RoutingFile:
     """Where the pictures are."""
     folded: Mapping[str, Any]
     """Blocks that became static against what some pictures chose, and metrics on val before and after; or empty."""
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    """`max_drop` as asked for, and by task what val says beside the network before; empty in older files."""
+    compare_epochs: int | None = None
+    """As the recipe has it."""
 
     def row(self, rule: str, tuned: bool) -> RuleRow | None:
         """One line of the table."""
@@ -165,6 +169,8 @@ def read_routing(file: Path) -> RoutingFile:
         ),
         folder=file.parent / "routing",
         folded=loaded.get("folded") or {},
+        quality=loaded.get("quality") or {},
+        compare_epochs=loaded.get("compare_epochs"),
     )
 
 
@@ -211,10 +217,33 @@ Latency = Mapping[int, Mapping[str, Mapping[str, float]]]
 """By batch size, then `full`, `routed`, `worst` (all blocks and the router), then percentile; ms per batch."""
 
 
+BRIEF = "routing_latency.json"
+"""What training measures at its end, in the form of the key of benchmark.json, and with the machine."""
+
+
 def read_latency(run: Path) -> Latency:
-    """What benchmark.json says of a routed model's latency; empty where it says nothing, or not readably."""
+    """What benchmark.json says of a routed model's latency, or else what training measured; empty where neither can be
+    read."""
+    return _times(read_benchmark(run)) or _times({"routing_latency": _brief(run)})
+
+
+def read_brief(run: Path) -> Mapping[str, Any]:
+    """What training measured, where that is what `read_latency` gives; else empty."""
+    found = _brief(run)
+    return {} if _times(read_benchmark(run)) or not _times({"routing_latency": found}) else found
+
+
+def _brief(run: Path) -> Mapping[str, Any]:
     try:
-        by_batch = read_benchmark(run)["routing_latency"]["batch"]
+        found: Mapping[str, Any] = json.loads((run / BRIEF).read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError):
+        return {}
+
+
+def _times(measured: Mapping[str, Any]) -> Latency:
+    try:
+        by_batch = measured["routing_latency"]["batch"]
         return {
             int(batch): {
                 name: {key: float(rows[name][key]) for key in PERCENTILES}

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from perceptkit.report.grid import Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
-from perceptkit.report.routing_file import PERCENTILES, Latency, RoutingFile, RuleRow
+from perceptkit.report.routing_file import PERCENTILES, Latency, RoutingFile, RuleRow, read_brief
 from perceptkit.report.run_folder import Run, TaskResult
 from perceptkit.report.tables import DECIMALS, direction, scaled
 
@@ -84,6 +85,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         static=static_words(found),
         summary=(
             _spread_words(found),
+            *quality_words(found.quality),
             *_fixed_words(run, found),
             *folded_words(found.folded, "kept", "skipped"),
             *_loss_words(found),
@@ -94,7 +96,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         verdict=verdict(run, found),
         contrasts=_contrasts(found),
         groups=_groups(found),
-        latency=latency_table(run.latency) if run.latency else None,
+        latency=latency_table(run.latency, brief_words(run.path)) if run.latency else None,
         compared=sum(other.routing is not None for other in runs),
     )
 
@@ -103,12 +105,32 @@ def static_words(found: RoutingFile) -> str:
     """Why a model became static: the first thing to know of it."""
     if not found.is_static:
         return ""
-    count = found.seen["num_images"]
+    count, share = found.seen["num_images"], found.seen["most_frequent_share"]
+    who = f"All {count:,}" if share == 1 else f"{share:.2%} of {count:,}"
+    others = "" if share == 1 else ", and what the others chose was given up"
     return (
-        f"All {count:,} images of the training and validation splits got the same decision, "
+        f"{who} images of the training and validation splits got the same decision{others}, "
         "so the router was dropped and every image runs the same blocks. What follows is what was found with the "
         "router still there."
     )
+
+
+def quality_words(quality: Mapping[str, Any]) -> list[str]:
+    """What the model that came out loses on val, beside what it was allowed to."""
+    if not quality.get("tasks"):
+        return []
+    words, limit = [], quality["max_drop"]
+    for name, row in quality["tasks"].items():
+        size = 100 * abs(row["drop"])
+        unit = "points of accuracy" if row["measure"] == "accuracy" else "% of its quality"
+        words.append(f"{name} {'fell' if row['drop'] > 0 else 'rose'} by {number(size, 1)} {unit}")
+    told = f"On the validation split, beside the network before anything was skipped: {', '.join(words)}."
+    if limit is None:
+        return [told]
+    kept = all(row["drop"] <= limit for row in quality["tasks"].values())
+    return [
+        f"{told} At most {100 * limit:.4g} % was asked for (max_drop): that is {'' if kept else 'not '}kept."
+    ]
 
 
 def _spread_words(found: RoutingFile) -> str:
@@ -209,12 +231,20 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
             for name, t in tasks.items()
         ),
     )
-    notes = ["MACs of one image, the router's own included; usage is the part of the routed blocks' cost."]
+    notes = [
+        "MACs of one image, the router's own included; usage is the part of the routed blocks' cost. FirstK, RandomK, "
+        "DistK and random drop have the MACs of the learned network with its router, as far as their blocks allow."
+    ]
+    if "route" not in run.stages and "finetune" in run.stages and found.row("learned", False):
+        notes.append(
+            "Learned, as it is: the decisions of the tuned router on the network before it was tuned."
+        )
     if any(bold.values()):
         notes.append("Bold: the best of what is fine-tuned and skips blocks.")
     if rival is None:
+        why = "routing.compare_epochs is 0, so no rule" if found.compare_epochs == 0 else "No rule"
         notes.append(
-            "No rule was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
+            f"{why} was fine-tuned: there is no honest rival to compare with (routing.compare_epochs)."
         )
     return Table("which blocks run", columns, tuple(rows), tuple(notes))
 
@@ -329,8 +359,21 @@ def _strip_words(blocks: Sequence[str], keep: Sequence[int]) -> str:
     return f"keeps {', '.join(kept)}" if kept else "keeps none of the routed blocks"
 
 
-def latency_table(latency: Latency) -> Table:
-    """Milliseconds per batch, as another verb measured them."""
+def brief_words(run: Path) -> str:
+    """Where the times are those that training took at its end."""
+    found = read_brief(run)
+    if not found:
+        return ""
+    threads = found["machine"]["threads"]
+    return (
+        f"Wall clock of {found['calls']} calls each, in turn, on {found['pictures']} test images at the end of "
+        f"training, with {threads} {'thread' if threads == 1 else 'threads'} of {found['machine']['device']}. "
+        "perceptkit benchmark measures other batch sizes too, and takes the place of this."
+    )
+
+
+def latency_table(latency: Latency, brief: str = "") -> Table:
+    """Milliseconds per batch; `brief` says of a measurement at the end of training what it was."""
     largest = max(value for rows in latency.values() for row in rows.values() for value in row.values())
     decimals = 1 if largest >= 100 else 2
     rows: list[Row] = []
@@ -345,4 +388,4 @@ def latency_table(latency: Latency) -> Table:
                 rows.append(Row(title, cells, kind="primary" if name == "routed" else ""))
     columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "all blocks, p50"))
     note = "Router included. The worst case: every image keeps every block, and the router runs too."
-    return Table("batch, model", columns, tuple(rows), (note,))
+    return Table("batch, model", columns, tuple(rows), tuple(filter(None, (note, brief))))

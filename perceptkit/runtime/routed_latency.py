@@ -28,6 +28,10 @@ CALLS = 100
 """Timed calls of each, by batch size."""
 WARMUP = 3
 PERCENTILES = (50, 95, 99)
+BRIEF_SECONDS = 4.0
+"""About as long as `brief_latency` times."""
+FEWEST_CALLS = 20
+BRIEF_PICTURES = 64
 
 
 @torch.inference_mode()
@@ -72,6 +76,22 @@ def routed_latency(
         "macs_full": cost.full,
         "batch": found,
     }
+
+
+@torch.inference_mode()
+def brief_latency(
+    routed: RoutedNet, image_NCHW: Tensor, device: str = "cpu", seconds: float = BRIEF_SECONDS
+) -> dict[str, Any]:
+    """`routed_latency` of single pictures, for about so many seconds: `FEWEST_CALLS` to `CALLS` calls of each."""
+    forward = SkippingForward(routed, torch.device(device))
+    one = interleave({"one": lambda: forward(image_NCHW[:1])}, WARMUP, WARMUP, device)["one"]
+    calls = calls_within(seconds, min(one))
+    return routed_latency(routed, image_NCHW, (1,), calls, device)
+
+
+def calls_within(seconds: float, one: float) -> int:
+    """Calls of each of the three that are made, where one takes that long."""
+    return max(FEWEST_CALLS, min(CALLS, int(seconds / (3 * max(one, 1e-9)))))
 
 
 def macs_by_picture(routed: RoutedNet, image_NCHW: Tensor, cost: RouteCost) -> Tensor:

@@ -154,6 +154,8 @@ class SharingSpec(Strict):
 
 
 TWO_PRICES = "gamma is given too; max_drop solves for it"
+TOLERANCE = 0.05
+"""Of `RoutingSpec.tolerance`."""
 
 
 class RoutingSpec(Strict):
@@ -168,22 +170,35 @@ class RoutingSpec(Strict):
     gamma: PositiveFloat | None = None
     """Penalty of a wrong answer; 5 by default. The larger, the more blocks are kept."""
     max_drop: Fraction | None = None
-    """Instead of gamma: the loss of accuracy or quality that may be paid in all, as 1%."""
+    """Instead of gamma: what every task may lose on val, as 1%. For classification with one label the accuracy, so one
+    point; for any other task this part of its mean quality with all blocks, before anything was skipped. The penalty is
+    solved for by it, and of the epochs that keep to it the one that skips most is kept; where none does, the one that
+    loses least, and the run says by how much."""
     alpha: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     """Bounds the sampled probabilities to [1 - alpha, alpha], so that every choice is still tried."""
     entropy: NonNegativeFloat = 0.1
     """Weight (beta) of the entropy bonus in the stage `route`."""
-    tolerance: Fraction = 0.05
-    """For all tasks but classification an answer counts as right if its quality is at most this part below that of
-    all blocks."""
+    tolerance: Fraction | None = None
+    """For all tasks but classification an answer counts as right if its quality is at most this part below that of the
+    network before anything was skipped, on the same picture; max_drop where that is given, else 5%."""
     fold_tolerance: Fraction | None = None
     """In the end a block is kept or skipped for all pictures where at most this part of them, as 1%, chose otherwise,
-    and what that costs on val is told. By default where all 3,000 or more pictures chose alike."""
+    and what that costs on val is told. By default where all 3,000 or more pictures chose alike. A policy of hardly any
+    exceptions (each block's deviation over pictures below 0.01) becomes static as a whole unless a task then loses more
+    than this part of its quality on val, 0.1% by default."""
     parity: bool = False
-    """Reproduce the quirks of the released code instead of correcting them."""
+    """Reproduce the quirks of the released code, which policies/blockdrop.py lists, instead of correcting them."""
     compare_epochs: NonNegativeInt | None = None
-    """How long each rule that looks at no picture is fine-tuned for the table beside the router; as long as the stage
-    `finetune` by default, 0 leaves them untuned."""
+    """How long each rule that looks at no picture is fine-tuned for the table beside the router; by default as long as
+    the stage `finetune`, or `route` where that is the last. 0 leaves them untuned, and the report says so."""
+    measure_latency: bool = True
+    """Time the model on pictures of the test split for a few seconds when all is done, beside the one that runs all
+    blocks, for the report; `perceptkit benchmark` measures at length."""
+
+    @property
+    def quality_tolerance(self) -> float:
+        """`tolerance`, or its default."""
+        return next(t for t in (self.tolerance, self.max_drop, TOLERANCE) if t is not None)
 
     @model_validator(mode="after")
     def _is_read(self) -> "RoutingSpec":

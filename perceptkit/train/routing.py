@@ -15,8 +15,8 @@ The mathematics are in policies/blockdrop.py.
 Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,13 +26,11 @@ from perceptkit.data.batch import Batch
 from perceptkit.errors import SpecError
 from perceptkit.model import cost
 from perceptkit.model.plan import Plan
-from perceptkit.model.supernet import Supernet
 from perceptkit.policies import blockdrop
 from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, StageBase
-from perceptkit.tasks.base import Task, masked_mean
-from perceptkit.tasks.distillation import distillation, regresses
+from perceptkit.tasks.base import masked_mean
 from perceptkit.train import checkpoint, optim
 from perceptkit.train.losses import (
     labelled_tasks,
@@ -43,14 +41,22 @@ from perceptkit.train.losses import (
     weighted_sum,
 )
 from perceptkit.train.ranks import mean_losses
+from perceptkit.train.routing_host import (
+    HOST,
+    current,
+    host_quality,
+    is_host,
+    keeps_host_quality,
+    one_network,
+    qualities,
+    quality,
+    routing_spec,
+    taught,
+)
 from perceptkit.train.training import Routing, Training
 
-HOST = "checkpoints/host.pt"
-"""In the run folder: the network before anything was skipped."""
 ROUTED = "checkpoints/routed.pt"
 """The router when it alone had been learned."""
-TEMPERATURE = 4.0
-"""Of distillation; its gradients fall with the square of it, so the loss is multiplied by that (Hinton et al.)."""
 GAMMA = 5.0
 """Of the authors' joint stage on ImageNet."""
 
@@ -103,29 +109,11 @@ def block_costs(training: Training, spec: RoutingSpec, stage: StageBase) -> Tens
     return torch.tensor([max(1.0, float(added)) for added in cost.routed_macs(supernet, plan, measured)[1]])
 
 
-def routing_spec(training: Training) -> RoutingSpec:
-    """The recipe's section `routing`."""
-    assert training.recipe.routing is not None
-    return training.recipe.routing
-
-
-def one_network(training: Training) -> Supernet:
-    """The network of all tasks; the recipe's checks leave no other one to routing."""
-    assert isinstance(training.supernet, Supernet)
-    return training.supernet
-
-
 def open_plan(training: Training) -> Plan:
     """The plan with only those blocks routed that are open to the router; the others run."""
     routing = current(training)
     routed = training.plan.routed()
     return training.plan.with_routed(routed[len(routed) - routing.open_count :])
-
-
-def current(training: Training) -> Routing:
-    """The router, in the stages that have one."""
-    assert training.routing is not None
-    return training.routing
 
 
 @torch.no_grad()
@@ -137,7 +125,8 @@ def rightness(
 ) -> Tensor:
     """(V, B, K) 1 where a task's answer is right, 0 where not, NaN without a label.
 
-    A task whose answers are better or worse is right where its quality is nearly that of all blocks.
+    A task whose answers are better or worse is right where its quality is nearly the host's, which is the network as
+    it was before anything was skipped, with all blocks.
 
     Args:
         training: the network and the tasks.
@@ -146,16 +135,18 @@ def rightness(
         answers: outputs that are there already; the rows after those.
     """
     routing, tasks = current(training), training.tasks
-    everything = torch.ones(
-        len(batch.ids), len(routing.cost_R), dtype=torch.bool, device=routing.cost_R.device
-    )
-    keep_VBR = torch.stack([*tables, everything])[..., len(routing.cost_R) - routing.open_count :]
-    picture_M = torch.arange(keep_VBR.shape[1], device=keep_VBR.device).repeat(len(keep_VBR))
-    rows_M = torch.cat([picture_M[:, None], keep_VBR.flatten(0, 1).long()], 1)
-    if all(task.is_yes_or_no for task in tasks.values()):  # nobody asks what all blocks give
-        rows_M = rows_M[: -keep_VBR.shape[1]]
+    host_BK, rows = None, list(tables)
+    if not all(task.is_yes_or_no for task in tasks.values()):  # else nobody asks what the host gives
+        if is_host(training) and not keeps_host_quality(training, "train"):
+            rows.append(torch.ones_like(routing.open_R).expand(len(batch.ids), -1))
+        else:
+            with training.fabric.autocast():
+                host_BK = host_quality(training, batch, "train")
     outputs: Mapping[str, Tensor] = {}
-    if len(rows_M):
+    if rows:
+        keep_VBR = torch.stack(rows)[..., len(routing.cost_R) - routing.open_count :]
+        picture_M = torch.arange(keep_VBR.shape[1], device=keep_VBR.device).repeat(len(keep_VBR))
+        rows_M = torch.cat([picture_M[:, None], keep_VBR.flatten(0, 1).long()], 1)
         rows_N, of_M = torch.unique(rows_M, dim=0, return_inverse=True)
         picture_N = rows_N[:, 0]
         with training.fabric.autocast():
@@ -163,8 +154,8 @@ def rightness(
                 batch.image_BCHW, open_plan(training), keep_BR=rows_N[:, 1:].bool(), picture_B=picture_N
             )
     right_KVB = []
-    for name, task in tasks.items():
-        measure = task.is_right if task.is_yes_or_no else task.quality
+    for k, (name, task) in enumerate(tasks.items()):
+        measure = partial(quality, task)
         target_B = batch.targets[name]
         found = [measure(answer[name].detach().float(), target_B)[None] for answer in answers]
         if outputs:
@@ -177,8 +168,10 @@ def rightness(
             found = [of_tables_VB[: len(tables)], *found]
         measured_VB = torch.cat(found)
         if not task.is_yes_or_no:
-            tolerance = routing_spec(training).tolerance
-            measured_VB = blockdrop.right_by_quality(measured_VB, of_tables_VB[-1], tolerance)
+            best_B = host_BK[:, k] if host_BK is not None else of_tables_VB[-1]
+            measured_VB = blockdrop.right_by_quality(
+                measured_VB, best_B, routing_spec(training).quality_tolerance
+            )
         right_KVB.append(measured_VB)
     return torch.stack(right_KVB, -1)
 
@@ -299,13 +292,7 @@ def gumbel_loss(
     with fabric.autocast():
         outputs = training.supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
     losses = task_losses(outputs, batch, training.tasks)
-    quality_BK = torch.stack(
-        [
-            _quality(task, outputs[name].detach().float(), batch.targets[name])
-            for name, task in training.tasks.items()
-        ],
-        -1,
-    )
+    quality_BK = qualities(training, batch, outputs)
     usage_B = blockdrop.usage(keep_BR, routing.cost_R)
     right_B = blockdrop.task_mean(quality_BK, task_weights(training))
     penalty = blockdrop.cost_penalty(usage_B, right_B)
@@ -313,33 +300,6 @@ def gumbel_loss(
     total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma
     told = {"usage": usage_B.mean(), **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
     return total, told
-
-
-def host_of(training: Training) -> Supernet:
-    """The network as it was before anything was skipped, a copy with weights of its own."""
-    host = copy.deepcopy(one_network(training))
-    host.load_state_dict(checkpoint.load(training.run / HOST)[0]["supernet"])
-    return host
-
-
-def taught(training: Training, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
-    """How far the outputs are from the host's with all blocks: 0 where they are the same.
-
-    The sum over tasks, by their weights, of T^2 (L(outputs) - L(the host's)) of tasks/distillation.py, without T^2
-    where it has no temperature.
-    """
-    routing = current(training)
-    if routing.host is None:
-        routing.host = host_of(training).eval().requires_grad_(False)
-    everything = routing.cost_R.new_ones(len(batch.ids), len(routing.cost_R), dtype=torch.bool)
-    with torch.no_grad(), training.fabric.autocast():
-        answers = routing.host(batch.image_BCHW, training.plan, keep_BR=everything)
-    losses = {}
-    for name, task in training.tasks.items():
-        scale = 1.0 if regresses(task) else TEMPERATURE**2
-        least = distillation(task, answers[name], answers[name], TEMPERATURE)
-        losses[name] = scale * (distillation(task, outputs[name], answers[name], TEMPERATURE) - least)
-    return weighted_sum(losses, training.tasks)
 
 
 def weights_loss(
@@ -352,10 +312,6 @@ def weights_loss(
     """What the weights of the network learn from: labels, and the host's answers by the weight `distill`."""
     total = weighted_sum(losses, training.tasks)
     return total + distill * taught(training, batch, outputs) if distill else total
-
-
-def _quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
-    return task.is_right(output, target) if task.is_yes_or_no else task.quality(output, target)
 
 
 def finetune_step(

@@ -14,8 +14,10 @@ from perceptkit.data.batch import Batch
 from perceptkit.data.source import Source
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import (
+    STATIC_DROP,
     PolicyStats,
     collapse_findings,
+    nearly_static,
     policy_stats,
     unopened,
 )
@@ -23,7 +25,15 @@ from perceptkit.spec.recipe import StageSpec
 from perceptkit.train import checkpoint
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
-from perceptkit.train.routing import ROUTED, current, reward_of, routing_spec, task_weights
+from perceptkit.train.routing import ROUTED, reward_of, task_weights
+from perceptkit.train.routing_host import (
+    QualityMeans,
+    current,
+    host_quality,
+    qualities,
+    quality_drops,
+    routing_spec,
+)
 from perceptkit.train.routing_record import by_frequency, record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
@@ -33,23 +43,28 @@ USUAL = 8
 
 
 def judge_full(training: Training) -> None:
-    """Notes how much is right with all blocks, and what a wrong answer costs to begin with."""
+    """Notes what is right and how good the answers are with all blocks, and what a wrong one costs to begin with."""
     routing, max_drop = current(training), routing_spec(training).max_drop
-    routing.full_right = full_rightness(training)
+    routing.full_right, routing.full_quality = full_rightness(training)
     if max_drop is not None:  # nothing is skipped yet: the usage is 1
         routing.gamma = blockdrop.gamma_for_max_drop(max_drop, 1.0, routing.full_right, len(routing.cost_R))
 
 
 @torch.no_grad()
-def full_rightness(training: Training) -> float:
-    """How much of val is right with all blocks, in [0, 1]; 1 for tasks that are judged by what all blocks give."""
+def full_rightness(training: Training) -> tuple[float, dict[str, float]]:
+    """How much of val is right with all blocks, in [0, 1], and the mean quality by task.
+
+    Tasks that are judged by the host are all right where the network still is the host.
+    """
     total = torch.zeros(2, dtype=torch.float64, device=training.fabric.device)
+    means = QualityMeans(training)
 
     def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        right_BK = _right(training, batch, outputs, outputs)
+        right_BK = _right(training, batch, outputs, qualities(training, batch, outputs))
         known_B = blockdrop.has_label(right_BK)
         total[0] += blockdrop.task_mean(right_BK, task_weights(training))[known_B].sum()
         total[1] += known_B.sum()
+        means.add(batch, outputs)
 
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
@@ -58,7 +73,7 @@ def full_rightness(training: Training) -> float:
         batches, training.tasks, training.fabric.device, observe,
     )  # fmt: skip
     sum_over_ranks(total)
-    return (total[0] / total[1].clamp(min=1)).item()
+    return (total[0] / total[1].clamp(min=1)).item(), means.compute()
 
 
 @torch.no_grad()
@@ -67,8 +82,8 @@ def validate_routing(
 ) -> tuple[Evaluation, float, str]:
     """Metrics on val by the most probable decisions, what the epoch is judged by, and a few words on it.
 
-    An epoch is judged by its mean reward; where `max_drop` is given, by how much it skips as long as it keeps to
-    that, else by how little it loses. The penalty is solved for anew then.
+    An epoch is judged by its mean reward; where `max_drop` is given, by how much it skips as long as no task loses more
+    than that, else by how little is lost. The penalty is solved for anew then.
     """
     routing, spec = current(training), routing_spec(training)
     num_routed = len(routing.cost_R)
@@ -76,6 +91,8 @@ def validate_routing(
     device = training.fabric.device
     tables = [torch.empty(0, num_routed, dtype=torch.bool, device=device)]  # a rank may have no picture
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # reward, right, usage, pictures
+    means = QualityMeans(training)
+    is_judged = not all(task.is_yes_or_no for task in training.tasks.values())
 
     def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
         tables.append(routing.keep(image_BCHW))
@@ -83,10 +100,9 @@ def validate_routing(
         return outputs
 
     def observe(batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        full = outputs
-        if not all(task.is_yes_or_no for task in training.tasks.values()):
-            full = training.supernet(batch.image_BCHW, training.plan)
-        right_BK = _right(training, batch, outputs, full)
+        host_BK = host_quality(training, batch, "val") if is_judged else qualities(training, batch, outputs)
+        right_BK = _right(training, batch, outputs, host_BK)
+        means.add(batch, outputs)
         known_B = blockdrop.has_label(right_BK)
         values = (
             reward_of(training, tables[-1], right_BK),
@@ -110,7 +126,7 @@ def validate_routing(
     )  # fmt: skip
     score = mean_reward
     if spec.max_drop is not None:
-        drop = routing.full_right - right
+        drop = max(quality_drops(training, routing.full_quality, means.compute()).values(), default=0.0)
         score = 1 - used**2 if drop <= spec.max_drop else -drop
         solved = blockdrop.gamma_for_max_drop(spec.max_drop, used, routing.full_right, num_routed)
         # the less is used, the less one more block saves: too large a loss must not become cheaper for that
@@ -121,21 +137,14 @@ def validate_routing(
     return evaluation, score, words
 
 
-def _right(
-    training: Training, batch: Batch, outputs: Mapping[str, Tensor], full: Mapping[str, Tensor]
-) -> Tensor:
+def _right(training: Training, batch: Batch, outputs: Mapping[str, Tensor], host_BK: Tensor) -> Tensor:
     """(B, K), as `routing.rightness`."""
-    columns = []
-    for name, task in training.tasks.items():
-        output, target = outputs[name].float(), batch.targets[name]
-        if task.is_yes_or_no:
-            right_B = task.is_right(output, target)
-        else:
-            best_B = task.quality(full[name].float(), target)
-            tolerance = routing_spec(training).tolerance
-            right_B = blockdrop.right_by_quality(task.quality(output, target), best_B, tolerance)
-        columns.append(right_B)
-    return torch.stack(columns, -1)
+    tolerance = routing_spec(training).quality_tolerance
+    right_BK = qualities(training, batch, outputs)
+    for k, task in enumerate(training.tasks.values()):
+        if not task.is_yes_or_no:
+            right_BK[:, k] = blockdrop.right_by_quality(right_BK[:, k], host_BK[:, k], tolerance)
+    return right_BK
 
 
 @torch.no_grad()
@@ -162,8 +171,8 @@ def decisions(
 def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     """Looks at what was learned, fixes what turned out to be the same for all pictures, and tests the rules beside it.
 
-    Where all pictures get the same decision there is nothing left to decide: the model is static from then on, and
-    `training.routing` None.
+    Where all pictures get the same decision, or so few another that nothing is lost without, there is nothing left to
+    decide: the model is static from then on, and `training.routing` None.
 
     Returns:
         What routing.json holds.
@@ -181,12 +190,13 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
     test_keep_NR, _ = decisions(training, test, observe)
     compared = compare_rules(training, test, stats, test_keep_NR, _routed_alone(training, test))
     class_N = {name: torch.cat(labels) for name, labels in classes.items()}
-    drop = {} if spec.max_drop is None else {"max_drop": spec.max_drop}
     is_open = routing.open_R.cpu()
     of_open = policy_stats(keep_NR[:, is_open], prob_NR[:, is_open])
+    _, routed_quality = tried_on_val(training)
     findings = collapse_findings(
-        of_open, routing.unique[:-1], routing.mean_abs_advantage, routing.right, routing.full_right, **drop
-    )
+        of_open, routing.unique[:-1], routing.mean_abs_advantage,
+        quality_drops(training, routing.full_quality, routed_quality), spec.max_drop, spec.estimator,
+    )  # fmt: skip
     if (closed := int((~is_open).sum())) > 0:
         findings = (*findings, unopened(closed, len(is_open)))
     found = {
@@ -195,18 +205,63 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         "cost": routing.cost_R.tolist(),
         "gamma": routing.gamma,
         "route_gamma": spec.gamma,
+        "compare_epochs": spec.compare_epochs,
         "seen": stats.to_dict(),
-        "findings": [{"code": finding.code, "message": finding.message} for finding in findings],
         "rows": compared.rows,
         "test": record_test(training, test, test_keep_NR, class_N, compared),
     }
-    found["folded"] = fold(training, stats, spec.fold_tolerance)
+    tolerance = STATIC_DROP if spec.fold_tolerance is None else spec.fold_tolerance
+    if of_open.is_static and len(stats.fixed(spec.fold_tolerance)) < stats.num_blocks:
+        found["folded"], drops = fold_static(training, stats, tolerance, routed_quality)
+        if training.routing is not None:
+            findings = (
+                *(f for f in findings if f.code != "static"),
+                nearly_static(of_open, drops, tolerance),
+            )
+    if training.routing is not None:
+        found["folded"] = fold(training, stats, spec.fold_tolerance)
+    found["findings"] = [{"code": finding.code, "message": finding.message} for finding in findings]
     found["is_static"] = training.routing is None
+    found["quality"] = quality = quality_of_result(training, routing.full_quality)
+    training.say(f"beside the network before anything was skipped, {in_words(quality)}")
     if training.routing is not None:
         left = [plan.routed().index(block) for block in training.plan.routed()]
         usual_UR = by_frequency(keep_NR[:, left])[0][:USUAL]
         training.routing.usual = tuple(map(tuple, usual_UR.tolist()))
     return found
+
+
+def quality_of_result(training: Training, full: Mapping[str, float]) -> dict[str, Any]:
+    """What val says of the model that comes out: the key `quality` of routing.json.
+
+    Returns:
+        `max_drop` as asked for or None, and by task in `tasks`: `host`, `val` and `drop` between them, and `measure`:
+        accuracy, of which the drop is in points, or quality, of which it is a part.
+    """
+    _, now = tried_on_val(training)
+    return {
+        "max_drop": routing_spec(training).max_drop,
+        "tasks": {
+            name: {
+                "measure": "accuracy" if training.tasks[name].is_yes_or_no else "quality",
+                "host": full[name],
+                "val": now[name],
+                "drop": drop,
+            }
+            for name, drop in quality_drops(training, full, now).items()
+        },
+    }
+
+
+def in_words(quality: Mapping[str, Any]) -> str:
+    """`val: seg fell by 0.7% of its quality, room rose by 1.0 points; max_drop 1% was asked`"""
+    words = []
+    for name, row in quality["tasks"].items():
+        size = abs(row["drop"])
+        unit = f"{100 * size:.1f} points" if row["measure"] == "accuracy" else f"{size:.1%} of its quality"
+        words.append(f"{name} {'fell' if row['drop'] > 0 else 'rose'} by {unit}")
+    asked = "" if quality["max_drop"] is None else f"; max_drop {quality['max_drop']:.4g} was asked for"
+    return f"val: {', '.join(words)}{asked}"
 
 
 def _routed_alone(training: Training, test: Source) -> Tensor | None:
@@ -233,8 +288,35 @@ def fold(training: Training, stats: PolicyStats, tolerance: float | None = None)
     Returns:
         What becomes other than some pictures chose, with the metrics on val before and after; None if nothing does.
     """
+    return fix(training, stats, stats.fixed(tolerance))
+
+
+def fold_static(
+    training: Training, stats: PolicyStats, tolerance: float, before: Mapping[str, float]
+) -> tuple[dict[str, Any] | None, dict[str, float]]:
+    """Gives all pictures the most frequent policy; takes that back where a task loses more than the tolerance.
+
+    Args:
+        training: with the router; static and without it afterwards, or as it was.
+        stats: of the pictures seen.
+        tolerance: points of accuracy or part of the quality, on val.
+        before: mean quality on val by task, with the router.
+
+    Returns:
+        As `fold`, and what is lost by task.
+    """
+    routing, plan = training.routing, training.plan
+    folded = fix(training, stats, dict(enumerate(stats.most_frequent)))
+    drops = quality_drops(training, before, tried_on_val(training)[1])
+    if all(drop <= tolerance for drop in drops.values()):
+        return folded, drops
+    training.routing, training.plan = routing, plan
+    return None, drops
+
+
+def fix(training: Training, stats: PolicyStats, fixed: Mapping[int, bool]) -> dict[str, Any] | None:
+    """Makes these blocks static, by number among those that are routed; returns as `fold`."""
     routing, plan = current(training), training.plan
-    fixed = stats.fixed(tolerance)
     columns = [r for r in range(stats.num_blocks) if r not in fixed]
     routed = plan.routed()
     differ = [r for r in fixed if 0 < stats.keep_rate[r] < 1]
@@ -253,10 +335,17 @@ def fold(training: Training, stats: PolicyStats, tolerance: float | None = None)
     return {"blocks": blocks, "before": before, "after": on_val(training).metrics}
 
 
-def on_val(training: Training) -> Evaluation:
-    """Metrics on val of the network as it is now; every rank must call it."""
+def tried_on_val(training: Training) -> tuple[Evaluation, dict[str, float]]:
+    """The network as it is now on val: metrics, and the mean quality by task; every rank must call it."""
     training.supernet.eval()
     if training.routing is not None:
         training.routing.router.eval()
+    means = QualityMeans(training)
     batches = training.loader(training.val, range(len(training.val)), train=False)
-    return evaluate(training.forward, batches, training.tasks, training.fabric.device)
+    found = evaluate(training.forward, batches, training.tasks, training.fabric.device, means.add)
+    return found, means.compute()
+
+
+def on_val(training: Training) -> Evaluation:
+    """Metrics on val of the network as it is now; every rank must call it."""
+    return tried_on_val(training)[0]

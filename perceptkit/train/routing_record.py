@@ -30,7 +30,7 @@ from perceptkit.tasks.base import Task
 from perceptkit.train.evaluate import Evaluation
 from perceptkit.train.pictures import save_png
 from perceptkit.train.ranks import sum_over_ranks
-from perceptkit.train.routing import current
+from perceptkit.train.routing_host import current
 from perceptkit.train.rules import Comparison
 from perceptkit.train.training import Training
 

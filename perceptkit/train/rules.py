@@ -1,14 +1,16 @@
 """The router beside rules that look at no picture, at the same mean cost, each as it is and fine-tuned.
 
     all             every block                     what is gained or lost by tuning alone
-    learned         the router                      as `route` left it, and tuned by the stage `finetune`
+    learned         the router                      as `route` left it, and tuned by the stage `finetune`; without a
+                                                    stage `route` the tuned one's decisions, on the host as it was
     most_frequent   the router's favourite policy   the honest rival: a static network
     first_k random_k dist_k                         BlockDrop's heuristics
     random_drop     Veit et al.: the same random blocks deleted for all pictures
 
-Every rule starts from the network as it was before anything was skipped. Fine-tuning uses the stage `finetune`'s
-learning rate, norms and distillation, and as many pictures; `all`, which would be its own teacher, learns from labels
-alone.
+The cost that the heuristics and random deletion meet is the learned network's mean in MACs, the router's own included,
+up to that of all blocks; the most frequent policy has its own. Every rule starts from the network as it was before
+anything was skipped. Fine-tuning uses the stage `finetune`'s learning rate, norms and distillation, and as many
+pictures, or without that stage as many as `route`; `all`, which would be its own teacher, learns from labels alone.
 
 Shapes: N pictures of a split, B of a batch, R routed blocks.
 """
@@ -32,7 +34,8 @@ from perceptkit.spec.recipe import FinetuneStage
 from perceptkit.train import optim
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update
-from perceptkit.train.routing import current, host_of, one_network, routing_spec, set_training, weights_loss
+from perceptkit.train.routing import set_training, weights_loss
+from perceptkit.train.routing_host import current, host_of, one_network, routing_spec
 from perceptkit.train.run_folder import write_json
 from perceptkit.train.training import Interrupted, Training
 
@@ -85,24 +88,28 @@ def compare_rules(
         test: the test split.
         stats: of the router's decisions on the splits that it was learned from.
         learned_NR: its decisions on `test`.
-        routed_NR: those of the router before it was fine-tuned with the network.
+        routed_NR: those of the router before it was fine-tuned with the network, where it was learned before.
     """
-    routing = current(training)
-    cost_R = routing.cost_R.cpu()
-    used = blockdrop.usage(learned_NR, cost_R).mean().item()
+    costs = costs_of(training)
+    cost_R = costs.added_R.clamp(min=1)  # a block may add nothing to its projection
+    budget = equal_cost(learned_NR, cost_R, costs.router)
     rate_R, favourite_R = learned_NR.double().mean(0), torch.tensor(stats.most_frequent)
+    used = (rate_R * cost_R).sum().item() / cost_R.sum().item()
+    if used < 1:  # each block is skipped less often by the same factor
+        rate_R = 1 - (1 - rate_R) * (1 - budget) / (1 - used)
     rules: dict[str, Rule] = {
         "all": lambda num, generator: torch.ones(num, len(cost_R), dtype=torch.bool),
         "most_frequent": lambda num, generator: heuristics.most_frequent(num, favourite_R),
-        "first_k": lambda num, generator: heuristics.first_k(num, cost_R, used, generator),
-        "random_k": lambda num, generator: heuristics.random_k(num, cost_R, used, generator),
+        "first_k": lambda num, generator: heuristics.first_k(num, cost_R, budget, generator),
+        "random_k": lambda num, generator: heuristics.random_k(num, cost_R, budget, generator),
         "dist_k": lambda num, generator: heuristics.dist_k(num, rate_R, generator),
-        "random_drop": lambda num, generator: random_drop(num, cost_R, used, generator),
+        "random_drop": lambda num, generator: random_drop(num, cost_R, budget, generator),
     }
-    costs = costs_of(training)
     learned = _tested(training, training.supernet, test, learned_NR)
     rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
     host = host_of(training)
+    if routed_NR is None and _finetune(training) is not None:
+        routed_NR = learned_NR
     if routed_NR is not None:
         alone = _tested(training, host, test, routed_NR)
         rows.append(_row(training, "learned", False, [alone], routed_NR, costs))
@@ -117,10 +124,15 @@ def compare_rules(
     return Comparison(rows, learned, untuned["all"][0], costs)
 
 
+def equal_cost(keep_NR: Tensor, cost_R: Tensor, router: float) -> float:
+    """The part of the routed blocks' cost that pays for these decisions and the router; at most 1."""
+    return min(1.0, ((keep_NR.double() @ cost_R.double()).mean().item() + router) / cost_R.sum().item())
+
+
 def _epochs(training: Training) -> int:
-    """Of tuning a rule."""
-    asked, stage = routing_spec(training).compare_epochs, _finetune(training)
-    return asked if asked is not None else stage.epochs if stage is not None else 0
+    """Of tuning a rule: as long as the network was tuned with its router, or the router learned."""
+    asked = routing_spec(training).compare_epochs
+    return asked if asked is not None else training.recipe.stages[-1].epochs
 
 
 def _finetune(training: Training) -> FinetuneStage | None:

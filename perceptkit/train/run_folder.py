@@ -10,6 +10,7 @@
     tree.json                                         how tasks part, where they do so in a tree
     affinity.json lesion.json                         how tasks relate on val / what is lost without which blocks
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with
+    routing_latency.json                              how long it takes, measured for a few seconds
 
 All writes are atomic: a file is either the old one or the new one, whole.
 """

@@ -57,6 +57,7 @@ from perceptkit.train.searching import opened_in_the_end
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
 from perceptkit.train.turns import steps_of_epoch, turns
+from perceptkit.train.untrained_host import check_host
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Specs:
     recipe: Recipe
     tasks_text: str
     recipe_text: str
+    is_rehearsal: bool = False
+    """Of `shrink`: the stages are shorter than the recipe has them."""
 
 
 def shrink(specs: Specs, batches: int = 2) -> Specs:
@@ -102,6 +105,7 @@ def shrink(specs: Specs, batches: int = 2) -> Specs:
         recipe.model_copy(update={"stages": stages, "routing": routing}),
         specs.tasks_text,
         specs.recipe_text,
+        is_rehearsal=True,
     )
 
 
@@ -248,6 +252,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             raise ResumeError(f"{run} is finished: nothing to resume")
         if (run / "checkpoints/last.pt").exists():
             state = checkpoint.load(run / "checkpoints/last.pt")
+    warning = check_host(recipe)
     tasks = build_tasks(specs.tasks)
     refuse_losses(tasks)
     fabric = make_fabric(recipe)
@@ -337,6 +342,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):
             training.say(line)
+    if warning and not resume and not specs.is_rehearsal:
+        training.say(f"warning: {warning}")
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()

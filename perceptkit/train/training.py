@@ -55,6 +55,8 @@ class Routing:
     """Blocks under the router's control, counted from the last; the others run."""
     full_right: float = 1.0
     """How much of val is right with all blocks, before anything is skipped."""
+    full_quality: Mapping[str, float] = field(default_factory=dict)
+    """Mean quality on val by task, there."""
     right: float = 1.0
     """How much of val was right after the last epoch, by the most probable decisions."""
     mean_abs_advantage: float | None = None
@@ -64,7 +66,9 @@ class Routing:
     usual: tuple[tuple[bool, ...], ...] = ()
     """Policies that most pictures got, when all was learned; for the artifact."""
     host: Supernet | None = None
-    """The network before anything was skipped, where it teaches; not part of a checkpoint, it has a file of its own."""
+    """The network before anything was skipped, once it is asked; no part of a checkpoint, it has a file of its own."""
+    host_quality: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """By split and id of a picture, the quality of its answers by task (K,); no part of a checkpoint either."""
 
     @property
     def open_R(self) -> Tensor:
@@ -88,6 +92,7 @@ class Routing:
             "gamma": self.gamma,
             "open_count": self.open_count,
             "full_right": self.full_right,
+            "full_quality": dict(self.full_quality),
             "right": self.right,
             "mean_abs_advantage": self.mean_abs_advantage,
             "unique": self.unique,
@@ -98,6 +103,7 @@ class Routing:
         self.router.load_state_dict(state["router"])
         self.gamma, self.open_count = state["gamma"], state["open_count"]
         self.full_right, self.right = state["full_right"], state["right"]
+        self.full_quality = dict(state.get("full_quality", {}))
         self.mean_abs_advantage = state["mean_abs_advantage"]
         self.unique = list(state["unique"])
 

@@ -1,18 +1,22 @@
 """Statistics of small tables by hand, and each detector with a table that sets it off alone."""
 
 import json
+import re
 
 import pytest
 import torch
 from torch import Tensor
 
 from perceptkit.policies.policy_stats import (
+    ADVICE,
     IMAGES_TO_FOLD,
     SAME_FOR_CHECKS,
     PolicyStats,
     collapse_findings,
+    nearly_static,
     policy_stats,
 )
+from perceptkit.spec.recipe import RoutingSpec
 
 T = torch.tensor
 KEEP = T([[1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0], [1, 0, 1]]).bool()
@@ -71,7 +75,7 @@ def test_tables_must_fit(keep, prob):
 
 def test_a_healthy_router_has_no_findings():
     healthy = policy_stats(KEEP, PROB)
-    assert codes(healthy, [3, 2], mean_abs_advantage=0.2, quality=0.9, full_quality=0.92) == []
+    assert codes(healthy, [3, 2], mean_abs_advantage=0.2, drops={"seg": 0.02, "depth": -0.3}) == []
 
 
 def test_a_router_that_is_sure_of_nearly_all_blocks():
@@ -98,15 +102,41 @@ def test_no_advantage_is_no_signal():
     assert codes(healthy, mean_abs_advantage=1e-3) == []
 
 
-def test_quality_below_the_full_model():
+def test_a_task_that_loses_too_much_is_named():
     healthy = policy_stats(KEEP, PROB)
-    assert codes(healthy, quality=0.85, full_quality=0.92) == ["quality"]
-    assert codes(healthy, quality=0.85, full_quality=0.92, max_drop=0.1) == []
-    assert codes(healthy, quality=0.1) == []  # nothing to compare with
+    (finding,) = collapse_findings(healthy, drops={"seg": 0.07, "depth": 0.05})
+    assert finding.code == "quality" and "loses seg 7.0%: more than the 0.05" in finding.message
+    assert codes(healthy, drops={"seg": 0.07}, max_drop=0.1) == []
+    (finding,) = collapse_findings(healthy, drops={"seg": 0.02}, max_drop=0.01)
+    assert "routing.max_drop" in finding.message and "gamma" not in finding.message  # which it solves for
+    assert codes(healthy) == []  # nothing to compare with
 
 
-def test_a_static_policy_says_to_export_it():
+def test_advice_names_settings_that_the_estimator_reads():
+    sure = policy_stats(KEEP, torch.ones_like(PROB))
+    for estimator in ADVICE:
+        found = collapse_findings(sure, drops={"seg": 0.5}, estimator=estimator)
+        assert [finding.code for finding in found] == ["saturated", "quality"]
+        said = " ".join(finding.message for finding in found)
+        assert ("routing.entropy" in said) is (estimator == "reinforce")
+        settings = set(re.findall(r"routing\.(\w+)", " ".join(ADVICE[estimator].values()))) - {"router"}
+        for key in settings:
+            RoutingSpec.model_validate({"estimator": estimator, key: 0.2})  # what it does not read is refused
+
+
+def test_a_static_policy_says_that_the_router_is_gone():
     keep = torch.tensor([[True, False, True, True]]).repeat(400, 1)
     (finding,) = collapse_findings(stats_of(keep))
     assert "100.00% of 400 images keep the same 3 of 4 blocks" in finding.message
-    assert "0.75%" in finding.message and "a network without a router" in finding.message
+    assert "0.75%" in finding.message and "no router any more" in finding.message
+
+
+def test_one_image_in_ten_thousand_is_static_and_may_cost_too_much_to_drop():
+    keep = torch.ones(10_001, 2, dtype=torch.bool)
+    keep[0, 0] = False
+    stats = stats_of(keep)
+    assert stats.is_static and stats.fixed() == {1: True}  # what `fixed` leaves
+    assert not stats_of(keep[:5000]).is_static
+    found = nearly_static(stats, {"seg": 0.004, "depth": 0.0}, 0.001)
+    assert found.code == "nearly_static" and "loses seg 0.40%, more than the 0.10%" in found.message
+    assert "depth" not in found.message

@@ -1,19 +1,23 @@
 """What the page says of a router."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from perceptkit.report.page import render, write_report
+from perceptkit.report.routing_file import BRIEF
 from perceptkit.report.routing_section import (
     latency_table,
+    quality_words,
     routing_section,
     rules_table,
+    static_words,
     task_cost_table,
     verdict,
 )
 from perceptkit.report.run_folder import read_run
-from tests.report.fake_routing import make_routed_run
+from tests.report.fake_routing import LATENCY, make_routed_run
 from tests.report.fake_run import make_run
 from tests.report.test_page import SECTIONS, Page
 
@@ -216,3 +220,46 @@ def test_what_a_task_costs_alone_is_beside_all_blocks(tmp_path, page):
     assert [text.split()[1] for text in rows[learned.title]] == [f"({ratio:.2f})" for ratio in ratios]
     assert "one task alone" in Page(render(run, [], {})).text
     assert "one task alone" not in page.text
+
+
+def test_a_static_model_that_gave_something_up_says_for_how_many(routed):
+    seen = {**routed.routing.seen, "num_images": 10_001, "most_frequent_share": 10_000 / 10_001}
+    found = replace(routed.routing, is_static=True, seen=seen)
+    assert static_words(found).startswith("99.99% of 10,001 images of the training and validation splits")
+    assert "what the others chose was given up" in static_words(found)
+
+
+def test_what_val_loses_is_said_beside_what_was_asked():
+    tasks = {
+        "seg": {"measure": "quality", "host": 0.6, "val": 0.5958, "drop": 0.007},
+        "room": {"measure": "accuracy", "host": 0.9, "val": 0.92, "drop": -0.02},
+    }
+    (words,) = quality_words({"max_drop": 0.01, "tasks": tasks})
+    assert "seg fell by 0.7 % of its quality, room rose by 2.0 points of accuracy." in words
+    assert words.endswith("At most 1 % was asked for (max_drop): that is kept.")
+    (words,) = quality_words({"max_drop": 0.005, "tasks": tasks})
+    assert words.endswith("At most 0.5 % was asked for (max_drop): that is not kept.")
+    (words,) = quality_words({"max_drop": None, "tasks": tasks})
+    assert "max_drop" not in words
+    assert quality_words({}) == []
+
+
+def test_rules_that_were_not_to_be_tuned_are_named(tmp_path):
+    run = read_run(make_routed_run(tmp_path / "run", tuned=False))
+    run = replace(run, routing=replace(run.routing, compare_epochs=0))
+    note = rules_table(run, run.routing).notes[-1]
+    assert note.startswith("routing.compare_epochs is 0, so no rule was fine-tuned")
+
+
+def test_what_training_measured_is_shown_with_its_circumstances(tmp_path):
+    path = make_routed_run(tmp_path / "run", latency=False)
+    brief = {"pictures": 64, "calls": 100, "machine": {"device": "x86_64", "threads": 2}}
+    (path / BRIEF).write_text(json.dumps(brief | {"batch": {"1": LATENCY["batch"]["1"]}}))
+    run = read_run(path)
+    table = routing_section(run, [run]).latency
+    assert cells(table, "routed", "batch 1")[1] == ["4.34", "5.80", "7.20", "0.70"]
+    assert "100 calls each, in turn, on 64 test images" in table.notes[-1]
+    assert "2 threads of x86_64" in table.notes[-1]
+    (path / "benchmark").mkdir()
+    (path / "benchmark/benchmark.json").write_text(json.dumps({"routing_latency": LATENCY}))
+    assert len(routing_section(run, [run]).latency.notes) == 1  # what was measured at length takes its place

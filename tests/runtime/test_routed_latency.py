@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perceptkit.compact.route_cost import RouteCost
-from perceptkit.runtime.routed_latency import as_markdown, macs_by_picture, percentiles
+from perceptkit.runtime.routed_latency import as_markdown, calls_within, macs_by_picture, percentiles
 
 
 class Fake:
@@ -39,3 +39,8 @@ def test_table():
     text = as_markdown({"batch": {"8": row, "32": {**row, "achieved": None}}})
     assert "| 8 | 1.00, 2.00, 3.25 | " in text and "| 0.400 | 0.300 | 0.75 | segments 90, mask 10 |" in text
     assert "| 0.300 | - |" in text
+
+
+def test_a_brief_measurement_has_as_many_calls_as_it_has_time_for():
+    assert calls_within(3.0, 0.02) == 50  # each of three takes 20 ms
+    assert calls_within(3.0, 1.0) == 20 and calls_within(3.0, 1e-6) == 100

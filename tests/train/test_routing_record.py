@@ -13,7 +13,7 @@ from perceptkit.data.sources import open_split
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, session
-from perceptkit.train.routing import HOST
+from perceptkit.train.routing_host import HOST
 from perceptkit.train.routing_record import by_frequency, clusters, difficulty, least
 
 T = torch.tensor
