@@ -43,6 +43,7 @@ SURFACE = {
         "--max-drop",
         "--dynamic-skip",
         "--policies",
+        "--nearest",
         "--device",
         "--optimize",
         "--out",
