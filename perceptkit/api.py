@@ -529,6 +529,7 @@ def export(
     optimize: str | None = None,
     dynamic_skip: str | None = None,
     policies: int | None = None,
+    nearest: bool = False,
     max_drop: float | None = None,
     wrote: Callable[[Path], None] | None = None,
     warn: Callable[[str], None] | None = None,
@@ -547,15 +548,18 @@ def export(
         per_task: a model of its own for each task, model_TASK; `out` is a folder then.
         data: for int8, bf16, fp16 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
         pictures: for int8 and dynamic_skip, how many of the training split to calibrate on; 200 by default.
-        split: for int8, bf16 and fp16, which split to measure on.
+        split: for int8, bf16, fp16 and codebooks that drop blocks, which split to measure on.
         device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
         dynamic_skip: for a model with a router (`onnx`), how it skips: `branch` (one picture at a time), `gather`
             (batches) or `codebook` (a folder: the router and a few networks without choice).
         policies: of a codebook, how many networks at most; 8 by default. They are chosen on the pictures.
-        max_drop: for int8, bf16 and fp16, by how many percent of its primary metric in float32 a task may be worse; 5
-            by default. Beyond it the file is written, a warning given, and its record says `"ok": false`. Heads that
-            lose too much in int8 are left in float first.
+        nearest: of a codebook, whether a picture may lose blocks that its router keeps. The metrics of every task by
+            the router's own decisions and by the codebook are then written to parity.json, as they are for a codebook
+            of one, which has no other block than the pictures keep.
+        max_drop: for int8, bf16, fp16 and such codebooks, by how many percent of its primary metric before a task may
+            be worse; 5 by default. Beyond it the file is written, a warning given, and its record says `"ok": false`.
+            Heads that lose too much in int8 are left in float first.
         wrote: is told of each file or folder as soon as it is there.
         warn: is told of each task that lost more than `max_drop`; Python's warnings by default.
 
@@ -580,12 +584,18 @@ def export(
         _check_dynamic(dynamic_skip, format, precision, int8, per_task, device)
     if policies is not None and dynamic_skip != "codebook":
         raise SpecError("--policies is of --dynamic-skip codebook")
+    if nearest and dynamic_skip != "codebook":
+        raise SpecError("--nearest is of --dynamic-skip codebook")
     for flag, given in (("--pictures", pictures), ("--data", data)):
         measured = flag == "--data" and precision != "32"
         if given is not None and not (int8 or measured) and dynamic_skip is None:
             raise SpecError(f"{flag} is for --int8 and --dynamic-skip, which are calibrated; {format} is not")
-    if max_drop is not None and not int8 and precision == "32":
-        raise SpecError("--max-drop is for --int8 and --precision bf16 or fp16, whose metrics are compared")
+    drops = nearest or (dynamic_skip == "codebook" and policies == 1)
+    if max_drop is not None and not int8 and precision == "32" and not drops:
+        raise SpecError(
+            "--max-drop is for --int8 and --precision bf16 or fp16, and for codebooks with --nearest or of one policy: "
+            "their metrics are compared"
+        )
     max_drop = check_max_drop(MAX_DROP if max_drop is None else max_drop)
     pictures = PICTURES if pictures is None else pictures
     if (
@@ -609,12 +619,21 @@ def export(
     model = load(path, device="cpu")
     if optimize is not None:
         model = model.optimized(optimize)
+
+    def tell(to: Path) -> None:
+        if wrote is not None:
+            wrote(to)
+        for line in warnings_of(recorded(to)):
+            if warn is not None:
+                warn(line)
+            else:
+                warnings.warn(f"{to}: {line}", stacklevel=3)
+
     if dynamic_skip is not None:
         name = "_".join(["codebook", *marks]) if dynamic_skip == "codebook" else file_name(format, *marks)
         to = Path(out) if out else path / "exports" / name
-        _export_dynamic(model, to, dynamic_skip, path, data, pictures, policies)
-        if wrote is not None:
-            wrote(to)
+        _export_dynamic(model, to, dynamic_skip, path, data, pictures, policies, nearest, split, max_drop)
+        tell(to)
         return to
     if per_task or int8:
         refuse_routed(model.exportable(), "--per-task" if per_task else "--int8")
@@ -634,13 +653,7 @@ def export(
                 _compare_metrics(
                     model, to, precision, where, tasks_file, no_data, split, max_drop, data is None
                 )
-        if wrote is not None:
-            wrote(to)
-        for line in warnings_of(recorded(to)):
-            if warn is not None:
-                warn(line)
-            else:
-                warnings.warn(f"{to}: {line}", stacklevel=3)
+        tell(to)
 
     if not per_task:
         to = Path(out) if out else path / "exports" / file_name(format, *marks)
@@ -702,7 +715,9 @@ def _compare_metrics(
         amend(to, {"not_measured": str(error).splitlines()[0]})
         return
     after = measure(load(to, device=device).forward)
-    amend(to, {"measured_on": split, **compared(before, after, model.tasks, precision, max_drop)})
+    amend(
+        to, {"measured_on": split, **compared(before, after, model.tasks, ("float32", precision), max_drop)}
+    )
 
 
 def _export_int8(
@@ -751,13 +766,23 @@ def _export_dynamic(
     data: str | Path | None,
     pictures: int,
     policies: int | None,
+    nearest: bool,
+    split: Split,
+    max_drop: float,
 ) -> None:
-    """The file or folder, and in its record what it saves on calibration pictures, where there are any."""
+    """The file or folder, and in its record what it saves on calibration pictures, where there are any.
+
+    Of a codebook that drops blocks, its metrics beside those of the router's own decisions too.
+    """
+    from torch import inference_mode
+
+    from perceptkit.compact.codebook_file import full_network
     from perceptkit.compact.export_dynamic import POLICIES, export_dynamic, write_static
-    from perceptkit.compact.parity_file import amend
+    from perceptkit.compact.parity_file import amend, recorded
+    from perceptkit.compact.quality import OWN_DECISIONS, compared
     from perceptkit.compact.routed import RoutedNet
     from perceptkit.runtime.skip_speed import skip_speed
-    from perceptkit.train.evaluate_model import sample_images
+    from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
 
     m, network = model.manifest, model.exportable()
     images: list[Any] = []
@@ -768,14 +793,24 @@ def _export_dynamic(
             if how == "codebook" or data is not None:
                 raise
         else:
+            if nearest:
+                declared_tasks(model.tasks, tasks_file)  # refused before a minute is spent
             images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
-    export_dynamic(network, m, to, how, images, POLICIES if policies is None else policies)
+    export_dynamic(network, m, to, how, images, POLICIES if policies is None else policies, nearest)
     if not images:
         return
+    if recorded(to).get("codebook", {}).get("may_drop"):
+        with inference_mode():
+            before, after = (
+                evaluate_forward(forward, model.tasks, m.size_HW, m.mean, m.std, tasks_file, split)
+                for forward in (model.forward, load(to, device="cpu").forward)
+            )
+        amend(to, {"measured_on": split, **compared(before, after, model.tasks, OWN_DECISIONS, max_drop)})
     assert isinstance(network, RoutedNet)
     with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
         one = how == "branch"
-        static = write_static(network, m, Path(folder) / "static.onnx", any_batch=not one)
+        static = full_network(to) if how == "codebook" else None  # made already, where the book has it
+        static = static or write_static(network, m, Path(folder) / "static.onnx", any_batch=not one)
         speed = skip_speed(to, static, images, network, batch=1 if one else 32)
     amend(to, {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "speed": speed})
 

@@ -9,8 +9,11 @@ import argparse
 import fnmatch
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from perceptkit import errors
@@ -125,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--pictures", metavar="N", type=int, help="how many to calibrate on (default: 200)")
     made.add_argument(
         "--max-drop", metavar="PERCENT", type=float,
-        help="of int8, bf16 and fp16: how much worse a task's metric may be before you are warned (default: 5)",
+        help="of int8, bf16, fp16, --nearest: how much worse a metric may be before you are warned (default: 5)",
     )  # fmt: skip
     made.add_argument(
         "--dynamic-skip", nargs="?", const="branch", metavar="HOW",
@@ -134,6 +137,10 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--policies", metavar="P", type=int, help="of a codebook: networks at most (default: 8)"
     )
+    made.add_argument(
+        "--nearest", action="store_true",
+        help="of a codebook: a picture may lose blocks that it keeps; what that costs is measured",
+    )  # fmt: skip
     made.add_argument("--device", default="cpu", help="for aoti: what to compile for, cpu (default) or cuda")
     made.add_argument(
         "--optimize",
@@ -323,27 +330,42 @@ def predict(options: argparse.Namespace) -> int:
     return errors.DataError.exit_code if unreadable else 0
 
 
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """SIGTERM (`kill`, `timeout`) raises as Ctrl-C does: else the process ends at once, and unfinished files stay."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def export(options: argparse.Namespace) -> int:
     from perceptkit import api
     from perceptkit.compact.exported import as_text
 
-    api.export(
-        options.path,
-        options.out,
-        options.format,
-        options.precision,
-        options.int8,
-        options.per_task,
-        options.data,
-        options.pictures,
-        device=options.device,
-        optimize=options.optimize,
-        dynamic_skip=options.dynamic_skip,
-        policies=options.policies,
-        max_drop=options.max_drop,
-        warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True),
-        wrote=lambda path: print(as_text(path), flush=True),
-    )
+    with ended_like_interrupted():
+        api.export(
+            options.path,
+            options.out,
+            options.format,
+            options.precision,
+            options.int8,
+            options.per_task,
+            options.data,
+            options.pictures,
+            device=options.device,
+            optimize=options.optimize,
+            dynamic_skip=options.dynamic_skip,
+            policies=options.policies,
+            nearest=options.nearest,
+            max_drop=options.max_drop,
+            warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True),
+            wrote=lambda path: print(as_text(path), flush=True),
+        )
     return 0
 
 

@@ -44,6 +44,7 @@ SURFACE = {
         "--max-drop",
         "--dynamic-skip",
         "--policies",
+        "--nearest",
         "--device",
         "--optimize",
         "--out",

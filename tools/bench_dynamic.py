@@ -1,27 +1,37 @@
 """What dynamic ONNX files save, measured: against the static ONNX of the same network, all blocks kept.
 
+python tools/bench_dynamic.py --artifact runs/blockdrop --host runs/host
 python tools/bench_dynamic.py cifar resnet18 vit --rounds 30
+
+With `--artifact`, a run or artifact with a router, both sides see test pictures of its run, or of --data, and its own
+router decides: branch at batch 1, gather and codebook at 8 and 32. The static file is that of `--host`, a run or
+artifact of the network before anything was skipped: what was folded away counts as saved too; without it, that of the
+artifact's own network with every block. A codebook is made for training pictures.
+
+Without, networks with random weights, all blocks routed, half of them kept; pictures are of four kinds, and the router
+is fitted to give each kind a policy of its own:
 
     cifar       cifar10_resnet32, 32 px, one classification task
     resnet18    resnet18, 128 px, three dense tasks
     vit         vit_tiny_patch16_224, 224 px, one classification task
 
-Half of the blocks are kept, all of them routed; pictures are of four kinds, and the router is fitted to give each
-kind a policy of its own. The files are what `export --dynamic-skip` writes, proved and loaded as users load them: the
-router's time is in theirs. Of every one it prints
+The files are what `export --dynamic-skip` writes, proved and loaded as users load them: the router's time is in theirs.
+Of every one it prints
 
     fraction = (1 - its time / the static time) / (1 - its MACs / the static MACs)
 
 the part of the saving that MACs predict which the clock shows, router in both, held to 0.85 for branch at batch 1 and
-for codebook at the larger batch. `static, half kept` is a network that never had the skipped blocks, without router:
-what no dynamic file can beat. All variants are interleaved in one process; random weights.
+for codebook at 32. Where MACs predict no saving there is no fraction, and it is missed. MACs are those that the router
+asks for: what a codebook adds to them counts against it. `static, half kept` is a network that never had the skipped
+blocks, without router: what no dynamic file can beat. All variants are interleaved in one process.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,23 +41,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from perceptkit.api import data_of
 from perceptkit.compact.artifact import Manifest, tasks_from
 from perceptkit.compact.build import compact_and_fold, with_router
-from perceptkit.compact.export_dynamic import export_dynamic, write_static
+from perceptkit.compact.export_dynamic import DYNAMIC, POLICIES, export_dynamic, write_static
+from perceptkit.compact.network import CompactNet
 from perceptkit.compact.onnx_file import open_onnx
 from perceptkit.compact.route_cost import RouteCost, route_cost
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.skip_graph import static_graph
+from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
+from perceptkit.model.cost import measured_macs
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.runtime.benchmark import machine
 from perceptkit.runtime.load import load
-from perceptkit.runtime.timing import CLOCKS, interleave, spread
+from perceptkit.runtime.timing import CLOCKS, Spread, interleave, spread
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 from perceptkit.spec.router import RouterSpec
+from perceptkit.train.evaluate_model import sample_images
 
 AT_LEAST = 0.85
+HELD = {1: "branch", 32: "codebook"}
+"""By batch size, what is held to it."""
+PICTURES = 200
+"""Of --artifact: test pictures to draw from, and training pictures of the codebook."""
 KINDS = 4
 ROOM: dict[str, dict[str, Any]] = {
     "room": {"spec": {"type": "classification", "classes": 10}, "labels": [f"class {i}" for i in range(10)]}
@@ -178,43 +197,157 @@ def measure(
         if variant != "static":
             macs = predicted(cost, keep_BR) - (router if variant.startswith("static") else 0)
             saved = spread([1 - fast / slow for fast, slow in zip(taken, static, strict=True)])
-            row |= {"macs": macs, "saving": saved.to_dict(), "fraction": saved.median / (1 - macs)}
-            held = variant == ("branch" if one else "codebook")
-            row["held"] = row["fraction"] >= AT_LEAST if held else None
-            text += f"   time x{1 - saved.median:.3f} [{1 - saved.high:.3f}, {1 - saved.low:.3f}]  MACs x{macs:.3f}"
-            text += f"   fraction {row['fraction']:.3f}"
-            text += f"   at least {AT_LEAST}: {'yes' if row['held'] else 'NO'}" if held else ""
+            row |= judged(saved, macs, variant == HELD.get(batch))
+            text += in_words(row)
         print(text, flush=True)
         rows.append(row)
     return rows
 
 
-def main() -> int:
+def judged(saved: Spread, macs: float, is_held: bool) -> dict[str, Any]:
+    """Of a row: its saving and which part of the predicted one that is; `held` is None where nothing is required.
+
+    Args:
+        saved: part of the static time.
+        macs: part of the static MACs.
+        is_held: whether AT_LEAST is required.
+    """
+    # a slower file of a network that costs more would have a fraction above 0
+    fraction = saved.median / (1 - macs) if macs < 1 else None
+    held = fraction is not None and fraction >= AT_LEAST
+    return {
+        "macs": macs,
+        "saving": saved.to_dict(),
+        "fraction": fraction,
+        "held": held if is_held else None,
+    }
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """What is printed of `judged`."""
+    q1, median, q3 = (1 - row["saving"][key] for key in ("q3", "median", "q1"))
+    text = f"   time x{median:.3f} [{q1:.3f}, {q3:.3f}]  MACs x{row['macs']:.3f}   "
+    text += "MACs predict no saving" if row["fraction"] is None else f"fraction {row['fraction']:.3f}"
+    return text + (
+        f"   at least {AT_LEAST}: {'yes' if row['held'] else 'NO'}" if row["held"] is not None else ""
+    )
+
+
+@torch.no_grad()  # exports refuse tensors of inference mode
+def measure_artifact(path: Path, host: Path | None, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every variant at every batch size, on real pictures with the router's decisions; prints them.
+
+    Raises SpecError where the model has no router, or there are no pictures.
+    """
+    model, tasks_file = load(path, "cpu"), data_of(path, options.data)
+    m, routed = model.manifest, model.exportable()
+    if not isinstance(routed, RoutedNet):
+        raise SpecError(f"{path} has no router: nothing in it is skipped by picture")
+    test, train = (
+        list(sample_images(tasks_file, split, m.size_HW, m.mean, m.std, PICTURES))
+        for split in ("test", "train")
+    )
+    image_NCHW, cost = torch.cat(test), route_cost(routed, m.size_HW)
+    keep_NR = routed.router.keep(image_NCHW)
+    whole, full_macs = everything_of(routed, cost, host, m.size_HW)
+    print(
+        f"\n{path}: {len(image_NCHW)} test pictures keep {keep_NR.double().mean():.0%} of {keep_NR.shape[1]} routed "
+        f"blocks by {len(keep_NR.unique(dim=0))} policies; {options.threads} thread(s), {options.clock} time\n"
+        f"  static: {host or 'its own network with every block'}, {full_macs / 1e6:.0f} M MACs; router "
+        f"{cost.router / full_macs:.1%} of it"
+    )
+    rows = []
+    with TemporaryDirectory(prefix="bench-") as folder_name:
+        folder = Path(folder_name)
+        files = {
+            way: export_dynamic(
+                routed, m, folder / ("codebook" if way == "codebook" else f"{way}.onnx"), way, train,
+                options.policies, options.nearest,
+            )
+            for way in options.ways
+        }  # fmt: skip
+        for batch in options.batch:
+            ways = [way for way in options.ways if (way == "branch") == (batch == 1)]
+            if not ways:
+                continue
+            static = folder / f"static_{batch}.onnx"
+            onnx.save(static_graph(whole, m.size_HW, any_batch=batch > 1), str(static))
+            drawn = torch.randint(
+                len(image_NCHW), (options.rounds, batch), generator=torch.Generator().manual_seed(batch)
+            )
+            forwards = {"static": open_onnx(static, "cpu", options.threads)[0]}
+            forwards |= {way: load(files[way], "cpu", threads=options.threads).forward for way in ways}
+            variants: dict[str, Callable[[], object]] = {
+                name: partial(answer_next, forward, image_NCHW, cycle(drawn))
+                for name, forward in forwards.items()
+            }
+            seconds = interleave(variants, options.rounds, 3, clock=CLOCKS[options.clock])
+            macs = predicted(cost, keep_NR[drawn.flatten()]) * cost.full / full_macs
+            for name, taken in seconds.items():
+                row: dict[str, Any] = {"model": str(path), "batch": batch, "variant": name}
+                row["seconds"] = spread(taken).to_dict()
+                text = f"  batch {batch:3}  {name:9} {spread(taken).median * 1e3:9.2f} ms"
+                if name != "static":
+                    pairs = zip(taken, seconds["static"], strict=True)
+                    saved = spread([1 - fast / slow for fast, slow in pairs])
+                    row |= judged(saved, macs, name == HELD.get(batch))
+                    text += in_words(row)
+                print(text, flush=True)
+                rows.append(row)
+    return rows
+
+
+def everything_of(
+    routed: RoutedNet, cost: RouteCost, host: Path | None, size_HW: tuple[int, int]
+) -> tuple[CompactNet, float]:
+    """The network that keeps every block, and its MACs. Raises SpecError for a host that cannot be compared."""
+    if host is None:
+        return routed.static([True] * len(cost.added_R)), cost.full
+    theirs = load(host, "cpu")
+    network = theirs.exportable()
+    if not isinstance(network, CompactNet):
+        raise SpecError(f"{host} decides by picture too; --host is the network before anything was skipped")
+    if theirs.manifest.size_HW != size_HW or set(network.net.tasks) != set(routed.network.net.tasks):
+        raise SpecError(f"{host} has other tasks, or takes pictures of another size, than --artifact")
+    image = torch.zeros(1, 3, *size_HW)
+    return network, measured_macs(partial(network, image))
+
+
+def answer_next(forward: Callable[[Tensor], object], image_NCHW: Tensor, turns: Iterator[Tensor]) -> object:
+    """The outputs for the next batch."""
+    return forward(image_NCHW[next(turns)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures the named networks, or an artifact. Exit code 0 when the requirement holds for all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "models", nargs="*", default=list(SUBJECTS), metavar="MODEL", help=", ".join(SUBJECTS)
+        "models", nargs="*", metavar="MODEL", help=f"{', '.join(SUBJECTS)}; all without --artifact"
     )
+    parser.add_argument("--artifact", type=Path, metavar="RUN|ARTIFACT", help="a model with a router")
+    parser.add_argument("--host", type=Path, metavar="RUN|ARTIFACT", help="the network that it came from")
+    parser.add_argument("--data", metavar="TASKS", help="of --artifact; that of its run by default")
+    parser.add_argument("--policies", type=int, default=POLICIES, help="of the codebook of --artifact")
+    parser.add_argument("--nearest", action="store_true", help="that codebook may drop blocks")
     parser.add_argument(
-        "--batch", type=int, default=32, help="of gather and codebook; branch takes one picture"
+        "--batch", type=int, nargs="+", default=[1, 8, 32], help="branch takes one picture, the others more"
     )
-    parser.add_argument("--ways", nargs="+", default=["branch", "gather", "codebook"], metavar="WAY")
+    parser.add_argument("--ways", nargs="+", choices=DYNAMIC, default=list(DYNAMIC))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=CLOCKS, default="cpu")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of this process alone")
     parser.add_argument("--out", type=Path, help="JSON file")
-    o = parser.parse_args()
+    o = parser.parse_args(arguments)
     if unknown := [name for name in o.models if name not in SUBJECTS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(SUBJECTS)}")
-    batches = (
-        (1, tuple(way for way in o.ways if way == "branch")),
-        (o.batch, tuple(way for way in o.ways if way != "branch")),
-    )
-    rows = []
-    for name in o.models:
-        for batch, ways in batches:
-            if ways:
+    if o.artifact is None and (o.host is not None or o.data is not None):
+        parser.error("--host and --data are for an --artifact")
+    rows = measure_artifact(o.artifact, o.host, o) if o.artifact is not None else []
+    for name in o.models or ([] if o.artifact is not None else SUBJECTS):
+        for batch in o.batch:
+            if ways := tuple(way for way in o.ways if (way == "branch") == (batch == 1)):
                 rows += measure(name, batch, ways, o.rounds, o.clock, o.threads)
     if o.out is not None:
         o.out.write_text(

@@ -2,10 +2,11 @@
 
     codebook.json      the manifest, and of every network its file and the blocks that run in it
     router.onnx        image (B, 3, H, W) -> decisions (B, R) bool
-    network_0.onnx     the cheapest network; it answers the pictures for which it keeps all that they want
+    network_0.onnx     the cheapest network; it answers the pictures that are assigned to it
     network_1.onnx     ...
     parity.json        what they were compared with
 
+Assigned is the cheapest network that keeps all that a picture wants, or the nearest: see compact/codebook.py.
 The router runs once for a batch; its rows are grouped by policy, and each group runs in its own network. All
 files are ONNX, and hold their own copy of the weights.
 
@@ -52,10 +53,17 @@ def write_index(folder: Path, book: Codebook, manifest: dict[str, Any], share_P:
         "decisions": KEEP,
         "outputs": list(manifest["tasks"]),
         "cost": book.cost_R.tolist(),
+        "assign": "nearest" if book.nearest else "superset",
         "networks": networks,
         "manifest": manifest,
     }
     (folder / INDEX).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def full_network(folder: Path) -> Path | None:
+    """The file of the network that keeps every block; None where the book has none."""
+    networks = json.loads((folder / INDEX).read_text(encoding="utf-8"))["networks"]
+    return folder / network_file(len(networks) - 1) if all(networks[-1]["keep"]) else None
 
 
 class CodebookModel:
@@ -77,7 +85,8 @@ class CodebookModel:
             if told["format"] != FORMAT:
                 raise ExportError(f"{where}: codebook format {told['format']!r}; this version reads {FORMAT}")
             policies_PR = torch.tensor([entry["keep"] for entry in told["networks"]], dtype=torch.bool)
-            self.book = Codebook(policies_PR, torch.tensor(told["cost"], dtype=torch.float64))
+            nearest = {"superset": False, "nearest": True}[told.get("assign", "superset")]
+            self.book = Codebook(policies_PR, torch.tensor(told["cost"], dtype=torch.float64), nearest)
             if policies_PR.shape[1:] != self.book.cost_R.shape:
                 raise ValueError("its policies and costs are of different numbers of blocks")
             self.manifest = json.dumps(told["manifest"])
@@ -99,7 +108,7 @@ class CodebookModel:
         return run_session(self.router, [KEEP], {"image": image_BCHW})[KEEP]
 
     def answer(self, image_BCHW: Tensor, keep_BR: Tensor) -> dict[str, Tensor]:
-        """All tasks, with what is wanted given: every row runs in the cheapest network that keeps all of it."""
+        """All tasks, with what is wanted given: every row runs in the network that it is assigned to."""
         index_B = self.book.assign(keep_BR)
         found: dict[str, Tensor] = {}
         for policy in index_B.unique().tolist():

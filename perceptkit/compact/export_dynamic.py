@@ -5,7 +5,8 @@
     codebook    a folder: a router, and P networks without choice
 
 What is written is read back by the code that `load` uses and compared with `RoutedNet.masked` under 16 tables of
-decisions, all blocks and none among them, and under the router's own. What fails never gets its name.
+decisions, all blocks and none among them, and under the router's own; other batches under the first few of these
+tables. What fails never gets its name.
 
 All take pictures of the model's own size: branches that may take any size take much longer to trace.
 AOTInductor computed wrong results for such branches (torch 2.14.1), silently: it is not among the formats.
@@ -56,7 +57,10 @@ DYNAMIC = ("branch", "gather", "codebook")
 POLICIES = 8
 """Networks of a codebook by default."""
 BATCHES = {"branch": (1, 3), "gather": (1, 2, 3, 8), "codebook": (1, 2, 3, 8)}
-"""What each is compared on."""
+"""What each is compared on, see TABLES."""
+TABLES = 4
+"""Of the 16, by those batches that are not compared under all: a table has a row for each picture, so all 16 are tried
+at the smallest batch that the way tells apart."""
 NEAR = 1e-4
 """A logit this near to 0, as a part of the largest one, may be decided either way: two kernels round differently."""
 
@@ -77,6 +81,7 @@ def export_dynamic(
     how: str,
     calibration: Iterable[Tensor] = (),
     policies: int = POLICIES,
+    nearest: bool = False,
 ) -> Path:
     """Writes `path`, and the proof: in parity.json beside a file, or inside a codebook's folder.
 
@@ -87,6 +92,7 @@ def export_dynamic(
         how: one of DYNAMIC.
         calibration: for a codebook, normalised pictures (B, 3, H, W) whose decisions it is made for.
         policies: for a codebook, how many networks at most.
+        nearest: for a codebook, whether a picture may lose blocks that it keeps.
 
     Raises:
         SpecError: a model without a router, an unknown way, no pictures, a package is missing.
@@ -101,7 +107,7 @@ def export_dynamic(
     needs_packages()
     routed = copy.deepcopy(network).cpu().eval()
     if how == "codebook":
-        return _write_codebook(routed, manifest, path, list(calibration), policies)
+        return _write_codebook(routed, manifest, path, list(calibration), policies, nearest)
     refuse_suffix(path, "onnx")
     import onnx
 
@@ -154,7 +160,9 @@ def _prove_file(routed: RoutedNet, model: Any, path: Path, size_HW: tuple[int, i
         ]
         return {task: torch.cat([row[task] for row in rows]) for task in tasks}
 
-    return _prove(routed, _images(size_HW, BATCHES[how]), forward, decide, answer)
+    return _prove(
+        routed, _images(size_HW, BATCHES[how]), forward, decide, answer, every=1 if how == "branch" else 3
+    )
 
 
 @torch.no_grad()
@@ -165,6 +173,7 @@ def _prove(
     decide: Any,
     answer: Any,
     served: Any = lambda keep_BR: keep_BR,
+    every: int = 3,
 ) -> Heads:
     """The largest difference by head, over all images, all tables and the router's own decisions.
 
@@ -175,6 +184,7 @@ def _prove(
         decide: image -> its decisions (B, R).
         answer: (image, decisions) -> its outputs.
         served: decisions -> those that it runs for them.
+        every: the batch that is compared under all tables; others under TABLES of them.
 
     Raises ExportError where its router decides otherwise.
     """
@@ -186,7 +196,8 @@ def _prove(
             found[name] = {key: max(value, before[key]) for key, value in row.items()}
 
     for image in images:
-        for keep_BR in keep_tables(len(image), len(routed.plan.routed())):
+        tables = keep_tables(len(image), len(routed.plan.routed()))
+        for keep_BR in tables if len(image) == every else tables[:TABLES]:
             compare(partial(routed.masked, keep_BR=served(keep_BR)), partial(answer, keep_BR=keep_BR), image)
         decided_BR, logits_BR = decide(image), routed.router(image)
         near = NEAR * max(SMALLEST_SCALE, logits_BR.abs().max().item())
@@ -200,7 +211,12 @@ def _prove(
 
 
 def _write_codebook(
-    routed: RoutedNet, manifest: Manifest, path: Path, calibration: list[Tensor], policies: int
+    routed: RoutedNet,
+    manifest: Manifest,
+    path: Path,
+    calibration: list[Tensor],
+    policies: int,
+    nearest: bool,
 ) -> Path:
     import onnx
 
@@ -210,7 +226,7 @@ def _write_codebook(
     with torch.no_grad():
         keep_NR = torch.cat([no_rows, *(routed.router.keep(image) for image in calibration)])
     cost = route_cost(routed, size_HW)
-    book = make_codebook(keep_NR, torch.tensor(cost.added_R), policies)
+    book = make_codebook(keep_NR, torch.tensor(cost.added_R), policies, nearest)
     share_P = torch.bincount(book.assign(keep_NR), minlength=len(book.policies_PR)) / len(keep_NR)
     sizes = {"fixed": list(size_HW)}
     with _staged(path) as folder:
@@ -235,6 +251,9 @@ def _write_codebook(
             "kept_wanted": keep_NR.float().mean().item(),
             "kept_served": served_NR.float().mean().item(),
             "extra_macs": book.extra_cost(keep_NR) / cost.full,
+            "dropped_macs": book.dropped_cost(keep_NR) / cost.full,
+            "nearest": nearest,
+            "may_drop": book.may_drop,
         }
         told = _told("codebook", heads) | {"sizes": sizes, "codebook": chosen}
         told["bytes"] = sum(file.stat().st_size for file in files)

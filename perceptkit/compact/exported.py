@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from perceptkit.compact.parity_file import recorded
+from perceptkit.compact.quality import names_of
 from perceptkit.compact.verify import relative
 
 
@@ -52,19 +53,19 @@ def _of_int8(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _figures(entry: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """A row for each metric, in float32 and in what the file computes in; a dash where there is no label."""
-    precision = entry["precision"]
-    rows = [("task, metric", "float32", precision)]
+    """A row for each metric, before and after; a dash where there is no label."""
+    names = names_of(entry)
+    rows = [("task, metric", *names)]
     for task, metrics in entry["accuracy"].items():
         for metric, pair in metrics.items():
-            before, after = ("-" if pair[t] is None else f"{pair[t]:.4f}" for t in ("float32", precision))
+            before, after = ("-" if pair[t] is None else f"{pair[t]:.4f}" for t in names)
             rows.append((f"{task} {metric}", before, after))
     return rows
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    width = max(len(row[0]) for row in rows)
-    return [f"{name:{width}}  {before:>9}  {after:>9}" for name, before, after in rows]
+    width, first = max(len(row[0]) for row in rows), max(9, *(len(row[1]) for row in rows))
+    return [f"{name:{width}}  {before:>{first}}  {after:>9}" for name, before, after in rows]
 
 
 def _skipping(entry: Mapping[str, Any]) -> list[str]:
@@ -76,10 +77,11 @@ def _skipping(entry: Mapping[str, Any]) -> list[str]:
             f"under {tables} tables of decisions, all blocks and none among them, and the router's own"
         )
     if book := entry.get("codebook"):
+        dropped = f", and {book['dropped_macs']:.1%} that were wanted are dropped" if book["may_drop"] else ""
         lines.append(
             f"{book['policies']} networks for {book['distinct']} policies of {book['pictures']} pictures: they keep "
             f"{book['kept_served']:.0%} of the blocks, {book['kept_wanted']:.0%} were wanted; "
-            f"{book['extra_macs']:.1%} of the full model's MACs more"
+            f"{book['extra_macs']:.1%} of the full model's MACs more{dropped}"
         )
     if speed := entry.get("speed"):
         ms, ratio = speed["ms_per_picture"], speed["speedup"]

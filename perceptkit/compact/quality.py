@@ -1,7 +1,8 @@
-"""What fewer bits cost a task: its metrics in float32 and in the file, on the user's own pictures.
+"""What a file that computes something else costs a task: its metrics before and after, on the user's own pictures.
 
-A difference of numbers says little of a file that rounds: what counts is what it does to the metrics. By how much a
-task is worse is its *drop*, of its primary metric, in percent of what float32 has:
+Before is float32 and after are fewer bits, or before are the router's own decisions and after those of a codebook that
+may drop blocks. A difference of numbers says little there: what counts is what it does to the metrics. By how much a
+task is worse is its *drop*, of its primary metric, in percent of what was before:
 
     100 (before - after) / |before|     where higher is better
     100 (after - before) / |before|     where lower is better
@@ -19,6 +20,9 @@ from perceptkit.tasks.base import Task
 
 MAX_DROP = 5.0
 """Percent allowed where nobody says how many: five times what most metrics moved by when it was measured (README)."""
+
+OWN_DECISIONS = ("own decisions", "codebook")
+"""Names of the metrics of a codebook before and after."""
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -57,35 +61,37 @@ def lost_tasks(
     return {name: drops[name] for name in sorted(drops, key=lambda n: -drops[n]) if drops[name] > max_drop}
 
 
+def names_of(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """What a record calls its metrics before and after."""
+    return OWN_DECISIONS if "dynamic_skip" in entry else ("float32", entry.get("precision", ""))
+
+
 def compared(
-    before: Metrics, after: Metrics, tasks: Mapping[str, Task], precision: str, max_drop: float
+    before: Metrics, after: Metrics, tasks: Mapping[str, Task], names: tuple[str, str], max_drop: float
 ) -> dict[str, Any]:
     """For the record of a file: `accuracy`, `max_drop`, `lost` and `ok`.
 
     Args:
-        before, after: metrics by task, in float32 and in the file.
+        before, after: metrics by task, without the loss and in the file.
         tasks: the model's; those that were not measured do not count.
-        precision: what the file computes in, as in compact/precision.py, or int8.
+        names: of before and after, as `names_of` has them.
         max_drop: in percent.
     """
-    lost = lost_tasks(before, after, tasks, max_drop)
+    lost, (was, now) = lost_tasks(before, after, tasks, max_drop), names
     return {
         "ok": not lost,
         "max_drop": max_drop,
         "lost": {
             name: {
                 "metric": tasks[name].primary,
-                "float32": before[name][tasks[name].primary],
-                precision: after[name][tasks[name].primary],
+                was: before[name][tasks[name].primary],
+                now: after[name][tasks[name].primary],
                 "drop": percent if isfinite(percent) else None,
             }
             for name, percent in lost.items()
         },
         "accuracy": {
-            task: {
-                metric: {"float32": value, precision: after[task][metric]}
-                for metric, value in metrics.items()
-            }
+            task: {metric: {was: value, now: after[task][metric]} for metric, value in metrics.items()}
             for task, metrics in before.items()
         },
     }
@@ -93,19 +99,21 @@ def compared(
 
 def warnings_of(entry: Mapping[str, Any]) -> list[str]:
     """One sentence for each task that lost more than is allowed, read from a record; empty where none did."""
-    precision = entry.get("precision", "")
-    said = []
+    names, said = names_of(entry), []
     for task, row in entry.get("lost", {}).items():
-        before, after = (f"{row[key]:.4f}" if row[key] is not None else "-" for key in ("float32", precision))
+        before, after = (f"{row[key]:.4f}" if row[key] is not None else "-" for key in names)
         by = f"{row['drop']:.1f} %" if row["drop"] is not None else "all"
         said.append(
-            f"in {precision} {task} loses {by} of its {row['metric']} ({before} -> {after}), more than the "
-            f"{entry['max_drop']:g} % of --max-drop: {_remedy(precision, entry)}"
+            f"in {names[1]} {task} loses {by} of its {row['metric']} ({before} -> {after}), more than the "
+            f"{entry['max_drop']:g} % of --max-drop: {_remedy(names[1], entry)}"
         )
     return said
 
 
 def _remedy(precision: str, entry: Mapping[str, Any]) -> str:
+    if book := entry.get("codebook"):
+        own = ", or drop --nearest" if book["nearest"] else ""
+        return f"give more --policies ({book['policies']} networks now){own}"
     alone = "keep it in float32 in a file of its own (--per-task without "
     if precision != "int8":
         wider = "use --precision bf16, whose range is float32's, or " if precision == "fp16" else ""

@@ -95,7 +95,7 @@ def export_int8(
         size_before, size_after = exact.stat().st_size, temporary.stat().st_size
     entry = {"format": "onnx", "precision": "int8", "bound": None, "heads": heads, **details, **told}
     sizes = {"bytes": size_after, "bytes_float32": size_before, "size_ratio": size_before / size_after}
-    quality = compared(before, after, manifest.tasks, "int8", max_drop)
+    quality = compared(before, after, manifest.tasks, ("float32", "int8"), max_drop)
     record(path, {**entry, **sizes, "float_heads": float_heads, **quality})
     return path
 

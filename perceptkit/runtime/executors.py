@@ -23,7 +23,7 @@ from torch import Tensor
 
 from perceptkit.compact.network import CompactNet, Node
 from perceptkit.compact.routed import RoutedNet, run_node, run_otherwise
-from perceptkit.runtime.skip_table import Policy, Run, Sorted, Table
+from perceptkit.runtime.skip_table import Policy, Run, Sorted, Table, to_device
 
 Outputs = dict[str, Tensor]
 Merge = Callable[[Node, bool, Sequence[Run]], Sequence[Run]]
@@ -37,7 +37,7 @@ def apart(node: Node, kept: bool, runs: Sequence[Run]) -> Sequence[Run]:
 
 def mask(model: RoutedNet, image_BCHW: Tensor, table: Table) -> Outputs:
     """The reference."""
-    return model.masked(image_BCHW, torch.tensor(table, device=image_BCHW.device))
+    return model.masked(image_BCHW, to_device(table, image_BCHW.device))
 
 
 def branch(model: RoutedNet, image_BCHW: Tensor, keep_R: Policy) -> Outputs:
@@ -198,19 +198,14 @@ def _apart(run: Callable[[Policy, Tensor], Outputs], image_BCHW: Tensor, batch: 
 
 
 def _sorted(image_BCHW: Tensor, batch: Sorted) -> Tensor:
-    return image_BCHW[_index(batch.order, image_BCHW.device)] if batch.moved else image_BCHW
+    return image_BCHW[to_device(batch.order, image_BCHW.device)] if batch.moved else image_BCHW
 
 
 def _unsorted(outputs: Outputs, batch: Sorted) -> Outputs:
     if not batch.moved:
         return outputs
-    back = _index(batch.back(), next(iter(outputs.values())).device)
+    back = to_device(batch.back(), next(iter(outputs.values())).device)
     return {task: value[back] for task, value in outputs.items()}
-
-
-def _index(rows: Sequence[int], device: torch.device) -> Tensor:
-    """On the device, without waiting for what it does."""
-    return torch.tensor(rows).to(device, non_blocking=True)
 
 
 def _indices(table: Table, device: torch.device) -> list[tuple[Tensor | None, Tensor | None]]:
@@ -222,7 +217,7 @@ def _indices(table: Table, device: torch.device) -> list[tuple[Tensor | None, Te
         skipped = [i for i, keep in enumerate(column) if not keep]
         rows += kept + skipped
         lengths += [len(kept), len(skipped)]
-    parts = [part if len(part) else None for part in _index(rows, device).split(lengths)]
+    parts = [part if len(part) else None for part in to_device(rows, device).split(lengths)]
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 

@@ -14,12 +14,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
+from torch import Tensor
+
 Policy = tuple[bool, ...]
 """One decision per routed block: what a picture keeps."""
 Table = tuple[Policy, ...]
 """The policies of a batch, by picture."""
 Run = tuple[int, int]
 """Neighbouring rows: the first one, and the one after the last."""
+
+
+def to_host(keep_BR: Tensor) -> Table:
+    """The decisions of a batch: the one copy from the device, and the one wait for it, that a batch needs."""
+    if keep_BR.is_cuda:  # to pageable memory it would go through a buffer of the driver
+        pinned = torch.empty(keep_BR.shape, dtype=torch.bool, pin_memory=True)
+        pinned.copy_(keep_BR, non_blocking=True)
+        torch.cuda.current_stream(keep_BR.device).synchronize()
+        keep_BR = pinned
+    return tuple(map(tuple, keep_BR.tolist()))
+
+
+def to_device(values: Sequence[object], device: torch.device) -> Tensor:
+    """What was decided on the host as a tensor, without waiting for what the device does."""
+    made = torch.tensor(values)
+    if device.type == "cuda":  # a copy of pageable memory waits, whatever is asked for
+        made = made.pin_memory()
+    return made.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from perceptkit.errors import SpecError
 from perceptkit.runtime import executors
 from perceptkit.runtime.eager import place
 from perceptkit.runtime.skip_cost import CostModel
-from perceptkit.runtime.skip_table import Run, Table, sort
+from perceptkit.runtime.skip_table import Run, Table, sort, to_host
 
 EXECUTORS = ("mask", "branch", "gather", "segments", "group", "codebook")
 AUTO = "auto"
@@ -66,8 +66,9 @@ class SkippingForward:
         model: a router and the compact network it decides for.
         device: where to run it.
         precision: as for `on_device`, of the network; the router runs in float32.
-        executor: `auto`, or one of EXECUTORS for every batch. `auto` branches for one picture; for more it takes what a
-            cost model says, which is measured in some seconds when a picture of a new size comes, or by `warm_up`.
+        executor: `auto`, or one of EXECUTORS for every batch. `auto` takes what a cost model says, which is measured in
+            some seconds when a picture of a new size comes, or by `warm_up`. For one picture there is no choice, and
+            nothing to measure, but between `branch` and a static network of the codebook.
         codebook: policies that have a static network. `auto` takes it for batches that need no others, so that it
             never changes a result; `codebook` puts a larger member in the place of a policy that is not in the book.
 
@@ -89,6 +90,8 @@ class SkippingForward:
         self.book = executors.Codebook(self.placed.network, codebook)
         self.costs: dict[tuple[int, int], CostModel] = {}
         """By height and width of the picture."""
+        self.costs_of_one: dict[tuple[int, int], CostModel] = {}
+        """Likewise, where only single pictures have come."""
         self.last: Decisions | None = None
 
     @torch.no_grad()
@@ -103,7 +106,7 @@ class SkippingForward:
     @torch.no_grad()
     def decide(self, image_BCHW: Tensor) -> Table:
         """The router's decisions, on the host: the one time that a batch waits for the device."""
-        return tuple(map(tuple, self.placed.network.router.keep(image_BCHW).tolist()))
+        return to_host(self.placed.network.router.keep(image_BCHW))
 
     @torch.no_grad()
     def run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
@@ -112,11 +115,11 @@ class SkippingForward:
         Raises SpecError where several pictures are to be run by `branch`.
         """
         model, name = self.placed.network, self.executor
+        candidates = self._candidates(table) if name == AUTO else [name]
         costs = None
-        if name in (AUTO, "segments") and len(table) > 1:
+        if len(candidates) > 1 or name == "segments" and len(table) > 1:
             costs = self._costs(image_BCHW)
-        if name == AUTO:
-            name = "branch" if costs is None else costs.choose(table, self._candidates(table))
+        name = candidates[0] if costs is None else costs.choose(table, candidates)
         if name == "codebook":
             table = tuple(self.book.member(policy) for policy in table)
         self.last = Decisions(name, table)
@@ -140,20 +143,30 @@ class SkippingForward:
     @torch.no_grad()
     def warm_up(self, size_HW: tuple[int, int], batch: int = 16, repeats: int = 3) -> CostModel:
         """Measures what things take for pictures of this size, in batches of up to this many."""
+        self.costs[size_HW] = self._measured(size_HW, batch, repeats)
+        return self.costs[size_HW]
+
+    def _measured(self, size_HW: tuple[int, int], batch: int, repeats: int) -> CostModel:
         batches = sorted({n for n in (1, 2, 8) if n < batch} | {batch})
         policies = self.book.policies or []
         networks = {policy: self.book.network(policy) for policy in policies}
         with self.placed.mixed():
-            self.costs[size_HW] = CostModel.measure(self.placed.network, size_HW, batches, repeats, networks)
-        return self.costs[size_HW]
+            return CostModel.measure(self.placed.network, size_HW, batches, repeats, networks)
 
     def _costs(self, image_BCHW: Tensor) -> CostModel:
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
-        return self.costs.get(size_HW) or self.warm_up(size_HW, max(16, len(image_BCHW)), repeats=2)
+        if size_HW in self.costs:
+            return self.costs[size_HW]
+        if len(image_BCHW) > 1:
+            return self.warm_up(size_HW, max(16, len(image_BCHW)), repeats=2)
+        if size_HW not in self.costs_of_one:  # soon measured; says nothing of a batch
+            self.costs_of_one[size_HW] = self._measured(size_HW, 1, repeats=3)
+        return self.costs_of_one[size_HW]
 
     def _candidates(self, table: Table) -> list[str]:
+        several = ["branch"] if len(table) == 1 else ["mask", "gather", "segments", "group"]
         in_book = self.has_book and all(map(self.book.holds, table))
-        return ["mask", "gather", "segments", "group", *(["codebook"] if in_book else [])]
+        return [*several, *(["codebook"] if in_book else [])]
 
     def _merge(self, costs: CostModel | None) -> executors.Merge:
         if costs is None:

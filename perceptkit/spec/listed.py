@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +24,8 @@ from perceptkit.spec.tasks_file import (
 from perceptkit.spec.templates import shown
 
 Item = TypeVar("Item")
+GOLDEN = (5**0.5 - 1) / 2
+"""Of all numbers the one whose multiples fall in step with no period."""
 
 
 class Listed(NamedTuple):
@@ -41,7 +44,8 @@ def listed_pictures(data: ListedData, split: Split) -> list[Listed]:
     Raises DataError where an annotation file is missing or damaged, or a label is no class of train.
     """
     found = _of_folders(data, split) if isinstance(data, ImageFolderData) else _of_annotations(data, split)
-    return thinned(found, data.limit, split)
+    most = most_of(data.limit, split)
+    return found if most is None else spread_by_class(found, most)
 
 
 def own_classes(data: ListedData) -> list[str]:
@@ -65,10 +69,32 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+def spread_by_class(pictures: list[Listed], most: int) -> list[Listed]:
+    """At most so many of them, in their order: of every class its share, evenly spread within the class."""
+    by_class = sorted(range(len(pictures)), key=lambda i: pictures[i].label or "")
+    return [pictures[i] for i in sorted(spread(by_class, most))]
+
+
 def thinned(items: list[Item], limit: Limit | None, split: Split) -> list[Item]:
-    """Those of a split that its `limit` leaves."""
+    """Those of a split that its `limit` leaves, in their order: one of each of so many equal parts.
+
+    Which one of a part moves on by the golden ratio. Every k-th would be of one class where ids count through the
+    classes (0-cat, 0-dog, 1-cat, 1-dog, ...).
+    """
     most = most_of(limit, split)
-    return items if most is None else spread(items, most)
+    if most is None or most >= len(items):
+        return items
+    if 2 * most > len(items):  # parts of one or two pictures leave no choice: choose those to leave out
+        left_out = set(_one_of_each_part(len(items), len(items) - most))
+        return [item for i, item in enumerate(items) if i not in left_out]
+    return [items[i] for i in _one_of_each_part(len(items), most)]
+
+
+def _one_of_each_part(count: int, parts: int) -> list[int]:
+    firsts = [part * count // parts for part in range(parts + 1)]
+    return [
+        first + int(part * GOLDEN % 1 * (stop - first)) for part, (first, stop) in enumerate(pairwise(firsts))
+    ]
 
 
 def _of_folders(data: ImageFolderData, split: Split) -> list[Listed]:

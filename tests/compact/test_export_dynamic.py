@@ -91,6 +91,23 @@ def test_one_file(tmp_path, how, name, chosen):
 
 
 @pytest.mark.slow
+def test_a_codebook_that_drops_blocks(tmp_path):
+    _, routed, manifest = routed_of(chosen=("room",))
+    path = export_dynamic(
+        routed, manifest, tmp_path / "book", "codebook", [noise(8)], policies=1, nearest=True
+    )
+    told, report = (json.loads((path / name).read_text()) for name in ("codebook.json", "parity.json"))
+    assert told["assign"] == "nearest" and report["codebook"]["may_drop"] and report["codebook"]["nearest"]
+    model = load(path, device="cpu").forward
+    (only,), image = told["networks"], noise(3)
+    for task, value in routed.masked(image, torch.tensor(only["keep"]).expand(3, -1)).items():
+        torch.testing.assert_close(model(image)[task], value, atol=1e-4, rtol=1e-4)
+    (path / "codebook.json").write_text(json.dumps(told | {"assign": "cheapest"}))
+    with pytest.raises(ExportError, match="is damaged"):
+        load(path, device="cpu")
+
+
+@pytest.mark.slow
 def test_a_codebook(tmp_path):
     _, routed, manifest = routed_of()
     path = tmp_path / "book"
@@ -117,9 +134,42 @@ def test_a_codebook(tmp_path):
         "router.onnx",
     ]
     agrees_with_all = load(again, device="cpu").forward(noise(3))
-    every = torch.ones(3, len(manifest.plan.routed()), dtype=torch.bool)
+    (only,) = json.loads((again / "codebook.json").read_text())["networks"]
+    with torch.no_grad():
+        assert only["keep"] == routed.router.keep(noise(8)).any(0).tolist()
+    every = torch.tensor(only["keep"]).expand(3, -1)
     for task, value in routed.masked(noise(3), every).items():
         torch.testing.assert_close(agrees_with_all[task], value, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["branch", "codebook"])
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, way):
+    def stopped(*args, **more):
+        assert list(tmp_path.iterdir()) or way == "branch"  # the unfinished folder
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dynamic, "router_graph" if way == "codebook" else "_prove_file", stopped)
+    monkeypatch.setattr(dynamic, "branch_graph", lambda *args: onnx.ModelProto())
+    _, routed, manifest = routed_of(chosen=("room",))
+    path = tmp_path / ("book" if way == "codebook" else "model.onnx")
+    with pytest.raises(KeyboardInterrupt):
+        export_dynamic(routed, manifest, path, way, [noise(2)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_table_is_tried_at_one_batch_and_some_at_the_others():
+    _, routed, _ = routed_of(chosen=("room",))
+    asked = []
+
+    def answer(image, keep_BR):
+        asked.append(len(image))
+        return routed.masked(image, keep_BR)
+
+    images = dynamic._images(SIZE, (1, 2, 3))
+    heads = dynamic._prove(routed, images, routed, routed.router.keep, answer)
+    assert asked == [1] * 4 + [2] * 4 + [3] * 16 and heads["room"]["max_abs"] == 0
+    with pytest.raises(ExportError, match="router does not decide"):
+        dynamic._prove(routed, images[:1], routed, lambda image: ~routed.router.keep(image), answer, every=1)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from perceptkit.compact.quality import check_max_drop, compared, drop, lost_tasks, warnings_of
+from perceptkit.compact.quality import OWN_DECISIONS, check_max_drop, compared, drop, lost_tasks, warnings_of
 from perceptkit.errors import SpecError
 from tests.data.conftest import make_tasks
 
@@ -42,13 +42,13 @@ def test_the_primary_metric_decides_and_the_worst_comes_first():
 
 def test_the_record():
     after = {"seg": {"miou": 0.4, "pixel_acc": 0.9}, "depth": {"abs_rel": 0.4}, "room": {"top1": nan}}
-    told = compared(BEFORE, after, TASKS, "fp16", 5)
+    told = compared(BEFORE, after, TASKS, ("float32", "fp16"), 5)
     assert told["ok"] is False and told["max_drop"] == 5
     assert told["lost"]["seg"].pop("drop") == pytest.approx(20)
     assert told["lost"] == {"seg": {"metric": "miou", "float32": 0.5, "fp16": 0.4}}
     assert told["accuracy"]["depth"] == {"abs_rel": {"float32": 0.4, "fp16": 0.4}}
     assert told["accuracy"]["seg"]["pixel_acc"] == {"float32": 0.9, "fp16": 0.9}
-    fine = compared(BEFORE, BEFORE, TASKS, "fp16", 0)
+    fine = compared(BEFORE, BEFORE, TASKS, ("float32", "fp16"), 0)
     assert fine["ok"] is True and fine["lost"] == {} and warnings_of(fine | {"precision": "fp16"}) == []
 
 
@@ -66,7 +66,7 @@ def test_the_record():
 )
 def test_the_warning_names_task_figures_and_remedy(precision, remedy, not_said):
     after = {"seg": {"miou": 0.4, "pixel_acc": 0.9}, "depth": {"abs_rel": 0.4}, "room": {"top1": nan}}
-    told = compared(BEFORE, after, TASKS, precision, 5)
+    told = compared(BEFORE, after, TASKS, ("float32", precision), 5)
     (line,) = warnings_of({**told, "precision": precision, "calibrated_on": {"pictures": 200}})
     assert line.startswith(
         f"in {precision} seg loses 20.0 % of its miou (0.5000 -> 0.4000), more than the 5 % of --max-"
@@ -74,9 +74,20 @@ def test_the_warning_names_task_figures_and_remedy(precision, remedy, not_said):
     assert remedy in line and not_said not in line
 
 
+@pytest.mark.parametrize(("nearest", "remedy"), [(True, ", or drop --nearest"), (False, "(1 networks now)")])
+def test_a_codebook_that_drops_blocks(nearest, remedy):
+    after = {"seg": {"miou": 0.4, "pixel_acc": 0.9}, "depth": {"abs_rel": 0.4}, "room": {"top1": nan}}
+    told = compared(BEFORE, after, TASKS, OWN_DECISIONS, 5)
+    assert told["accuracy"]["seg"]["miou"] == {"own decisions": 0.5, "codebook": 0.4} and not told["ok"]
+    entry = {**told, "dynamic_skip": "codebook", "precision": "32"}
+    (line,) = warnings_of(entry | {"codebook": {"policies": 1, "nearest": nearest}})
+    assert line.startswith("in codebook seg loses 20.0 % of its miou (0.5000 -> 0.4000)")
+    assert line.endswith(remedy) and "give more --policies" in line
+
+
 def test_nothing_left_of_nothing():
     """A drop that is no number is null in JSON, and a metric too."""
-    told = compared({"depth": {"abs_rel": 0.0}}, {"depth": {"abs_rel": 0.2}}, TASKS, "bf16", 5)
+    told = compared({"depth": {"abs_rel": 0.0}}, {"depth": {"abs_rel": 0.2}}, TASKS, ("float32", "bf16"), 5)
     assert told["lost"]["depth"]["drop"] is None
     (line,) = warnings_of({**told, "precision": "bf16"})
     assert line.startswith("in bf16 depth loses all of its abs_rel (0.0000 -> 0.2000)")

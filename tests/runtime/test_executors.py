@@ -13,6 +13,7 @@ from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
 from perceptkit.runtime import executors
 from perceptkit.runtime.skip_table import merged, sort
+from perceptkit.runtime.skipping import EXECUTORS
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 from perceptkit.spec.router import RouterSpec
 from tests.compact.conftest import SIZE, network, plan_of
@@ -94,7 +95,7 @@ def picture(batch, size_HW=SIZE):
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.inference_mode()
 def test_all_backbones(name):
-    model = routed(name)
+    model, tried = routed(name), {"mask"}
     for batch in (1, 3):
         image = picture(batch)
         before = image.clone()
@@ -102,7 +103,9 @@ def test_all_backbones(name):
             expected = executors.mask(model, image, table)
             for way, got in every_way(model, image, table):
                 same(got, expected, (way, table))
+                tried.add(way)
         assert torch.equal(image, before)  # the caller's
+    assert tried >= set(EXECUTORS)
 
 
 @pytest.mark.parametrize(

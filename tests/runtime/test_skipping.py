@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.build import write_artifact
@@ -63,7 +64,7 @@ def test_the_routers_decisions_are_run(model, executor):
         same(forward(image), got, executor)
 
 
-def test_auto_branches_for_one_picture_and_measures_for_more(model, monkeypatch):
+def test_auto_without_a_book_branches_for_one_picture_and_measures_for_more(model, monkeypatch):
     measured = []
     forward = SkippingForward(model)
     monkeypatch.setattr(CostModel, "measure", lambda *args: measured.append(args[1:3]) or free(model))
@@ -73,6 +74,103 @@ def test_auto_branches_for_one_picture_and_measures_for_more(model, monkeypatch)
     forward(picture(6))
     forward(picture(2, (40, 40)))
     assert measured == [(SIZE, [1, 2, 8, 16]), ((40, 40), [1, 2, 8, 16])]  # once per size
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("static", "taken"), [(1.0, "codebook"), (99.0, "branch")])
+def test_one_picture_takes_the_book_where_that_is_measured_to_be_faster(model, monkeypatch, static, taken):
+    count = len(model.plan.routed())
+    half = tuple(r < count // 2 for r in range(count))
+    nodes = [NodeCost(node.route, Curve({1: 1.0})) for node in model.network.nodes]
+    costs = CostModel(nodes, Curve({1: 1.0}), static={half: Curve({1: static})})
+    measured = []
+    monkeypatch.setattr(CostModel, "measure", lambda *args: measured.append(args[1:3]) or costs)
+    forward, image = SkippingForward(model, codebook=[half]), picture(1)
+    for _ in range(2):
+        same(forward.run(image, (half,)), executors.mask(model, image, (half,)), taken)
+        assert forward.last.executor == taken
+    forward.run(image, ((False,) * count,))  # not in the book: nothing to choose
+    assert forward.last.executor == "branch"
+    assert measured == [(SIZE, [1])]  # soon done
+    forward.run(picture(2), (half, half))
+    assert measured == [(SIZE, [1]), (SIZE, [1, 2, 8, 16])]
+
+
+class WaitsForTheDevice(TorchDispatchMode):
+    """Operators that on a GPU would make the host wait: their results are read, or their sizes depend on values."""
+
+    NAMES = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "is_nonzero",
+        "_unique",
+        "unique_dim",
+        "item",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith(("index", "_index")) and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for argument in args if isinstance(argument, list | tuple) for index in argument
+        )  # fmt: skip
+        if name.startswith(self.NAMES) or by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("executor", ["auto", *EXECUTORS])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_a_batch_waits_once_for_its_decisions(model, monkeypatch, executor, batch):
+    if executor == "branch" and batch > 1:
+        return
+    forward = SkippingForward(model, executor=executor)
+    forward.costs[SIZE] = free(model)
+    forward(picture(batch))  # static networks are made
+    copies = []
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, original=original, name=name, **more):
+            copies.append(name)
+            return original(self, *args, **more)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    with WaitsForTheDevice() as waits:
+        forward(picture(batch))
+    assert copies == ["tolist"] and not waits.seen
+
+
+def test_what_makes_the_host_wait_is_seen():
+    x = torch.arange(3.0)
+    with WaitsForTheDevice() as waits:
+        x[x > 1], x.max().item(), x.nonzero(), x[torch.tensor([0, 1])]
+    assert len(waits.seen) >= 3 and "nonzero" in waits.seen and "_local_scalar_dense" in waits.seen
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_on_a_gpu_nothing_waits_but_the_decisions(model):
+    """torch itself raises where the host waits; the decisions are waited for by their stream, which it allows."""
+    device = torch.device("cuda")
+    for executor in ("gather", "segments", "group", "codebook"):
+        forward, image = SkippingForward(model, device, "32", executor), picture(6).to(device)
+        forward.costs[SIZE] = free(model)
+        expected = forward(image)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = forward(image)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value)
 
 
 @torch.inference_mode()

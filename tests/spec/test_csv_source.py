@@ -63,7 +63,7 @@ def test_a_column_for_each_task(folder):
     assert [p.id for p in csv_pictures(spec.data, "val")] == ["b/4.png"]
     assert csv_pictures(spec.data, "test")[0].path == folder / "data/b/5.png"
     limited = load(folder, f"{ONE}, limit: 2").spec.data
-    assert [p.id for p in csv_pictures(limited, "train")] == ["a/1.png", "a/2.png"]
+    assert [p.id for p in csv_pictures(limited, "train")] == ["a/2.png", "a/3.png"]
 
 
 def test_a_file_for_each_split(folder):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from perceptkit.errors import DataError
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.decathlon import MEAN_STD, PICKLE
-from perceptkit.spec.listed import listed_classes, listed_pictures, spread
+from perceptkit.spec.listed import Listed, listed_classes, listed_pictures, spread, spread_by_class, thinned
 from perceptkit.spec.load import load_tasks
 from perceptkit.spec.problems import SpecProblems
 from tests.listed_files import label_test_split, save, write_class_folders, write_decathlon
@@ -63,6 +64,36 @@ def test_limit_takes_pictures_of_all_classes(folders):
     data = load(folders, f"{FOLDERS}, limit: {{train: 1}}").spec.data
     assert [len(listed_pictures(data, split)) for split in ("train", "val")] == [1, 4]
     assert spread([], 3) == [] and spread([1, 2], 3) == [1, 2] and spread(range(10), 3) == [0, 3, 6]
+
+
+@pytest.mark.parametrize("most", [20, 50, 100, 200, 500, 1000, 2500, 5000, 8000, 9000])
+def test_limit_mixes_classes_whose_ids_count_through_them(most):
+    """As CIFAR-10's: 0000-airplane, 0000-automobile, ... Every k-th of them is an airplane where 10 divides k."""
+    ids = [f"{number:04}-{label}" for number in range(1000) for label in "abcdefghij"]
+    found = thinned(ids, most, "test")
+    assert len(set(found)) == most and found == sorted(found) == thinned(ids, {"test": most}, "test")
+    counts = Counter(name[-1] for name in found)
+    assert len(counts) == 10
+    assert max(counts.values()) - min(counts.values()) <= max(2, most // 40)
+    assert thinned(ids, {"train": most}, "test") == ids == thinned(ids, 10_000, "test")
+
+
+def test_thinned_by_hand():
+    # two parts of five, the second at .618 of its length; three parts of 3, 3 and 4 at 0, .618 and .236
+    assert thinned(list(range(10)), 2, "val") == [0, 5 + 3]
+    assert thinned(list(range(10)), 3, "val") == [0, 3 + 1, 6 + 0]
+    assert thinned(list(range(10)), 8, "val") == [1, 2, 3, 4, 5, 6, 7, 9]  # 0 and 8 are left out
+    assert thinned([], 3, "val") == []
+
+
+def test_limit_gives_every_class_its_share_in_any_order():
+    """Eight cats and four dogs, a dog at every third place: every third of them alone would be dogs."""
+    pictures = [Listed(str(i), Path(f"{i}.png"), "dog" if i % 3 == 0 else "cat") for i in range(12)]
+    found = spread_by_class(pictures, 6)
+    assert [int(p.id) for p in found] == [0, 1, 4, 6, 7, 10]  # cats 1 4 7 10 of 1 2 4 5 7 8 10 11, dogs 0 6
+    assert spread_by_class(pictures, 99) == pictures
+    unknown = [Listed(str(i), Path("x"), None) for i in range(4)]
+    assert spread_by_class(unknown, 2) == [unknown[0], unknown[2]]
 
 
 def test_declared_classes_give_the_order(folders):

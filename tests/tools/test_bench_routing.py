@@ -13,6 +13,7 @@ import bench_routing
 
 from perceptkit.compact.build import write_artifact
 from perceptkit.errors import SpecError
+from perceptkit.runtime.timing import Spread
 from tests.compact.conftest import manifest_of, network, plan_of
 
 
@@ -61,7 +62,56 @@ def test_a_tiny_run(tmp_path, capsys):
     assert code == int(
         told["results"][0]["executors"]["branch"]["achieved"]["median"] < bench_routing.REQUIRED
     )
-    assert "MACs predict a saving of" in capsys.readouterr().out
+    assert sum(told["results"][1]["auto_took"].values()) == 1
+    printed = capsys.readouterr().out
+    assert "MACs predict a saving of" in printed and "mask" not in [
+        line.split()[0] for line in printed.splitlines() if line
+    ]
+
+
+def found_of(saving, predicted, batch=32, executor="auto"):
+    row = {"saving": {"q1": saving, "median": saving, "q3": saving}, "speedup": 1.0}
+    row["achieved"] = bench_routing.achieved(Spread(saving, saving, saving), predicted)
+    found = {
+        "batch": batch,
+        "policies": 3,
+        "kept_fraction": 0.5,
+        "predicted_saving": predicted,
+        "router_macs": 0.02,
+    }
+    found |= {"full_ms": {"median": 1.0}, "auto_took": {"segments": 3, "mask": 1}}
+    return found | {"executors": {executor: row, "router": row}, "host_ms": {"median": 1.0}, **row}
+
+
+@pytest.mark.parametrize(
+    ("saving", "predicted", "held"),
+    [(0.43, 0.5, True), (0.42, 0.5, False), (-0.1, -0.05, False), (0.1, 0.0, False)],
+)
+def test_a_slower_model_does_not_pass(saving, predicted, held, capsys):
+    """-0.1 of -0.05 would be twice what is required."""
+    assert bench_routing.report("net", found_of(saving, predicted), "wall") is held
+    assert bench_routing.report("net", found_of(saving, predicted, 1, "branch"), "wall") is held
+    assert bench_routing.report_host(Path("run"), [found_of(saving, predicted)], "wall") is held
+    printed = capsys.readouterr().out
+    assert printed.count("MACs predict no saving") == (0 if predicted > 0 else 3)
+    assert "took segments 3, mask 1" in printed and printed.count(": yes" if held else ": NO") == 3
+
+
+@torch.inference_mode()
+def test_an_executor_that_computes_something_else_is_not_timed(monkeypatch):
+    model, size_HW = bench_routing.build(bench_routing.NETWORKS["cifar"])
+    image, table = torch.randn(2, 3, *size_HW), bench_routing.draw(2, len(model.plan.routed()), 0.5, 2, 0)
+    forward = bench_routing.SkippingForward(model, executor="gather")
+    bench_routing.check_outputs(model, forward, image, table)
+    monkeypatch.setattr(bench_routing.executors, "gather", lambda model, image, table: model.network(image))
+    with pytest.raises(SystemExit, match="gather computes something else"):
+        bench_routing.check_outputs(model, forward, image, table)
+
+
+def test_the_reference_is_no_result(capsys):
+    with pytest.raises(SystemExit):
+        bench_routing.main(["cifar", "--executors", "mask"])
+    assert "invalid choice: 'mask'" in capsys.readouterr().err
 
 
 def test_an_artifact_without_a_router_is_refused(tmp_path):
