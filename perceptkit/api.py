@@ -326,10 +326,11 @@ def remove_domain(path: str | Path, name: str) -> None:
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
     """The run and then, in one process only, its artifact."""
     from perceptkit.baselines.sharing.tree import TreeNet
-    from perceptkit.compact.artifact import Manifest
+    from perceptkit.compact.artifact import WEIGHTS, Manifest, read_manifest
     from perceptkit.compact.build import write_artifact
     from perceptkit.spec.sharing_options import structural
     from perceptkit.train import session
+    from perceptkit.train.stage_record import record_file
 
     training = session.train(specs, path, resume, quiet)
     run = Run(path)
@@ -356,6 +357,8 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
+        written = read_manifest(path / "artifact").size["macs"] if router is None else None
+        record_file(path, path / "artifact" / WEIGHTS, written)
     training.fabric.barrier()
     return run
 

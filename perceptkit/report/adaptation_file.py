@@ -83,8 +83,8 @@ def _old(loaded: Any) -> OldDomain | None:
         return None
     after = loaded.get("after")
     return OldDomain(
-        _metrics(loaded.get("before") or {}),
-        None if after is None else _metrics(after),
+        metrics_of(loaded.get("before") or {}),
+        None if after is None else metrics_of(after),
         str(loaded.get("why", "")),
         {
             task: {m: (bool(i["higher_is_better"]), str(i["unit"])) for m, i in about["info"].items()}
@@ -99,11 +99,12 @@ def _choices(copies: Mapping[str, Any], test: Mapping[str, Any]) -> Choices:
     rate = tuple(map(float, test.get("rate") or ()))
     if any(len(values) not in (0, len(blocks)) for values in (seen, rate)):
         raise ValueError("the choices do not fit the blocks")
-    ablations = {name: _metrics(found) for name, found in (copies.get("ablations") or {}).items()}
+    ablations = {name: metrics_of(found) for name, found in (copies.get("ablations") or {}).items()}
     return Choices(blocks, seen, rate, bool(copies.get("static")), ablations, copies.get("folded") or {})
 
 
-def _metrics(loaded: Mapping[str, Any]) -> Metrics:
+def metrics_of(loaded: Mapping[str, Any]) -> Metrics:
+    """By task and metric; null is a number that is none."""
     return {
         task: {name: math.nan if value is None else float(value) for name, value in values.items()}
         for task, values in loaded.items()

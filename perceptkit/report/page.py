@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from perceptkit.report import tables
 from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.analysis_section import analysis_section
+from perceptkit.report.chain_table import chain_table
 from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
@@ -106,6 +107,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         analysis=analysis_section(run),
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),
+        chain=chain_table(run.chain),
         examples=_examples(run),
         plots=plots,
         search_epoch=max((int(row["epoch"]) + 1 for row in run.of_kind("policy")), default=0),

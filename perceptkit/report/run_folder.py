@@ -17,6 +17,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.task_tree import TaskTree
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.analysis_file import Affinity, Lesions, read_affinity, read_lesions
+from perceptkit.report.chain_file import Chain, read_chain
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
 from perceptkit.report.samples_table import SampledPlans, read_samples
 from perceptkit.train.run_log import read_rows
@@ -127,6 +128,8 @@ class Run:
     """Of runs with a stage `route`."""
     adaptation: AdaptationFile | None
     """Of runs with a stage `adapt`."""
+    chain: Chain | None
+    """What every stage did, of runs that adapt or route."""
     affinity: Affinity | None
     """How tasks relate; runs from before it was written down have none."""
     tree: tuple[str, ...] | None
@@ -240,6 +243,7 @@ def read_run(path: Path) -> Run:
         adaptation=read("adaptation.json", read_adaptation, "nothing on what was adapted")
         if adapts
         else None,
+        chain=read_if_there("stages.json", read_chain, "nothing on what every stage did"),
         affinity=read_if_there("affinity.json", read_affinity, "nothing on how tasks relate"),
         tree=read_if_there("tree.json", _tree, "nothing on how tasks part"),
         lesions=read_if_there("lesion.json", read_lesions, "no lesion study"),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from perceptkit.report.adaptation_section import adaptation_section
+from perceptkit.report.chain_table import chain_table
 from perceptkit.report.grid import markdown
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
@@ -15,7 +16,8 @@ def summary(paths: Sequence[Path]) -> str:
 
     Raises SpecError where a path is not a run folder.
     """
-    return "\n".join((summary_table(paths), *_routing(read_run(paths[0])), *_adaptation(read_run(paths[0]))))
+    run = read_run(paths[0])
+    return "\n".join((summary_table(paths), *_routing(run), *_adaptation(run), *_chain(run)))
 
 
 def _routing(run: Run) -> Iterator[str]:
@@ -39,6 +41,13 @@ def _adaptation(run: Run) -> Iterator[str]:
         yield markdown(section.old)
     if section.stored is not None:
         yield markdown(section.stored)
+
+
+def _chain(run: Run) -> Iterator[str]:
+    table = chain_table(run.chain)
+    if table is not None:
+        yield _paragraphs("What every stage did")
+        yield markdown(table)
 
 
 def _paragraphs(title: str, *sentences: str) -> str:

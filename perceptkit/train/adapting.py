@@ -38,7 +38,8 @@ from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_su
 from perceptkit.train.old_domain import learned_heads, look_back
 from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions, on_val
-from perceptkit.train.start_from import base_of, start_as_base
+from perceptkit.train.stage_record import FOLD, record_stage
+from perceptkit.train.start_from import base_of, start_as_base, transferred
 from perceptkit.train.training import Training
 
 FOLD_BOUND = 1e-4
@@ -55,6 +56,8 @@ class Begun:
     plan: Plan
     base_digest: str
     """Of the base's trunk."""
+    transferred: tuple[str, ...] = ()
+    """Tasks whose heads are the base's."""
 
 
 def make_strategy(spec: AdaptationSpec, origin: Origin) -> Strategy:
@@ -74,13 +77,16 @@ def begin_adaptation(recipe: Recipe, network: Supernet, normalised: bool) -> Beg
     assert recipe.adaptation is not None
     plan = Plan.all_keep(list(network.tasks), [block.name for block in network.blocks])
     base, base_plan = None, None
+    heads: tuple[str, ...] = ()
     if recipe.start_from is not None:
         base, base_plan = base_of(Path(recipe.start_from), recipe)
         own = {name: value.clone() for name, value in network.state_dict().items()}
         plan = start_as_base(base, base_plan, network)
+        heads = transferred(base, network)
         if recipe.adaptation.method == "scratch":  # whose neck and heads are not transferred either
             rest = {name: value for name, value in own.items() if not name.startswith("backbone.")}
             network.load_state_dict(rest, strict=False)
+            heads = ()
         if not normalised:
             network.mean, network.std = base.mean, base.std
     origin = Origin(fresh=partial(_random_trunk, recipe, network.size_HW), net=base, plan=base_plan)
@@ -88,7 +94,7 @@ def begin_adaptation(recipe: Recipe, network: Supernet, normalised: bool) -> Beg
     found = digest(network.backbone)
     plan = strategy.plan(network, plan)
     strategy.begin(network, plan)
-    return Begun(strategy, plan, found)
+    return Begun(strategy, plan, found, heads)
 
 
 def _random_trunk(recipe: Recipe, size_HW: tuple[int, int]) -> nn.Module:
@@ -188,6 +194,7 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     spec, strategy, supernet = training.recipe.adaptation, training.strategy, training.supernet
     assert spec is not None and strategy is not None and isinstance(supernet, Supernet)
     found: dict[str, Any] = {"method": spec.method, "spec": spec.model_dump(mode="json")}
+    record_stage(training, "adapt")
     tuned: list[str] = []
     if isinstance(strategy, SpotTune):
         found["test"] = record_choices(training, test)
@@ -198,6 +205,7 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     found["bits"]["base"] = trunk_bits(needed(supernet, training.plan, of_base))
     old_heads = learned_heads(supernet)  # folding drops them
     _fold(training, strategy)
+    record_stage(training, FOLD)
     found["layers_tuned"] = changed_layers(base, supernet, training.plan)
     found["old_domain"] = look_back(training, old_heads)
     return found

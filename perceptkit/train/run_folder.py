@@ -9,6 +9,7 @@
     results.json cost.json predictions/               the test, the price, pictures
     tree.json                                         how tasks part, where they do so in a tree
     affinity.json lesion.json                         how tasks relate on val / what is lost without which blocks
+    stages.json                                       what every stage of a run that adapts or routes did
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with
 
 All writes are atomic: a file is either the old one or the new one, whole.

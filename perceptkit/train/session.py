@@ -50,6 +50,7 @@ from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.searching import opened_in_the_end
+from perceptkit.train.stage_record import is_chain, record_base, record_final, record_stage
 from perceptkit.train.start_from import start_from
 from perceptkit.train.training import Training
 from perceptkit.train.turns import steps_of_epoch, turns
@@ -269,15 +270,16 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             build_router(recipe.router, len(blocks), specs.tasks.data.size)
     plan = Plan.all_keep(list(tasks), blocks)
     begun = None
+    heads: tuple[str, ...] = ()
     if recipe.adaptation is not None:
         assert isinstance(supernet, Supernet)
         begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.data.mean is not None)
-        plan = begun.plan
+        plan, heads = begun.plan, begun.transferred
         # a strategy may have added layers
         supernet = supernet.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batchnorm(supernet, fabric.device)
     elif recipe.start_from is not None:
-        plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
+        plan, heads = start_from(Path(recipe.start_from), recipe, tasks, supernet), tuple(tasks)
     elif recipe.sharing.method == "random":
         drawn_plan(
             recipe, list(tasks), blocks
@@ -317,6 +319,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
         base_digest=begun.base_digest if begun is not None else "",
+        transferred=heads,
     )
     training.begin_losses()
     if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
@@ -340,7 +343,13 @@ def train(specs: Specs, run: Path, resume: bool = False, quiet: bool = False) ->
     Raises Interrupted after a Ctrl-C; the run can then be resumed.
     """
     training = prepare(specs, run, resume, quiet)
+    assert training.open_test is not None
     with stop_on_interrupt(training), training.progress:
+        recipe = specs.recipe
+        has_base = recipe.adaptation is not None or recipe.start_from is not None
+        is_new = training.position.step == 0 and isinstance(training.supernet, Supernet)
+        if has_base and is_new and is_chain(recipe):
+            record_base(training, training.open_test())
         run_stages(training)
         training.log.write_csv()
         finish(training, specs)
@@ -387,10 +396,13 @@ def finish(training: Training, specs: Specs) -> None:
     training.load_best()
     adapted = conclude_adaptation(training, test) if training.strategy is not None else None
     routed = None
+    if adapted is None:
+        record_stage(training, recipe.stages[-1].name)
     if adapted is None and training.routing is not None:
         routed = conclude_routing(training, test)
     result = tested(training.forward)
     on_val = evaluate(training.forward, batches(training.val), training.tasks, training.fabric.device)
+    record_final(training, on_val, result)
     quality_NK = rows_of_all_ranks(on_val.quality_NK)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:

@@ -147,6 +147,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    transferred: tuple[str, ...] = ()
+    """Tasks whose heads are those of the run that this one started from."""
     class_of: np.ndarray | None = None
     """Of the pictures to train on, where batches are made of so many of each class."""
     left_out: LeftOut | None = None

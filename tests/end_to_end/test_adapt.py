@@ -114,6 +114,18 @@ def test_every_method_adapts_and_its_domain_is_put_together_again(method, adapte
     assert list(manifest.tasks) == ["seg", "depth"]
 
 
+def test_every_stage_is_written_down_from_the_base_to_the_file(adapted):
+    run = adapted("taps")
+    rows = json.loads((run / "stages.json").read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["base", "adapt", "fold", "emitted"]
+    base, tuned, folded, emitted = rows
+    assert set(base["val"]) == set(base["test"]) == {"seg"}  # depth is new
+    assert not tuned["test"] and not folded["test"] and set(emitted["test"]) == {"seg", "depth"}
+    assert folded["val"]["seg"]["miou"] == pytest.approx(tuned["val"]["seg"]["miou"], abs=1e-3)
+    assert base["bits"] == folded["bits"] < tuned["bits"]
+    assert emitted["macs"] == pk.load(run).manifest.size["macs"]
+
+
 def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapted):
     old = Plan.from_json((base / "policy.json").read_text())
     new = Plan.from_json((adapted("taps") / "policy.json").read_text())
@@ -273,6 +285,13 @@ def test_the_whole_chain(base, dusk, folder):
     assert (run.path / "routing.json").is_file() and not (run.path / "domain").exists()
     if plan.routed():
         pk.export(run.path, dynamic_skip="branch")
+    stages = {row["stage"]: row for row in json.loads((run.path / "stages.json").read_text())["rows"]}
+    assert [*stages] == ["base", "adapt", "fold", "finetune", "emitted"]
+    assert set(stages["base"]["val"]) == set(stages["base"]["test"]) == {"seg"}
+    assert stages["base"]["bits"] < stages["adapt"]["bits"] > stages["fold"]["bits"]
+    assert stages["emitted"]["test"]["seg"]["miou"] == run.results["tasks"]["seg"]["metrics"]["miou"]
+    assert stages["emitted"]["bits"] == 8 * (run.path / "artifact/model.safetensors").stat().st_size
+    assert "What every stage did" in pk.summary([run.path])
     with pytest.raises(SpecError, match="no finished run"):
         pk.add_domain(folder / "chained", run.path, "x")
     torch.testing.assert_close(
