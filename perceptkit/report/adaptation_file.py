@@ -52,6 +52,8 @@ class AdaptationFile:
     """adaptation.json."""
 
     method: str
+    before: Metrics | None
+    """The base's network on the new domain, tasks whose heads it brings; None where it was not measured."""
     bits: Mapping[str, float]
     layers_tuned: Mapping[str, float]
     old: OldDomain | None
@@ -69,6 +71,7 @@ def read_adaptation(file: Path) -> AdaptationFile:
     copies = loaded.get("copies") or {}
     return AdaptationFile(
         method=str(loaded.get("method", "")),
+        before=metrics_of(loaded["before"]["test"]) if loaded.get("before") else None,
         bits={str(name): float(value) for name, value in (loaded.get("bits") or {}).items()},
         layers_tuned={str(name): float(part) for name, part in (loaded.get("layers_tuned") or {}).items()},
         old=_old(loaded.get("old_domain")),

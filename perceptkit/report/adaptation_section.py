@@ -70,15 +70,17 @@ def essentials(found: AdaptationFile) -> tuple[str, ...]:
 
 
 def new_table(run: Run, found: AdaptationFile) -> Table | None:
-    """The run's metrics, for SpotTune beside all blocks of one kind."""
+    """The run's metrics beside those of the base as it came, for SpotTune also beside all blocks of one kind."""
     if run.results is None:
         return None
     ablations = {n: t for n, t in ABLATIONS.items() if found.choices and n in found.choices.ablations}
+    before = [] if found.before is None else [found.before]
     rows: list[Row] = []
     for name, task in run.results.tasks.items():
-        rows.append(Row(name, tuple(Cell() for _ in range(1 + len(ablations))), kind="task"))
+        rows.append(Row(name, tuple(Cell() for _ in range(1 + len(before) + len(ablations))), kind="task"))
         for metric in sorted(task.metrics, key=lambda m: m != task.primary):
-            values = [task.metrics[metric]]
+            values = [base.get(name, {}).get(metric, math.nan) for base in before]
+            values.append(task.metrics[metric])
             for ablation in ablations:
                 assert found.choices is not None
                 values.append(found.choices.ablations[ablation].get(name, {}).get(metric, math.nan))
@@ -91,9 +93,15 @@ def new_table(run: Run, found: AdaptationFile) -> Table | None:
             rows.append(
                 Row(metric, tuple(cells), direction(info), "primary" if metric == task.primary else "")
             )
-    columns = (Column("this run"), *(Column(title) for title in ablations.values()))
-    notes = ("Ablations: the same network, every block with two copies runs the same one.",)
-    return Table("task, metric", columns, tuple(rows), notes if ablations else ())
+    columns = (
+        *(Column("before", "the base") for _ in before),
+        Column("this run"),
+        *(Column(title) for title in ablations.values()),
+    )
+    notes = ["Before: the base as it came, where it has a head of the task's name, type and classes."] if before else []
+    if ablations:
+        notes.append("Ablations: the same network, every block with two copies runs the same one.")
+    return Table("task, metric", columns, tuple(rows), tuple(notes))
 
 
 def old_table(old: OldDomain) -> Table:

@@ -38,7 +38,7 @@ from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_su
 from perceptkit.train.old_domain import learned_heads, look_back
 from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions, on_val
-from perceptkit.train.stage_record import FOLD, record_stage
+from perceptkit.train.stage_record import FOLD, base_row, record_stage
 from perceptkit.train.start_from import base_of, start_as_base, transferred
 from perceptkit.train.training import Training
 
@@ -194,6 +194,8 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     spec, strategy, supernet = training.recipe.adaptation, training.strategy, training.supernet
     assert spec is not None and strategy is not None and isinstance(supernet, Supernet)
     found: dict[str, Any] = {"method": spec.method, "spec": spec.model_dump(mode="json")}
+    before = base_row(training.run)
+    found["before"] = {split: before[split] for split in ("val", "test")} if before is not None else None
     record_stage(training, "adapt")
     tuned: list[str] = []
     if isinstance(strategy, SpotTune):

@@ -123,6 +123,8 @@ def test_every_stage_is_written_down_from_the_base_to_the_file(adapted):
     assert not tuned["test"] and not folded["test"] and set(emitted["test"]) == {"seg", "depth"}
     assert folded["val"]["seg"]["miou"] == pytest.approx(tuned["val"]["seg"]["miou"], abs=1e-3)
     assert base["bits"] == folded["bits"] < tuned["bits"]
+    about = json.loads((run / "adaptation.json").read_text())
+    assert about["before"] == {split: base[split] for split in ("val", "test")}
     assert emitted["macs"] == pk.load(run).manifest.size["macs"]
 
 
