@@ -102,7 +102,8 @@ def train(
         recipe: recipe file or name; `adashare` by default, with `resume` that of the run.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
-        resume: continue the run in `out`.
+        resume: continue the run in `out`; where the run that it started from was moved, with `start_from=PATH` in
+            `overrides`.
         dry_run: a few steps of every stage and the artifact, in a temporary folder that is removed.
 
     Raises:
@@ -114,12 +115,16 @@ def train(
     if resume and tasks is None:
         if out is None:
             raise SpecError("--resume needs the run folder: --out DIR")
-        if recipe is not None or overrides:
+        moved = [change for change in overrides if change.startswith("start_from=")]
+        if recipe is not None or len(moved) < len(overrides):
             raise SpecError(
                 "--resume goes on with the run's own settings; drop --recipe and --set, "
                 "or name the tasks file too, and what differs is listed"
             )
         specs = specs_of_run(Path(out))
+        if moved:  # the base was: nothing else may change
+            base = str(Path(moved[-1].partition("=")[2]).absolute())
+            specs = replace(specs, recipe=specs.recipe.model_copy(update={"start_from": base}))
     elif tasks is None:
         raise SpecError("which tasks? give a tasks file or one of the names of `perceptkit list tasks`")
     else:

@@ -79,12 +79,27 @@ def environment(seed: int) -> dict[str, Any]:
     }
 
 
-def start(run: Path, tasks: TasksFile, recipe: Recipe, tasks_text: str, recipe_text: str, seed: int) -> None:
-    """Fills an empty folder. Raises SpecError when it holds anything already."""
+def start(
+    run: Path,
+    tasks: TasksFile,
+    recipe: Recipe,
+    tasks_text: str,
+    recipe_text: str,
+    seed: int,
+    base_digest: str = "",
+) -> None:
+    """Fills an empty folder. Raises SpecError when it holds anything already.
+
+    `base_digest` is of the run that this one starts from; where that lies, seen from here, is written down beside it.
+    """
     refuse_used(run)
     write_text(run / "tasks.yaml", tasks_text)
     write_text(run / "recipe.yaml", recipe_text)
-    write_text(run / "resolved.yaml", yaml.safe_dump(resolved(tasks, recipe), sort_keys=False))
+    specs = resolved(tasks, recipe)
+    if recipe.start_from is not None:
+        path = os.path.relpath(Path(recipe.start_from).absolute(), run.absolute())
+        specs["base"] = {"path": path, "digest": base_digest}
+    write_text(run / "resolved.yaml", yaml.safe_dump(specs, sort_keys=False))
     write_json(run / "env.json", environment(seed))
 
 
@@ -116,6 +131,13 @@ def read_resolved(run: Path) -> tuple[TasksFile, Recipe]:
         raise ResumeError(f"{path} is damaged: {type(error).__name__}") from error
 
 
+def read_base(run: Path) -> tuple[Path | None, str]:
+    """Where the base lay, seen from the run's folder, and its digest; None and "" of runs that wrote neither down."""
+    base = yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")).get("base") or {}
+    path = run / str(base["path"]) if "path" in base else None
+    return path, str(base.get("digest", ""))
+
+
 def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     """Dotted keys whose values differ between two plain structures, each as `key: old -> new`."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -127,8 +149,9 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
-FREE_TO_CHANGE = ("recipe.loader.workers", "tasks_file.data.root")
-"""Where the data lie and how many processes read them changes no step of a run."""
+FREE_TO_CHANGE = ("recipe.loader.workers", "recipe.start_from", "tasks_file.data.root")
+"""Where data and base lie and how many processes read them changes no step of a run; that it is the same base is checked
+by its digest."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:

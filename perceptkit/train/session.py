@@ -38,6 +38,7 @@ from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.budgeting import begin_budget
+from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.leaving_out import FILE as LEFT_OUT_FILE
@@ -51,7 +52,7 @@ from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.searching import opened_in_the_end
 from perceptkit.train.stage_record import is_chain, record_base, record_final, record_stage
-from perceptkit.train.start_from import start_from
+from perceptkit.train.start_from import find_base, start_from
 from perceptkit.train.training import Training
 from perceptkit.train.turns import steps_of_epoch, turns
 
@@ -235,6 +236,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     Raises ResumeError, SpecError or DataError; nothing is written before all of it fits.
     """
     recipe = specs.recipe
+    if recipe.start_from is not None:
+        recipe = recipe.model_copy(update={"start_from": str(find_base(run, recipe))})
     if not resume:
         run_folder.refuse_used(run)
     state: tuple[dict[str, Any], checkpoint.Position] | None = None
@@ -284,6 +287,11 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         drawn_plan(
             recipe, list(tasks), blocks
         )  # one that cannot be drawn is refused before anything is trained
+    base_digest = begun.base_digest if begun is not None else ""
+    if begun is None and recipe.start_from is not None and isinstance(supernet, Supernet):
+        base_digest = digest(supernet.backbone)
+    if resume and (expected := run_folder.read_base(run)[1]) and expected != base_digest:
+        raise ResumeError(f"{recipe.start_from} is not what {run} started from: base moved? --set start_from=PATH")
     refuse_size(recipe, supernet, plan)
     budget = None
     if recipe.budget is not None:
@@ -292,7 +300,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         budget = begin_budget(recipe, supernet, fabric, opened, refuse=not resume)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
-        run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
+        texts = specs.tasks_text, specs.recipe_text
+        run_folder.start(run, specs.tasks, recipe, *texts, recipe.seed, base_digest)
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
@@ -318,7 +327,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         left_out=left_out,
         open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
-        base_digest=begun.base_digest if begun is not None else "",
+        base_digest=base_digest,
         transferred=heads,
     )
     training.begin_losses()

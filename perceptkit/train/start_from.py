@@ -19,7 +19,21 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint
 from perceptkit.train.growing import tree_of
-from perceptkit.train.run_folder import changed_keys, read_resolved
+from perceptkit.train.run_folder import changed_keys, read_base, read_resolved
+
+
+def find_base(run: Path, recipe: Recipe) -> Path:
+    """The run that `run` started from, which may have been moved: where the recipe says, or where it lay seen from `run`.
+
+    Raises SpecError where neither is a run.
+    """
+    assert recipe.start_from is not None
+    stated = Path(recipe.start_from)
+    beside = read_base(run)[0] if (run / "resolved.yaml").is_file() else None
+    for path in (stated, beside):
+        if path is not None and (path / "resolved.yaml").is_file():
+            return path
+    raise SpecError(f"start_from: {stated} holds no run: base moved? --set start_from=PATH")
 
 
 def start_from(run: Path, recipe: Recipe, tasks: Mapping[str, Task], network: Network) -> Plan:

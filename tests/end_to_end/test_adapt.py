@@ -135,6 +135,28 @@ def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapt
     assert new.row("depth") == old.kept_by_any()
 
 
+def test_a_base_that_was_moved_is_found_by_its_digest(base, adapted, folder):
+    run, place = folder / "elsewhere/taps", folder / "elsewhere/base"
+    shutil.copytree(adapted("taps"), run)
+    resolved = run / "resolved.yaml"
+    specs = yaml.safe_load(resolved.read_text())
+    assert specs["base"]["path"] == "../base"
+    specs["recipe"]["start_from"] = str(folder / "gone")  # as if the base had been there
+    specs["base"]["path"] = "../gone"
+    resolved.write_text(yaml.safe_dump(specs))
+    shutil.copytree(base, place)
+    assert pk.add_domain(place, run, "one") == "one"  # its own run holds the base
+    with pytest.raises(SpecError, match="base moved"):
+        pk.add_domain(folder / "elsewhere/apart", run, "one")
+    with pytest.raises(SpecError, match=r"base moved\? --set start_from=PATH"):
+        (run / "artifact/manifest.json").unlink()
+        pk.train(out=run, resume=True, quiet=True)
+    assert pk.train(out=run, resume=True, overrides=[f"start_from={place}"], quiet=True).results["tasks"]
+    specs["base"]["path"] = "../base"
+    resolved.write_text(yaml.safe_dump(specs))
+    assert pk.add_domain(folder / "elsewhere/apart", run, "one") == "one"  # both were moved together
+
+
 def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder):
     home = folder / "home"
     shutil.copytree(base / "artifact", home)

@@ -52,6 +52,17 @@ def test_what_changes_no_step_may_change(tmp_path):
         run_folder.refuse_changes(tmp_path / "run", TASKS, RECIPE.model_copy(update={"loader": loader}))
 
 
+def test_where_the_base_lies_is_written_down_as_seen_from_the_run(tmp_path):
+    recipe = RECIPE.model_copy(update={"start_from": str(tmp_path / "base")})
+    run_folder.start(tmp_path / "runs/new", TASKS, recipe, "", "", seed=0, base_digest="abc")
+    path, digest = run_folder.read_base(tmp_path / "runs/new")
+    assert path.resolve() == (tmp_path / "base").resolve() and digest == "abc"
+    moved = recipe.model_copy(update={"start_from": "elsewhere"})
+    run_folder.refuse_changes(tmp_path / "runs/new", TASKS, moved)
+    start(tmp_path / "alone")
+    assert run_folder.read_base(tmp_path / "alone") == (None, "")
+
+
 def test_changed_keys_by_hand():
     old = {"a": 1, "b": [1, {"c": 2}], "gone": 0}
     new = {"a": 1, "b": [1, {"c": 3}], "new": None}
