@@ -41,6 +41,11 @@ class Choices:
     folded: Mapping[str, Any]
     """Blocks that became static against what some pictures chose, and metrics on val before and after; or empty."""
 
+    fixed: tuple[str, ...] | None
+    """Blocks of which one copy is left; None in files of older versions."""
+    num_images: int
+    """That the choices were judged on; 0 where that was not written down."""
+
     @property
     def rate(self) -> tuple[float, ...]:
         """Of the test split where it is known."""
@@ -103,7 +108,16 @@ def _choices(copies: Mapping[str, Any], test: Mapping[str, Any]) -> Choices:
     if any(len(values) not in (0, len(blocks)) for values in (seen, rate)):
         raise ValueError("the choices do not fit the blocks")
     ablations = {name: metrics_of(found) for name, found in (copies.get("ablations") or {}).items()}
-    return Choices(blocks, seen, rate, bool(copies.get("static")), ablations, copies.get("folded") or {})
+    return Choices(
+        blocks,
+        seen,
+        rate,
+        bool(copies.get("static")),
+        ablations,
+        copies.get("folded") or {},
+        tuple(map(str, copies["fixed"])) if "fixed" in copies else None,
+        int((copies.get("seen") or {}).get("num_images") or 0),
+    )
 
 
 def metrics_of(loaded: Mapping[str, Any]) -> Metrics:

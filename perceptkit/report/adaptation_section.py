@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perceptkit.report.adaptation_file import AdaptationFile, OldDomain
+from perceptkit.report.adaptation_file import AdaptationFile, Choices, OldDomain
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
 from perceptkit.report.routing_section import PICTURE_SIDE, Group, Shown, folded_words
@@ -66,7 +66,24 @@ def essentials(found: AdaptationFile) -> tuple[str, ...]:
         words += folded_words(choices.folded, "tuned", "of the base")
     if choices and choices.is_static:
         words.append("In the end all images run the same copies, so the router was dropped.")
+    if choices:
+        words += _fixed_words(choices, found.method)
     return tuple(words)
+
+
+def _fixed_words(choices: Choices, method: str) -> list[str]:
+    """On how many images choices were fixed, and what that says of others; where none was, how to fix some."""
+    count = choices.num_images
+    if not count or choices.fixed is None or method != "spottune":
+        return []
+    bound = f"{count:,} images; of others up to 3/{count:,} ({min(1.0, 3 / count):.2%}) may choose otherwise"
+    if choices.fixed:
+        return [f"{len(choices.fixed)} of {len(choices.blocks)} blocks were fixed to one copy, judged on {bound}."]
+    agreed = sum(rate in (0, 1) for rate in choices.seen_rate)
+    return [
+        f"No block was fixed to one copy: all images agree on {agreed} of {len(choices.blocks)}, judged on {bound}. "
+        f"adaptation.fold_tolerance fixes blocks all the same (0: those {agreed}), and tells what that costs."
+    ]
 
 
 def new_table(run: Run, found: AdaptationFile) -> Table | None:

@@ -249,6 +249,7 @@ def _choose(training: Training, test: Source, may_route: bool) -> tuple[dict[str
     tuned = [plan.dual[r] for r, is_tuned in chosen.items() if is_tuned]
     training.plan = replace(plan, dual=tuple(plan.dual[r] for r in columns))
     told["static"] = not columns
+    told["fixed"] = [plan.dual[r] for r in chosen]
     if columns:
         routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
         training.open_everything()
@@ -277,6 +278,8 @@ def _static_choices(
     if not may_route:
         return [], {r: rate >= 0.5 for r, rate in enumerate(stats.keep_rate)}
     assert isinstance(spec, Spottune)
+    if spec.fold_tolerance is None and not stats.may_fold:  # too few to rule out that others choose otherwise
+        return list(range(stats.num_blocks)), {}
     fixed = stats.fixed(spec.fold_tolerance)
     return [r for r in range(stats.num_blocks) if r not in fixed], fixed
 
