@@ -164,6 +164,9 @@ class SpottuneGlobal(Strict):
     """Of the squared difference between tuned blocks and k (lambda_1)."""
     agree_weight: NonNegativeFloat = 0.1
     """Of the entropy of each block's share of pictures (lambda_2)."""
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Last part of the stage, in which the k blocks with the largest shares are tuned for all pictures and the weights
+    go on learning without the router."""
 
     @model_validator(mode="after")
     def _is_read(self) -> "SpottuneGlobal":

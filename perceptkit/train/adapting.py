@@ -36,7 +36,7 @@ from perceptkit.train.domain_file import digest, needed, trunk_bits, write_domai
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.losses import refuse_nan, task_losses, update, weighted_sum
 from perceptkit.train.old_domain import learned_heads, look_back
-from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
+from perceptkit.train.ranks import batch_of_all_ranks, mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions, on_val
 from perceptkit.train.stage_record import FOLD, base_row, record_stage
 from perceptkit.train.start_from import base_of, start_as_base, transferred
@@ -112,8 +112,14 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     strategy, supernet, routing = training.strategy, training.supernet, training.routing
     assert strategy is not None and isinstance(supernet, Supernet) and training.optimizer is not None
     optim.set_learning_rate(training.optimizer, lr)
+    spec = training.recipe.adaptation
+    if isinstance(spec, SpottuneGlobal) and progress >= 1 - spec.settle:
+        settle(training, spec)
     keep_BR = None
-    if routing is not None:
+    is_sampled = routing is not None and routing.settled is None
+    if routing is not None and routing.settled is not None:
+        keep_BR = routing.decide(batch.image_BCHW.new_empty(len(batch.image_BCHW), 0)).float()
+    elif routing is not None:
         assert training.policy_optimizer is not None
         optim.set_learning_rate(training.policy_optimizer, lr)
         routing.router.train()
@@ -129,22 +135,36 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     told = {f"loss/{name}": loss for name, loss in losses.items()}
     with training.fabric.autocast():
         penalty = strategy.penalty(supernet, progress, batch.image_BCHW, outputs)
-    spec = training.recipe.adaptation
-    if isinstance(spec, SpottuneGlobal) and keep_BR is not None:
-        penalty = agreement_penalty(keep_BR, spec.k, spec.count_weight, spec.agree_weight)
+    if isinstance(spec, SpottuneGlobal) and keep_BR is not None and is_sampled:
+        whole_BR = batch_of_all_ranks(keep_BR)
+        penalty = agreement_penalty(whole_BR, spec.k, spec.count_weight, spec.agree_weight)
     if penalty is not None:
         total = total + penalty
         told["penalty"] = penalty
     if keep_BR is not None:
         told["tuned"] = keep_BR.mean()
     training.optimizer.zero_grad()
-    if routing is not None and training.policy_optimizer is not None:
+    if is_sampled and training.policy_optimizer is not None:
         training.policy_optimizer.zero_grad()
     training.fabric.backward(total)
     update(training, training.optimizer, [p for p in training.weights() if p.requires_grad])
-    if routing is not None and training.policy_optimizer is not None:
+    if routing is not None and is_sampled and training.policy_optimizer is not None:
         update(training, training.policy_optimizer, routing.router.parameters())
     return mean_losses({"loss": total, **told})
+
+
+@torch.no_grad()
+def settle(training: Training, spec: SpottuneGlobal) -> None:
+    """Fixes which k blocks are tuned for all pictures, once, and what is the best so far is forgotten: it is of another
+    choice. Every rank must call it, and finds the same."""
+    routing = training.routing
+    if routing is None or routing.settled is not None:
+        return
+    tuned_NR = torch.cat([decisions(training, source)[0] for source in (training.train, training.val)])
+    routing.settled = tuple(agreed(tuned_NR.double().mean(0), spec.k).tolist())
+    training.best_score = float("-inf")
+    names = [block for block, tuned in zip(training.plan.dual, routing.settled, strict=True) if tuned]
+    training.say(f"settled: {', '.join(names)} tuned for all pictures")
 
 
 def _samples(training: Training, logits_BR: Tensor) -> Tensor:
@@ -273,7 +293,8 @@ def _static_choices(
     """
     spec = training.recipe.adaptation
     if isinstance(spec, SpottuneGlobal):
-        chosen = agreed(torch.tensor(stats.keep_rate), spec.k).tolist()
+        settled = training.routing.settled if training.routing is not None else None
+        chosen = settled or agreed(torch.tensor(stats.keep_rate), spec.k).tolist()
         return [], dict(enumerate(chosen))
     if not may_route:
         return [], {r: rate >= 0.5 for r, rate in enumerate(stats.keep_rate)}

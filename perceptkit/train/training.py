@@ -61,6 +61,8 @@ class Routing:
     """Different policies on val, by epoch."""
     usual: tuple[tuple[bool, ...], ...] = ()
     """Policies that most pictures got, when all was learned; for the artifact."""
+    settled: tuple[bool, ...] | None = None
+    """The one decision of all pictures, once it is fixed: of `spottune_global` before the stage ends."""
     host: Supernet | None = None
     """The network before anything was skipped, where it teaches; not part of a checkpoint, it has a file of its own."""
 
@@ -71,7 +73,13 @@ class Routing:
 
     def keep(self, image_BCHW: Tensor) -> Tensor:
         """The most probable decision, bool (B, R)."""
-        return greedy_keep(self.router(image_BCHW), self.open_R)
+        return self.decide(self.router(image_BCHW))
+
+    def decide(self, logits_BR: Tensor) -> Tensor:
+        """The most probable decision by the router's logits, or the settled one; bool (B, R)."""
+        if self.settled is None:
+            return greedy_keep(logits_BR, self.open_R)
+        return torch.tensor(self.settled, device=logits_BR.device).expand(len(logits_BR), -1)
 
     def note_advantage(self, mean_abs: float) -> None:
         """Of one step, into the running mean."""
@@ -89,6 +97,7 @@ class Routing:
             "right": self.right,
             "mean_abs_advantage": self.mean_abs_advantage,
             "unique": self.unique,
+            "settled": self.settled,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -98,6 +107,8 @@ class Routing:
         self.full_right, self.right = state["full_right"], state["right"]
         self.mean_abs_advantage = state["mean_abs_advantage"]
         self.unique = list(state["unique"])
+        settled = state.get("settled")  # older checkpoints have none
+        self.settled = None if settled is None else tuple(settled)
 
 
 class Interrupted(Exception):

@@ -235,6 +235,9 @@ def test_global_leaves_k_tuned_blocks_and_no_router(adapted):
     assert pk.load(run).manifest.router is None
     about = json.loads((run / "domain/domain.json").read_text())
     assert len(about["tuned"]) == 2
+    seen = json.loads((run / "adaptation.json").read_text())["copies"]["seen"]
+    assert seen["unique"] == 1 and sorted(seen["keep_rate"])[-2:] == [1, 1]  # fixed before training ended
+    assert "settled: " in (run / "log.txt").read_text()
     assert (
         sum(part > 0 for part in json.loads((run / "adaptation.json").read_text())["layers_tuned"].values())
         == 2

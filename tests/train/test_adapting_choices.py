@@ -12,7 +12,7 @@ from perceptkit.train.adapting import _static_choices
 
 def choices(tuned_NR, may_route=True, spec=None):
     spec = spec or Spottune(method="spottune")
-    training = SimpleNamespace(recipe=SimpleNamespace(adaptation=spec))
+    training = SimpleNamespace(recipe=SimpleNamespace(adaptation=spec), routing=None)
     return _static_choices(training, policy_stats(tuned_NR, tuned_NR.float()), may_route)
 
 
