@@ -22,7 +22,8 @@ from perceptkit.errors import PerceptkitError, SpecError
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_recipe, load_tasks
-from perceptkit.spec.overrides import split_overrides
+from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.spec.overrides import keys_of_section, split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
 
 if TYPE_CHECKING:
@@ -223,7 +224,8 @@ def adapt(
         base: a finished run; its backbone, heads and sharing are kept.
         tasks: tasks file of the new domain; its tasks may be others.
         method: one of spec/adaptation.py; the recipe's by default (`spottune` in recipe `adapt`). `auto` trains the
-            cheap ones for a fifth of the epochs and goes on with the best on val.
+            cheap ones for a fifth of the epochs and goes on with the best on val; `adaptation.KEY=VALUE` in `overrides`
+            then goes to those that read the key.
         recipe: recipe file or name; `adapt` by default.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
@@ -233,13 +235,17 @@ def adapt(
     Raises:
         SpecError, DataError: what was declared cannot be adapted to.
     """
-    from perceptkit.train.auto_method import choose_method
+    from perceptkit.train.auto_method import candidates, choose_method
     from perceptkit.train.session import shrink
 
+    recipe = recipe or "adapt"
+    own, tried = _adaptation_in(recipe), None
+    if method == "auto":
+        keys, overrides = keys_of_section(overrides, "adaptation")
+        tried = candidates(keys, own)
     given = [*_as_the_base(Path(base)), *overrides]
     named = method if method != "auto" else "finetune"
-    recipe = recipe or "adapt"
-    if named is not None and named != _method_in(recipe):
+    if named is not None and (own is None or named != own.method):
         given = [f"adaptation={{method: {named}}}", *given]
     loaded, how = load_specs(tasks, recipe, given)
     specs = _specs_of(loaded, how)
@@ -248,7 +254,7 @@ def adapt(
             return train_and_compact(shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
     path = Path(out) if out is not None else Path("runs") / specs.tasks.name
     if method == "auto":
-        chosen = choose_method(specs, path, say)
+        chosen = choose_method(specs, path, say, tried)
         specs = replace(specs, recipe=specs.recipe.model_copy(update={"adaptation": chosen}))
     return train_and_compact(specs, path, resume=False, quiet=quiet)
 
@@ -259,13 +265,12 @@ def _specs_of(loaded: LoadedTasks, how: LoadedRecipe) -> Specs:
     return Specs(loaded.spec, how.spec, loaded.text, how.text)
 
 
-def _method_in(recipe: str | Path) -> str | None:
+def _adaptation_in(recipe: str | Path) -> AdaptationSpec | None:
     """What a recipe says by itself, so that its other keys of that method stay; None where it cannot stand alone."""
     try:
-        spec = load_recipe(recipe).spec.adaptation
+        return load_recipe(recipe).spec.adaptation
     except SpecError:
         return None
-    return spec.method if spec is not None else None
 
 
 def _as_the_base(base: Path) -> list[str]:

@@ -90,6 +90,9 @@ class Piggyback(Strict):
     method: Literal["piggyback"]
     threshold: PositiveFloat = 5e-3
     """A weight is used where its real-valued mask, which starts at 1e-2, is above this."""
+    mask_lr: PositiveFloat | None = None
+    """Highest learning rate of the masks; by default 1e-4 as in the authors' code, with sgd that of the weights: masks
+    would not move otherwise."""
 
 
 class Dan(Strict):
@@ -106,6 +109,9 @@ class L2sp(Strict):
     """Of the pull towards the base's weights."""
     beta: NonNegativeFloat = 0.01
     """Of the pull of new weights towards zero."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Of the optimiser in the stage adapt, in place of `optim.weight_decay`: that pulls to zero what alpha pulls to the
+    base."""
 
 
 class Spottune(Strict):

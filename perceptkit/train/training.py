@@ -263,7 +263,7 @@ class Training:
 
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""
-        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
+        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage, self.recipe.adaptation)
         for name, module in self.loss_modules().items():
             # proxies are directions, which decay would not change
             scale = getattr(getattr(self.tasks[name].spec, "loss", None), "lr_scale", 1.0)
