@@ -49,6 +49,19 @@ def domain_names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in (folder / DOMAINS).glob(f"*/{ABOUT}"))
 
 
+def base_words(folder: Path) -> str:
+    """What the base's second copy is and how large; empty where there is none."""
+    trunk = folder / TRUNK
+    if not trunk.is_file():
+        return ""
+    size = trunk.stat().st_size
+    model = folder / artifact.WEIGHTS
+    words = f"{trunk}: {size:,} bytes, the base's trunk as it was trained, norms not folded; every domain is put together from it"
+    if model.is_file():
+        words += f". {model.name} ({model.stat().st_size:,} bytes) is the base folded, for itself"
+    return words
+
+
 def add_domain(folder: Path, run: Path, name: str) -> None:
     """Copies what an adapted run stores, and the base's trunk if it is not there yet; compares what can be read back.
 

@@ -157,7 +157,7 @@ def test_a_base_that_was_moved_is_found_by_its_digest(base, adapted, folder):
     assert pk.add_domain(folder / "elsewhere/apart", run, "one") == "one"  # both were moved together
 
 
-def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder):
+def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder, capsys):
     home = folder / "home"
     shutil.copytree(base / "artifact", home)
     of_base = outputs(pk.load(home).network)
@@ -169,7 +169,11 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, fo
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     pk.remove_domain(home, "second")
     assert pk.domains(home) == ["first"]
-    assert (home / "base.safetensors").is_file()
+    assert main(["domains", str(home)]) == 0
+    trunk, said = home / "base.safetensors", capsys.readouterr()
+    assert said.out == "first\n"
+    assert f"{trunk}: {trunk.stat().st_size:,} bytes, the base\'s trunk as it was trained" in said.err
+    assert "model.safetensors (" in said.err
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     own = json.loads((adapted("taps") / "results.json").read_text())["tasks"]
     found = pk.evaluate(home, data=dusk, domain="first")
