@@ -359,6 +359,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             size_HW=specs.tasks.data.size,
             mean=training.supernet.mean,
             std=training.supernet.std,
+            fit=getattr(specs.tasks.data, "fit", "stretch"),
             cost=run.cost,
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,

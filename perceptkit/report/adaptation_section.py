@@ -82,7 +82,7 @@ def _fixed_words(choices: Choices, method: str) -> list[str]:
     agreed = sum(rate in (0, 1) for rate in choices.seen_rate)
     return [
         f"No block was fixed to one copy: all images agree on {agreed} of {len(choices.blocks)}, judged on {bound}. "
-        f"adaptation.fold_tolerance fixes blocks all the same (0: those {agreed}), and tells what that costs."
+        f"adaptation.fold_tolerance, 1% for example, fixes blocks all the same and tells what that costs."
     ]
 
 

@@ -137,8 +137,7 @@ class Spottune(Strict):
     fold_tolerance: Fraction | None = None
     """In the end one copy of a block runs for all pictures where at most this part of them, as 1%, chose the other, and
     what that costs on val is told. By default where all of 3,000 or more pictures of train and val chose alike, so that
-    with 95 % confidence at most 0.1 % of others choose otherwise; with fewer nothing is fixed unless this says so (0:
-    where all of them agree)."""
+    with 95 % confidence at most 0.1 % of others choose otherwise; with fewer nothing is fixed unless this says so."""
 
     @model_validator(mode="after")
     def _is_read(self) -> "Spottune":

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perceptkit.spec.coco import with_points
-from perceptkit.spec.decathlon import mean_std
+from perceptkit.spec.decathlon import SIZES, mean_std
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.tasks_file import (
@@ -77,6 +77,9 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
     changed: dict[str, Any] = {}
     if (root := draft.root()) is not None:
         changed["data"] = spec.data.model_copy(update={"root": root})
+        if isinstance(spec.data, DecathlonData) and "size" not in spec.data.model_fields_set:
+            size = SIZES.get(spec.data.domain, spec.data.size)
+            changed["data"] = changed["data"].model_copy(update={"size": size})
         if isinstance(spec.data, DecathlonData) and spec.data.mean is None:
             if (known := mean_std(root, spec.data.domain)) is not None:
                 changed["data"] = changed["data"].model_copy(update={"mean": known[0], "std": known[1]})

@@ -81,7 +81,7 @@ def test_a_static_method(tmp_path):
     ("count", "fixed", "said"),
     [
         (64, [], "all images agree on 1 of 2, judged on 64 images; of others up to 3/64 (4.69%) may choose otherwise."),
-        (64, [], "adaptation.fold_tolerance fixes blocks all the same (0: those 1)"),
+        (64, [], "adaptation.fold_tolerance, 1% for example, fixes blocks all the same"),
         (3000, BLOCKS[:1], "1 of 2 blocks were fixed to one copy, judged on 3,000 images; of others up to 3/3,000 (0.10%)"),
         (2, BLOCKS[:1], "up to 3/2 (100.00%)"),
     ],

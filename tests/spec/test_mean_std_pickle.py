@@ -119,7 +119,7 @@ def nested(depth, width):
 )
 def test_lists_that_are_shared_without_end_are_refused_at_once(tmp_path, value):
     content = pickle.dumps({"amean": value})
-    assert len(content) < 1000  # a list is in the file once
+    assert len(content) < 2000  # a list is in the file once
     with pytest.raises(DataError, match="m.pickle holds lists deeper than 8 or more than 10,000 items"):
         read_mean_std(write(tmp_path / "m.pickle", content))
 
