@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceptkit.errors import PerceptkitError, SpecError
+from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_recipe, load_tasks
-from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.overrides import keys_of_section, split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
 

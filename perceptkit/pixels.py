@@ -56,7 +56,9 @@ def fit_rgb(image: np.ndarray, size_HW: tuple[int, int], fit: Fit = "stretch") -
     if fit == "stretch":
         return resize_rgb(image, size_HW)
     (height, width), (wanted_H, wanted_W) = image.shape[:2], size_HW
-    scale = max(wanted_H / height, wanted_W / width)  # the shorter side, as the wanted shape sees it, just fits
+    scale = max(
+        wanted_H / height, wanted_W / width
+    )  # the shorter side, as the wanted shape sees it, just fits
     covering = max(wanted_H, round(height * scale)), max(wanted_W, round(width * scale))
     top, left = (covering[0] - wanted_H) // 2, (covering[1] - wanted_W) // 2
     resized = resize_rgb(image, covering)

@@ -56,7 +56,10 @@ def base_words(folder: Path) -> str:
         return ""
     size = trunk.stat().st_size
     model = folder / artifact.WEIGHTS
-    words = f"{trunk}: {size:,} bytes, the base's trunk as it was trained, norms not folded; every domain is put together from it"
+    words = (
+        f"{trunk}: {size:,} bytes, the base's trunk as it was trained, norms not folded; every domain is put together "
+        "from it"
+    )
     if model.is_file():
         words += f". {model.name} ({model.stat().st_size:,} bytes) is the base folded, for itself"
     return words
@@ -172,7 +175,8 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
         trunk = {f"backbone.{name}": value for name, value in base.backbone.state_dict().items()}
         if digest(base.backbone) != expected:
             raise SpecError(
-                f"backbone.weights {recipe.backbone.weights} is not what {run} was adapted from: its weights have changed"
+                f"backbone.weights {recipe.backbone.weights} is not what {run} was adapted from: its weights have "
+                "changed"
             )
     stored = {name.removeprefix("backbone."): value.contiguous().clone() for name, value in trunk.items()}
     write_atomically(folder / TRUNK, lambda temporary: save_file(stored, temporary))

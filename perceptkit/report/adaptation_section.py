@@ -78,7 +78,9 @@ def _fixed_words(choices: Choices, method: str) -> list[str]:
         return []
     bound = f"{count:,} images; of others up to 3/{count:,} ({min(1.0, 3 / count):.2%}) may choose otherwise"
     if choices.fixed:
-        return [f"{len(choices.fixed)} of {len(choices.blocks)} blocks were fixed to one copy, judged on {bound}."]
+        return [
+            f"{len(choices.fixed)} of {len(choices.blocks)} blocks were fixed to one copy, judged on {bound}."
+        ]
     agreed = sum(rate in (0, 1) for rate in choices.seen_rate)
     return [
         f"No block was fixed to one copy: all images agree on {agreed} of {len(choices.blocks)}, judged on {bound}. "
@@ -115,7 +117,11 @@ def new_table(run: Run, found: AdaptationFile) -> Table | None:
         Column("this run"),
         *(Column(title) for title in ablations.values()),
     )
-    notes = ["Before: the base as it came, where it has a head of the task's name, type and classes."] if before else []
+    notes = (
+        ["Before: the base as it came, where it has a head of the task's name, type and classes."]
+        if before
+        else []
+    )
     if ablations:
         notes.append("Ablations: the same network, every block with two copies runs the same one.")
     return Table("task, metric", columns, tuple(rows), tuple(notes))

@@ -46,7 +46,7 @@ def chain_table(chain: Chain | None) -> Table | None:
 def _notes(chain: Chain) -> tuple[str, ...]:
     stages = {row.stage for row in chain.rows}
     notes = [
-        "Every stage on val, by the weights that it hands on; test is looked at for the first and the last column. MACs "
+        "Every stage on val, by the weights that it hands on; test is for the first and the last column. MACs "
         "of one picture; where a router decides they are the mean over val, with its own. Stored: all that the network "
         "of that stage needs."
     ]

@@ -21,8 +21,8 @@ from perceptkit.spec.templates import shown
 
 MOST_BYTES = 2**20
 DEEPEST, MOST_ITEMS = 8, 10_000
-"""Of lists and dictionaries in each other, and of what they hold: a list that is in itself or twice in each of many others is
-small in the file and without end when it is walked."""
+"""Of lists and dictionaries in each other, and of what they hold: a list that is in itself, or twice in each of many
+others, is small in the file and without end when it is walked."""
 
 
 def read_mean_std(path: Path) -> dict[str, tuple[RGB, RGB]]:

@@ -44,7 +44,9 @@ def keys_of_section(items: Iterable[str], section: str) -> tuple[dict[str, Any],
             others.append(item)
             continue
         if not key or not equals:
-            raise SpecError(f"--set {item}: only single keys of {section} can be given here, as {section}.KEY=VALUE")
+            raise SpecError(
+                f"--set {item}: only single keys of {section} can be given here, as {section}.KEY=VALUE"
+            )
         try:
             keys[key] = _read_value(text)
         except BadOverrideError as error:

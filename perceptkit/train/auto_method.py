@@ -38,7 +38,9 @@ def candidates(keys: Mapping[str, Any], own: AdaptationSpec | None = None) -> di
     Raises SpecError for a key that none of them reads, and a value that is not for it.
     """
     adapter: TypeAdapter = TypeAdapter(AdaptationSpec)
-    read = {method: [key for key in ADAPTATIONS[method].model_fields if key != "method"] for method in CANDIDATES}
+    read = {
+        method: [key for key in ADAPTATIONS[method].model_fields if key != "method"] for method in CANDIDATES
+    }
     for key in keys:
         if not any(key in names for names in read.values()):
             listed = "; ".join(f"{method}: {', '.join(names)}" for method, names in read.items() if names)

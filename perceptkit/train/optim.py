@@ -7,7 +7,6 @@ from torch import nn, optim
 from perceptkit.spec.adaptation import AdaptationSpec, L2sp, Piggyback
 from perceptkit.spec.recipe import AdaptStage, OptimSpec, Recipe, StageSpec
 
-
 MASK_LR = 1e-4
 """Of Piggyback's masks with Adam: ten times as much tears the network apart."""
 

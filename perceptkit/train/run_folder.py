@@ -40,7 +40,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode & 0o777  # by the umask, which cannot be read without setting it for all threads
+        mode = (
+            temporary.stat().st_mode & 0o777
+        )  # by the umask, which cannot be read without setting it for all threads
         write(temporary)
         temporary.chmod(mode)  # safetensors makes files that only their owner reads
         os.replace(temporary, path)
@@ -153,8 +155,8 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
 
 
 FREE_TO_CHANGE = ("recipe.loader.workers", "recipe.start_from", "tasks_file.data.root")
-"""Where data and base lie and how many processes read them changes no step of a run; that it is the same base is checked
-by its digest."""
+"""Where data and base lie and how many processes read them changes no step of a run; that it is the same base is
+checked by its digest."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:

@@ -291,7 +291,9 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     if begun is None and recipe.start_from is not None and isinstance(supernet, Supernet):
         base_digest = digest(supernet.backbone)
     if resume and (expected := run_folder.read_base(run)[1]) and expected != base_digest:
-        raise ResumeError(f"{recipe.start_from} is not what {run} started from: base moved? --set start_from=PATH")
+        raise ResumeError(
+            f"{recipe.start_from} is not what {run} started from: base moved? --set start_from=PATH"
+        )
     refuse_size(recipe, supernet, plan)
     budget = None
     if recipe.budget is not None:

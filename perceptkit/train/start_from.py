@@ -23,7 +23,7 @@ from perceptkit.train.run_folder import changed_keys, read_base, read_resolved
 
 
 def find_base(run: Path, recipe: Recipe) -> Path:
-    """The run that `run` started from, which may have been moved: where the recipe says, or where it lay seen from `run`.
+    """The run that `run` started from: where the recipe says, or if it was moved where it lay seen from `run`.
 
     Raises SpecError where neither is a run.
     """

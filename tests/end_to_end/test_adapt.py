@@ -172,7 +172,7 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, fo
     assert main(["domains", str(home)]) == 0
     trunk, said = home / "base.safetensors", capsys.readouterr()
     assert said.out == "first\n"
-    assert f"{trunk}: {trunk.stat().st_size:,} bytes, the base\'s trunk as it was trained" in said.err
+    assert f"{trunk}: {trunk.stat().st_size:,} bytes, the base's trunk as it was trained" in said.err
     assert "model.safetensors (" in said.err
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     own = json.loads((adapted("taps") / "results.json").read_text())["tasks"]

@@ -80,14 +80,25 @@ def test_a_static_method(tmp_path):
 @pytest.mark.parametrize(
     ("count", "fixed", "said"),
     [
-        (64, [], "all images agree on 1 of 2, judged on 64 images; of others up to 3/64 (4.69%) may choose otherwise."),
+        (
+            64,
+            [],
+            "all images agree on 1 of 2, judged on 64 images; of others up to 3/64 (4.69%) may choose otherwise.",
+        ),
         (64, [], "adaptation.fold_tolerance, 1% for example, fixes blocks all the same"),
-        (3000, BLOCKS[:1], "1 of 2 blocks were fixed to one copy, judged on 3,000 images; of others up to 3/3,000 (0.10%)"),
+        (
+            3000,
+            BLOCKS[:1],
+            "1 of 2 blocks were fixed to one copy, judged on 3,000 images; of others up to 3/3,000 (0.10%)",
+        ),
         (2, BLOCKS[:1], "up to 3/2 (100.00%)"),
     ],
 )
 def test_how_many_images_a_choice_was_judged_on(tmp_path, count, fixed, said):
-    copies = SPOTTUNE["copies"] | {"seen": {"keep_rate": [1.0, 0.25], "num_images": count}, "fixed": list(fixed)}
+    copies = SPOTTUNE["copies"] | {
+        "seen": {"keep_rate": [1.0, 0.25], "num_images": count},
+        "fixed": list(fixed),
+    }
     path = tmp_path / "adaptation.json"
     path.write_text(json.dumps(SPOTTUNE | {"copies": copies}))
     assert said in " ".join(essentials(read_adaptation(path)))

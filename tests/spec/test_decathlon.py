@@ -10,9 +10,9 @@ from perceptkit.report.decathlon import BASELINE
 from perceptkit.spec.decathlon import (
     MEAN_STD,
     NOT_CROPPED,
+    PICKLE,
     SIZES,
     WEIGHT_DECAY,
-    PICKLE,
     annotation_file,
     domains,
     mean_std,

@@ -22,7 +22,12 @@ def tasks(domain, **data):
 
 @pytest.mark.parametrize(
     ("domain", "decay", "crop"),
-    [("aircraft", 5e-4, (64, 64)), ("svhn", 0, None), ("vgg-flowers", 1e-4, (64, 64)), ("daimlerpedcls", 5e-4, None)],
+    [
+        ("aircraft", 5e-4, (64, 64)),
+        ("svhn", 0, None),
+        ("vgg-flowers", 1e-4, (64, 64)),
+        ("daimlerpedcls", 5e-4, None),
+    ],
 )
 def test_a_recipe_that_says_nothing_takes_the_domain_s(domain, decay, crop):
     found = for_domain(Recipe.model_validate(RECIPE), tasks(domain))

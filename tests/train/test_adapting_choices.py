@@ -39,7 +39,10 @@ def test_a_tolerance_fixes_with_any_number_of_pictures():
     one_differs = agreeing(64)
     one_differs[0, 1] = True
     assert choices(one_differs, spec=exact) == ([1], {0: True})
-    assert choices(one_differs, spec=Spottune(method="spottune", fold_tolerance=0.02))[1] == {0: True, 1: False}
+    assert choices(one_differs, spec=Spottune(method="spottune", fold_tolerance=0.02))[1] == {
+        0: True,
+        1: False,
+    }
 
 
 def test_where_no_router_may_stay_most_pictures_decide():

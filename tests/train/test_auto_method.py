@@ -25,7 +25,10 @@ def test_keys_of_the_recipe_stay_where_its_method_is_tried():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"tau": 1.0}, r"adaptation.tau: no method that --method auto tries reads it \(last_k: k; taps: sparsity"),
+        (
+            {"tau": 1.0},
+            r"adaptation.tau: no method that --method auto tries reads it \(last_k: k; taps: sparsity",
+        ),
         ({"k": 0}, "adaptation.k, of last_k: Input should be greater than 0"),
         ({"router.keep": 0.5}, "adaptation.router.keep: no method"),
     ],
@@ -36,7 +39,9 @@ def test_what_no_method_reads_is_refused(keys, said):
 
 
 def test_keys_of_a_section_by_hand():
-    keys, others = keys_of_section(["adaptation.k=2", "optim.lr=1e-3", "adaptation.threshold=1e-1"], "adaptation")
+    keys, others = keys_of_section(
+        ["adaptation.k=2", "optim.lr=1e-3", "adaptation.threshold=1e-1"], "adaptation"
+    )
     assert keys == {"k": 2, "threshold": 0.1} and others == ["optim.lr=1e-3"]
     with pytest.raises(SpecError, match="only single keys of adaptation"):
         keys_of_section(["adaptation={method: taps}"], "adaptation")
@@ -45,5 +50,9 @@ def test_keys_of_a_section_by_hand():
 
 
 def test_of_scores_that_are_close_the_smallest_is_chosen():
-    rows = [{"score": 0.5, "trunk_bits": 9}, {"score": 0.496, "trunk_bits": 1}, {"score": 0.49, "trunk_bits": 0}]
+    rows = [
+        {"score": 0.5, "trunk_bits": 9},
+        {"score": 0.496, "trunk_bits": 1},
+        {"score": 0.49, "trunk_bits": 0},
+    ]
     assert choose(rows) is rows[1]

@@ -65,7 +65,12 @@ def rates(made, model):
 
 @pytest.mark.parametrize(
     ("keys", "optimiser", "expected"),
-    [({}, "adamw", 1e-4), ({"mask_lr": 5e-4}, "adamw", 5e-4), ({}, "sgd", 1e-3), ({"mask_lr": 1e-4}, "sgd", 1e-4)],
+    [
+        ({}, "adamw", 1e-4),
+        ({"mask_lr": 5e-4}, "adamw", 5e-4),
+        ({}, "sgd", 1e-3),
+        ({"mask_lr": 1e-4}, "sgd", 1e-4),
+    ],
 )
 def test_masks_have_a_rate_of_their_own(keys, optimiser, expected):
     model, spec = Masked(), OptimSpec(name=optimiser, lr=1e-3)
@@ -75,7 +80,9 @@ def test_masks_have_a_rate_of_their_own(keys, optimiser, expected):
     assert found["backbone.conv.weight"] == found["head.weight"] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize(("stage", "keys", "decay"), [("adapt", {}, 0), ("adapt", {"weight_decay": 0.5}, 0.5), ("", {}, 0.1)])
+@pytest.mark.parametrize(
+    ("stage", "keys", "decay"), [("adapt", {}, 0), ("adapt", {"weight_decay": 0.5}, 0.5), ("", {}, 0.1)]
+)
 def test_l2sp_decays_to_zero_only_if_its_section_says_so(stage, keys, decay):
     spec = OptimSpec(weight_decay=0.1)
     made = optim.make_optimizer(Masked(), spec, ADAPT if stage else STAGE, L2sp(method="l2sp", **keys))

@@ -27,11 +27,11 @@ PUBLISHED = {
 }
 """Times the parameters of one network."""
 OURS = {
-    # 2x is rounded: an adapter has as many weights as its layer has output channels, squared, 11.9 % of this network; the
-    # norm in front of each, and that behind it, make 12.4 %
+    # 2x is rounded: an adapter has as many weights as its layer has output channels, squared, 11.9 % of this network;
+    # the norm in front of each, and that behind it, make 12.4 %
     "series_adapter": 2.11,
-    # 2.17 is 13 % a domain, as that paper counts; the controllers of all 25 convolutions are 11.9 % of this network, so ours
-    # is smaller than published
+    # 2.17 is 13 % a domain, as published; the controllers of all 25 convolutions are 11.9 % of this network, so ours is
+    # smaller
     "dan": 2.09,
 }
 """Where that is not what we store."""
@@ -69,4 +69,6 @@ def test_spottune_stores_a_second_network_and_a_router_for_each_domain():
 def test_a_parallel_adapter_is_a_ninth_of_the_weights():
     strategy, net, _ = begun("parallel_adapter", NAME)
     adapters = sum(p.numel() for name, p in net.backbone.named_parameters() if p.requires_grad and p.ndim > 1)
-    assert adapters == pytest.approx(0.645e6, rel=0.01) and adapters / 5_806_944 == pytest.approx(0.111, abs=1e-3)
+    assert adapters == pytest.approx(0.645e6, rel=0.01) and adapters / 5_806_944 == pytest.approx(
+        0.111, abs=1e-3
+    )
