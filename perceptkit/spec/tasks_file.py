@@ -154,8 +154,8 @@ class DecathlonData(FilesData):
     root: Path
     """The folder `decathlon-1.0`, relative to this file."""
     domain: str
-    """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`, its weight decay and crop
-    those of the recipe."""
+    """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`, its weight decay and
+    crop those of the recipe."""
     size: Size = (72, 72)
     """Network input as [height, width] in pixels; pictures are brought to it. By default [72, 144] of daimlerpedcls."""
     fit: Literal["crop", "stretch"] = "crop"
