@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceptkit.errors import PerceptkitError, SpecError
+from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_recipe, load_tasks
-from perceptkit.spec.overrides import split_overrides
+from perceptkit.spec.overrides import keys_of_section, split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def train(
         recipe: recipe file or name; `adashare` by default, with `resume` that of the run.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
-        resume: continue the run in `out`.
+        resume: continue the run in `out`; where the run that it started from was moved, with `start_from=PATH` in
+            `overrides`.
         dry_run: a few steps of every stage and the artifact, in a temporary folder that is removed.
 
     Raises:
@@ -114,12 +116,16 @@ def train(
     if resume and tasks is None:
         if out is None:
             raise SpecError("--resume needs the run folder: --out DIR")
-        if recipe is not None or overrides:
+        moved = [change for change in overrides if change.startswith("start_from=")]
+        if recipe is not None or len(moved) < len(overrides):
             raise SpecError(
                 "--resume goes on with the run's own settings; drop --recipe and --set, "
                 "or name the tasks file too, and what differs is listed"
             )
         specs = specs_of_run(Path(out))
+        if moved:  # the base was: nothing else may change
+            base = str(Path(moved[-1].partition("=")[2]).absolute())
+            specs = replace(specs, recipe=specs.recipe.model_copy(update={"start_from": base}))
     elif tasks is None:
         raise SpecError("which tasks? give a tasks file or one of the names of `perceptkit list tasks`")
     else:
@@ -218,7 +224,8 @@ def adapt(
         base: a finished run; its backbone, heads and sharing are kept.
         tasks: tasks file of the new domain; its tasks may be others.
         method: one of spec/adaptation.py; the recipe's by default (`spottune` in recipe `adapt`). `auto` trains the
-            cheap ones for a fifth of the epochs and goes on with the best on val.
+            cheap ones for a fifth of the epochs and goes on with the best on val; `adaptation.KEY=VALUE` in `overrides`
+            then goes to those that read the key.
         recipe: recipe file or name; `adapt` by default.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
@@ -228,13 +235,17 @@ def adapt(
     Raises:
         SpecError, DataError: what was declared cannot be adapted to.
     """
-    from perceptkit.train.auto_method import choose_method
+    from perceptkit.train.auto_method import candidates, choose_method
     from perceptkit.train.session import shrink
 
+    recipe = recipe or "adapt"
+    own, tried = _adaptation_in(recipe), None
+    if method == "auto":
+        keys, overrides = keys_of_section(overrides, "adaptation")
+        tried = candidates(keys, own)
     given = [*_as_the_base(Path(base)), *overrides]
     named = method if method != "auto" else "finetune"
-    recipe = recipe or "adapt"
-    if named is not None and named != _method_in(recipe):
+    if named is not None and (own is None or named != own.method):
         given = [f"adaptation={{method: {named}}}", *given]
     loaded, how = load_specs(tasks, recipe, given)
     specs = _specs_of(loaded, how)
@@ -243,7 +254,7 @@ def adapt(
             return train_and_compact(shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
     path = Path(out) if out is not None else Path("runs") / specs.tasks.name
     if method == "auto":
-        chosen = choose_method(specs, path, say)
+        chosen = choose_method(specs, path, say, tried)
         specs = replace(specs, recipe=specs.recipe.model_copy(update={"adaptation": chosen}))
     return train_and_compact(specs, path, resume=False, quiet=quiet)
 
@@ -254,13 +265,12 @@ def _specs_of(loaded: LoadedTasks, how: LoadedRecipe) -> Specs:
     return Specs(loaded.spec, how.spec, loaded.text, how.text)
 
 
-def _method_in(recipe: str | Path) -> str | None:
+def _adaptation_in(recipe: str | Path) -> AdaptationSpec | None:
     """What a recipe says by itself, so that its other keys of that method stay; None where it cannot stand alone."""
     try:
-        spec = load_recipe(recipe).spec.adaptation
+        return load_recipe(recipe).spec.adaptation
     except SpecError:
         return None
-    return spec.method if spec is not None else None
 
 
 def _as_the_base(base: Path) -> list[str]:
@@ -326,10 +336,11 @@ def remove_domain(path: str | Path, name: str) -> None:
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
     """The run and then, in one process only, its artifact."""
     from perceptkit.baselines.sharing.tree import TreeNet
-    from perceptkit.compact.artifact import Manifest
+    from perceptkit.compact.artifact import WEIGHTS, Manifest, read_manifest
     from perceptkit.compact.build import write_artifact
     from perceptkit.spec.sharing_options import structural
     from perceptkit.train import session
+    from perceptkit.train.stage_record import record_file
 
     training = session.train(specs, path, resume, quiet)
     run = Run(path)
@@ -348,6 +359,7 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             size_HW=specs.tasks.first.size,
             mean=training.supernet.mean,
             std=training.supernet.std,
+            fit=getattr(specs.tasks.first, "fit", "stretch"),
             cost=run.cost,
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
@@ -359,6 +371,8 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
         routing = specs.recipe.routing
         if router is not None and routing is not None and routing.measure_latency:
             _measure_briefly(path, specs.tasks, training.fabric.device.type)
+        written = read_manifest(path / "artifact").size["macs"] if router is None else None
+        record_file(path, path / "artifact" / WEIGHTS, written)
     training.fabric.barrier()
     return run
 

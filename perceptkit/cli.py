@@ -405,6 +405,8 @@ def adapt(options: argparse.Namespace) -> int:
 
 def domains(options: argparse.Namespace) -> int:
     from perceptkit import api
+    from perceptkit.compact.domains import base_words
+    from perceptkit.runtime.load import domains_folder
 
     if options.name is not None and options.add is None:
         raise errors.SpecError("--name is of the domain that --add adds")
@@ -414,6 +416,8 @@ def domains(options: argparse.Namespace) -> int:
         api.add_domain(options.path, options.add, options.name)
     found = api.domains(options.path)
     print("\n".join(found) if found else "no domains")
+    if words := base_words(domains_folder(options.path)):
+        print(words, file=sys.stderr)
     return 0
 
 

@@ -6,12 +6,16 @@ Shapes: H W pixels.
 import io
 import struct
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from perceptkit.errors import DataError
+
+Fit: TypeAlias = Literal["stretch", "crop"]
+"""How a picture of another shape comes to the network's size."""
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -120,3 +124,17 @@ def take_nearest(values: np.ndarray, size_HW: tuple[int, int], axis: int = 0) ->
 def nearest(old: int, new: int) -> np.ndarray:
     """For each of `new` pixels, which of `old` ones holds its centre."""
     return ((np.arange(new) + 0.5) * (old / new)).astype(int)
+
+
+def fit_rgb(image: np.ndarray, size_HW: tuple[int, int], fit: Fit = "stretch") -> np.ndarray:
+    """RGB uint8 at `size_HW`: stretched to it, or in its own shape and the middle of it (`crop`)."""
+    if fit == "stretch":
+        return resize_rgb(image, size_HW)
+    (height, width), (wanted_H, wanted_W) = image.shape[:2], size_HW
+    scale = max(
+        wanted_H / height, wanted_W / width
+    )  # the shorter side, as the wanted shape sees it, just fits
+    covering = max(wanted_H, round(height * scale)), max(wanted_W, round(width * scale))
+    top, left = (covering[0] - wanted_H) // 2, (covering[1] - wanted_W) // 2
+    resized = resize_rgb(image, covering)
+    return np.ascontiguousarray(resized[top : top + wanted_H, left : left + wanted_W])

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import plain_jpeg, plain_png, read_rgb, resize_rgb, take_nearest, to_rgb
+from perceptkit.pixels import fit_rgb, plain_jpeg, plain_png, read_rgb, resize_rgb, take_nearest, to_rgb
 
 
 def test_sixteen_bits_become_eight():
@@ -149,3 +149,32 @@ def test_nearest_pixels():
     # 4 -> 2 takes 1 and 3, whose cells hold the centres; 2 -> 4 each twice
     assert take_nearest(np.arange(4)[:, None], (2, 1)).ravel().tolist() == [1, 3]
     assert take_nearest(np.array([[7, 8]]), (1, 4)).tolist() == [[7, 7, 8, 8]]
+
+
+def ramps(height, width):
+    """The column's number in red, the row's in green."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[..., 0], image[..., 1] = np.arange(width), np.arange(height)[:, None]
+    return image
+
+
+def test_the_middle_is_taken_where_the_shorter_side_fits():
+    image = fit_rgb(ramps(4, 10), (4, 4), "crop")
+    assert image[0, :, 0].tolist() == [3, 4, 5, 6] and image[:, 0, 1].tolist() == [0, 1, 2, 3]
+    image = fit_rgb(ramps(10, 4), (4, 4), "crop")
+    assert image[:, 0, 1].tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (3, 5), (72, 144), (1, 7), (7, 1)])
+@pytest.mark.parametrize("size", [(4, 4), (72, 144), (5, 3)])
+def test_any_shape_comes_to_the_size(shape, size):
+    assert fit_rgb(ramps(*shape), size, "crop").shape == (*size, 3)
+
+
+def test_the_shape_stays():
+    image = fit_rgb(ramps(8, 20), (4, 4), "crop")  # half the size, 4 x 10, columns 6 to 13 of the picture
+    assert np.abs(image[0, :, 0].astype(int) - [6, 8, 10, 12]).max() <= 1
+
+
+def test_stretching_is_resizing():
+    assert np.array_equal(fit_rgb(ramps(8, 20), (4, 4)), resize_rgb(ramps(8, 20), (4, 4)))

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,7 @@ from perceptkit.compact.optimize import DEFAULT, Optimize, check_optimize
 from perceptkit.errors import ExportError, PlanError, SpecError
 from perceptkit.model.plan import Plan
 from perceptkit.model.task_tree import TaskTree
+from perceptkit.pixels import Fit
 from perceptkit.spec.recipe import BackboneSpec, HeadsSpec, SharingSpec
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.sharing_options import WITHOUT_PLAN
@@ -58,6 +59,8 @@ class Manifest:
     cost: Mapping[str, Any]
     """By formula, of the plan and of what it is compared with (model/cost.py); what is in the file is `written`."""
     metrics: Mapping[str, Any]
+    fit: Fit = "stretch"
+    """How a picture comes to `size_HW`, as in training."""
     optimize: Optimize = DEFAULT
     """How the network is arranged (compact/optimize.py); artifacts that do not say so are of `none`."""
     router: RouterSpec | None = None
@@ -117,7 +120,12 @@ class Manifest:
             "optimize": self.optimize,
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "policies": [list(map(int, policy)) for policy in self.policies],
-            "input": {"size": list(self.size_HW), "mean": list(self.mean), "std": list(self.std)},
+            "input": {
+                "size": list(self.size_HW),
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "fit": self.fit,
+            },
             "cost": dict(self.cost),
             "written": dict(self.written) if self.written is not None else None,
             "metrics": dict(self.metrics),
@@ -147,7 +155,11 @@ class Manifest:
                 raise ValueError(f"its input.{key} is {values}; expected three numbers")
         if min(std) <= 0:
             raise ValueError(f"its input.std is {std}; expected numbers above 0")
+        fit = loaded["input"].get("fit", "stretch")
+        if fit not in get_args(Fit):
+            raise ValueError(f"its input.fit is {fit!r}; expected one of {', '.join(get_args(Fit))}")
         made = cls(
+            fit=fit,
             name=loaded["name"],
             backbone=BackboneSpec.model_validate(loaded["backbone"]),
             heads=HeadsSpec.model_validate(loaded["heads"]),

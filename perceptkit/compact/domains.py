@@ -26,15 +26,17 @@ from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.verify import parity, probe_images, refuse_mismatch
 from perceptkit.errors import ExportError, SpecError
 from perceptkit.model.build import build_supernet
+from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.strategy import Origin, Strategy
 from perceptkit.model.supernet import Supernet
 from perceptkit.policies.spottune import SpotTune
 from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.spec.recipe import Recipe
 from perceptkit.train.adapting import make_strategy
 from perceptkit.train.domain_file import ABOUT, DELTA, FOLDER, FORMAT, digest, needed
 from perceptkit.train.run_folder import read_resolved, write_atomically, write_json
-from perceptkit.train.start_from import base_of
+from perceptkit.train.start_from import base_of, find_base
 
 DOMAINS, TRUNK, BASE = "domains", "base.safetensors", "base.json"
 WHOLE = ("scratch", "finetune", "lwf", "l2sp")
@@ -45,6 +47,22 @@ ROUTER = "router."
 def domain_names(folder: Path) -> list[str]:
     """Of all domains, sorted."""
     return sorted(path.parent.name for path in (folder / DOMAINS).glob(f"*/{ABOUT}"))
+
+
+def base_words(folder: Path) -> str:
+    """What the base's second copy is and how large; empty where there is none."""
+    trunk = folder / TRUNK
+    if not trunk.is_file():
+        return ""
+    size = trunk.stat().st_size
+    model = folder / artifact.WEIGHTS
+    words = (
+        f"{trunk}: {size:,} bytes, the base's trunk as it was trained, norms not folded; every domain is put together "
+        "from it"
+    )
+    if model.is_file():
+        words += f". {model.name} ({model.stat().st_size:,} bytes) is the base folded, for itself"
+    return words
 
 
 def add_domain(folder: Path, run: Path, name: str) -> None:
@@ -147,7 +165,7 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
     """The trunk that a run was adapted from. Raises SpecError where it is not there any more, or changed."""
     tasks_file, recipe = read_resolved(run)
     if recipe.start_from is not None:
-        base, plan = base_of(Path(recipe.start_from), recipe)
+        base, plan = _base_with(expected, folder, run, recipe)
         trunk = needed(
             base, plan, {f"backbone.{name}": value for name, value in base.backbone.state_dict().items()}
         )
@@ -155,12 +173,35 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
         manifest = artifact.read_manifest(run / "artifact")
         base = build_supernet(recipe.backbone, recipe.heads, manifest.tasks, tasks_file.first.size)
         trunk = {f"backbone.{name}": value for name, value in base.backbone.state_dict().items()}
-    if digest(base.backbone) != expected:
-        origin = recipe.start_from or f"backbone.weights {recipe.backbone.weights}"
-        raise SpecError(f"{origin} is not what {run} was adapted from: its weights have changed")
+        if digest(base.backbone) != expected:
+            raise SpecError(
+                f"backbone.weights {recipe.backbone.weights} is not what {run} was adapted from: its weights have "
+                "changed"
+            )
     stored = {name.removeprefix("backbone."): value.contiguous().clone() for name, value in trunk.items()}
     write_atomically(folder / TRUNK, lambda temporary: save_file(stored, temporary))
     write_json(folder / BASE, {"digest": expected})
+
+
+def _base_with(expected: str, folder: Path, run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
+    """The base that has the digest: the run whose artifact `folder` is, or else where `run` found it."""
+    own = folder.parent
+    if (own / "resolved.yaml").is_file():
+        try:
+            base, plan = base_of(own, recipe)
+        except SpecError:
+            pass  # domains may lie in any folder, in that of another run too
+        else:
+            if digest(base.backbone) == expected:
+                return base, plan
+    origin = find_base(run, recipe)
+    base, plan = base_of(origin, recipe)
+    if digest(base.backbone) != expected:
+        raise SpecError(
+            f"{origin} is not what {run} was adapted from: its weights have changed. Base moved? perceptkit domains "
+            f"BASE --add {run}, where BASE is the run that it was adapted from"
+        )
+    return base, plan
 
 
 def _remove_base(folder: Path) -> None:

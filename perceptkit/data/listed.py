@@ -8,7 +8,7 @@ import numpy as np
 from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
-from perceptkit.pixels import read_rgb, resize_rgb
+from perceptkit.pixels import fit_rgb, read_rgb
 from perceptkit.spec.decathlon import annotation_file
 from perceptkit.spec.listed import listed_pictures
 from perceptkit.spec.tasks_file import DecathlonData, ListedData, Split
@@ -57,9 +57,10 @@ class ListedSource(DecodedSource):
 
     def decode(self, index: int) -> Sample:
         """Decodes the picture at the network's size; its target is () int64, the index of the class."""
-        picture, size_HW = self.pictures[index], self.data.size
+        picture = self.pictures[index]
+        image = fit_rgb(read_rgb(picture.path), self.data.size, getattr(self.data, "fit", "stretch"))
         targets = {name: np.array(self.label(index, name), dtype=np.int64) for name in self.tasks}
-        return Sample(picture.id, resize_rgb(read_rgb(picture.path), size_HW), targets)
+        return Sample(picture.id, image, targets)
 
     def files(self, index: int) -> list[Path]:
         """See `DecodedSource`."""

@@ -11,10 +11,11 @@ tuned copy of block l,
 Guo, Shi, Kumar, Grauman, Rosing, Feris: *SpotTune: Transfer Learning through Adaptive Fine-tuning.* CVPR 2019, sections
 3 and 3.3. https://arxiv.org/abs/1811.08737
 
-Where we differ: H has both terms, which pull v to 0 and to 1 alike; the released code draws noise in the test, and for
-a while shared storage between the copies. `frozen_bn: adapt` and `outside: tuned` are the released code's: the norms of
-the base's side learn too, and so does what is in no block, for all pictures alike. In its ResNets that is the stem; in
-a backbone with stage transitions that cannot be skipped it is those too.
+Where we differ: H has both terms, which pull v to 0 and to 1 alike; before the end the k blocks are fixed and the
+weights learn a while longer (of the global variant no code was released); the released code draws noise in the test,
+and for a while shared storage between the copies. `frozen_bn: adapt` and `outside: tuned` are the released code's: the
+norms of the base's side learn too, and so does what is in no block, for all pictures alike. In its ResNets that is the
+stem; in a backbone with stage transitions that cannot be skipped it is those too.
 
 Shapes: B pictures, R blocks with two copies.
 """
@@ -121,7 +122,7 @@ def agreement_penalty(tuned_BR: Tensor, k: int, count_weight: float, agree_weigh
     """What `spottune_global` adds to the losses.
 
     Args:
-        tuned_BR: samples of a batch, with a gradient.
+        tuned_BR: samples of a whole batch, that of all processes, with a gradient.
         k: blocks to be tuned.
         count_weight, agree_weight: lambda_1 and lambda_2.
     """

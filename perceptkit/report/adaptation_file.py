@@ -41,6 +41,11 @@ class Choices:
     folded: Mapping[str, Any]
     """Blocks that became static against what some pictures chose, and metrics on val before and after; or empty."""
 
+    fixed: tuple[str, ...] | None
+    """Blocks of which one copy is left; None in files of older versions."""
+    num_images: int
+    """That the choices were judged on; 0 where that was not written down."""
+
     @property
     def rate(self) -> tuple[float, ...]:
         """Of the test split where it is known."""
@@ -52,6 +57,8 @@ class AdaptationFile:
     """adaptation.json."""
 
     method: str
+    before: Metrics | None
+    """The base's network on the new domain, tasks whose heads it brings; None where it was not measured."""
     bits: Mapping[str, float]
     layers_tuned: Mapping[str, float]
     old: OldDomain | None
@@ -69,6 +76,7 @@ def read_adaptation(file: Path) -> AdaptationFile:
     copies = loaded.get("copies") or {}
     return AdaptationFile(
         method=str(loaded.get("method", "")),
+        before=metrics_of(loaded["before"]["test"]) if loaded.get("before") else None,
         bits={str(name): float(value) for name, value in (loaded.get("bits") or {}).items()},
         layers_tuned={str(name): float(part) for name, part in (loaded.get("layers_tuned") or {}).items()},
         old=_old(loaded.get("old_domain")),
@@ -83,8 +91,8 @@ def _old(loaded: Any) -> OldDomain | None:
         return None
     after = loaded.get("after")
     return OldDomain(
-        _metrics(loaded.get("before") or {}),
-        None if after is None else _metrics(after),
+        metrics_of(loaded.get("before") or {}),
+        None if after is None else metrics_of(after),
         str(loaded.get("why", "")),
         {
             task: {m: (bool(i["higher_is_better"]), str(i["unit"])) for m, i in about["info"].items()}
@@ -99,11 +107,21 @@ def _choices(copies: Mapping[str, Any], test: Mapping[str, Any]) -> Choices:
     rate = tuple(map(float, test.get("rate") or ()))
     if any(len(values) not in (0, len(blocks)) for values in (seen, rate)):
         raise ValueError("the choices do not fit the blocks")
-    ablations = {name: _metrics(found) for name, found in (copies.get("ablations") or {}).items()}
-    return Choices(blocks, seen, rate, bool(copies.get("static")), ablations, copies.get("folded") or {})
+    ablations = {name: metrics_of(found) for name, found in (copies.get("ablations") or {}).items()}
+    return Choices(
+        blocks,
+        seen,
+        rate,
+        bool(copies.get("static")),
+        ablations,
+        copies.get("folded") or {},
+        tuple(map(str, copies["fixed"])) if "fixed" in copies else None,
+        int((copies.get("seen") or {}).get("num_images") or 0),
+    )
 
 
-def _metrics(loaded: Mapping[str, Any]) -> Metrics:
+def metrics_of(loaded: Mapping[str, Any]) -> Metrics:
+    """By task and metric; null is a number that is none."""
     return {
         task: {name: math.nan if value is None else float(value) for name, value in values.items()}
         for task, values in loaded.items()

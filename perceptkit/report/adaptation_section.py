@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perceptkit.report.adaptation_file import AdaptationFile, OldDomain
+from perceptkit.report.adaptation_file import AdaptationFile, Choices, OldDomain
 from perceptkit.report.grid import DOWN, UP, Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
 from perceptkit.report.routing_section import PICTURE_SIDE, Group, Shown, folded_words
@@ -66,19 +66,40 @@ def essentials(found: AdaptationFile) -> tuple[str, ...]:
         words += folded_words(choices.folded, "tuned", "of the base")
     if choices and choices.is_static:
         words.append("In the end all images run the same copies, so the router was dropped.")
+    if choices:
+        words += _fixed_words(choices, found.method)
     return tuple(words)
 
 
+def _fixed_words(choices: Choices, method: str) -> list[str]:
+    """On how many images choices were fixed, and what that says of others; where none was, how to fix some."""
+    count = choices.num_images
+    if not count or choices.fixed is None or method != "spottune":
+        return []
+    bound = f"{count:,} images; of others up to 3/{count:,} ({min(1.0, 3 / count):.2%}) may choose otherwise"
+    if choices.fixed:
+        return [
+            f"{len(choices.fixed)} of {len(choices.blocks)} blocks were fixed to one copy, judged on {bound}."
+        ]
+    agreed = sum(rate in (0, 1) for rate in choices.seen_rate)
+    return [
+        f"No block was fixed to one copy: all images agree on {agreed} of {len(choices.blocks)}, judged on {bound}. "
+        f"adaptation.fold_tolerance, 1% for example, fixes blocks all the same and tells what that costs."
+    ]
+
+
 def new_table(run: Run, found: AdaptationFile) -> Table | None:
-    """The run's metrics, for SpotTune beside all blocks of one kind."""
+    """The run's metrics beside those of the base as it came, for SpotTune also beside all blocks of one kind."""
     if run.results is None:
         return None
     ablations = {n: t for n, t in ABLATIONS.items() if found.choices and n in found.choices.ablations}
+    before = [] if found.before is None else [found.before]
     rows: list[Row] = []
     for name, task in run.results.tasks.items():
-        rows.append(Row(name, tuple(Cell() for _ in range(1 + len(ablations))), kind="task"))
+        rows.append(Row(name, tuple(Cell() for _ in range(1 + len(before) + len(ablations))), kind="task"))
         for metric in sorted(task.metrics, key=lambda m: m != task.primary):
-            values = [task.metrics[metric]]
+            values = [base.get(name, {}).get(metric, math.nan) for base in before]
+            values.append(task.metrics[metric])
             for ablation in ablations:
                 assert found.choices is not None
                 values.append(found.choices.ablations[ablation].get(name, {}).get(metric, math.nan))
@@ -91,9 +112,19 @@ def new_table(run: Run, found: AdaptationFile) -> Table | None:
             rows.append(
                 Row(metric, tuple(cells), direction(info), "primary" if metric == task.primary else "")
             )
-    columns = (Column("this run"), *(Column(title) for title in ablations.values()))
-    notes = ("Ablations: the same network, every block with two copies runs the same one.",)
-    return Table("task, metric", columns, tuple(rows), notes if ablations else ())
+    columns = (
+        *(Column("before", "the base") for _ in before),
+        Column("this run"),
+        *(Column(title) for title in ablations.values()),
+    )
+    notes = (
+        ["Before: the base as it came, where it has a head of the task's name, type and classes."]
+        if before
+        else []
+    )
+    if ablations:
+        notes.append("Ablations: the same network, every block with two copies runs the same one.")
+    return Table("task, metric", columns, tuple(rows), tuple(notes))
 
 
 def old_table(old: OldDomain) -> Table:

@@ -16,6 +16,7 @@ from perceptkit.report import tables
 from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.analysis_section import analysis_section
 from perceptkit.report.budget_section import budget_section
+from perceptkit.report.chain_table import chain_table
 from perceptkit.report.grid import Table, number
 from perceptkit.report.pictures import inline_png, inline_thumbnail
 from perceptkit.report.plan_pictures import block_kinds
@@ -109,6 +110,7 @@ def render(run: Run, baselines: Sequence[Run], plots: Mapping[str, Mapping[str, 
         analysis=analysis_section(run),
         routing=routing_section(run, [run, *baselines]),
         adaptation=adaptation_section(run),
+        chain=chain_table(run.chain),
         examples=_examples(run),
         source_losses=source_losses(run),
         plots=plots,

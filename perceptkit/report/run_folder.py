@@ -18,6 +18,7 @@ from perceptkit.model.task_tree import TaskTree
 from perceptkit.report.adaptation_file import AdaptationFile, read_adaptation
 from perceptkit.report.analysis_file import Affinity, Lesions, read_affinity, read_lesions
 from perceptkit.report.budget_file import BudgetFile, read_budget
+from perceptkit.report.chain_file import Chain, read_chain
 from perceptkit.report.routing_file import Latency, RoutingFile, read_latency, read_routing
 from perceptkit.report.samples_table import SampledPlans, read_samples
 from perceptkit.train.run_log import read_rows
@@ -130,6 +131,8 @@ class Run:
     """Of runs with a stage `adapt`."""
     budget: BudgetFile | None
     """Of runs with a budget, from the end of the search on."""
+    chain: Chain | None
+    """What every stage did, of runs that adapt or route."""
     affinity: Affinity | None
     """How tasks relate; runs from before it was written down have none."""
     tree: tuple[str, ...] | None
@@ -244,6 +247,7 @@ def read_run(path: Path) -> Run:
         if adapts
         else None,
         budget=read_if_there("budget.json", read_budget, "nothing on the budget"),
+        chain=read_if_there("stages.json", read_chain, "nothing on what every stage did"),
         affinity=read_if_there("affinity.json", read_affinity, "nothing on how tasks relate"),
         tree=read_if_there("tree.json", _tree, "nothing on how tasks part"),
         lesions=read_if_there("lesion.json", read_lesions, "no lesion study"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perceptkit.report.adaptation_section import adaptation_section
 from perceptkit.report.budget_section import budget_section
+from perceptkit.report.chain_table import chain_table
 from perceptkit.report.grid import markdown
 from perceptkit.report.routing_section import routing_section
 from perceptkit.report.run_folder import Run, read_run
@@ -20,7 +21,7 @@ def summary(paths: Sequence[Path]) -> str:
     Raises SpecError where a path is not a run folder.
     """
     first = read_run(paths[0])
-    sections = (_budget(first), _sources(first), _routing(first), _adaptation(first))
+    sections = (_budget(first), _sources(first), _routing(first), _adaptation(first), _chain(first))
     return "\n".join((summary_table(paths), *chain.from_iterable(sections)))
 
 
@@ -59,6 +60,13 @@ def _adaptation(run: Run) -> Iterator[str]:
         yield markdown(section.old)
     if section.stored is not None:
         yield markdown(section.stored)
+
+
+def _chain(run: Run) -> Iterator[str]:
+    table = chain_table(run.chain)
+    if table is not None:
+        yield _paragraphs("What every stage did")
+        yield markdown(table)
 
 
 def _paragraphs(title: str, *sentences: str) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import read_rgb, resize_rgb, to_rgb
+from perceptkit.pixels import Fit, fit_rgb, read_rgb, to_rgb
 
 Picture: TypeAlias = "str | Path | np.ndarray | Image.Image"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -49,10 +49,14 @@ def read_picture(picture: Picture) -> np.ndarray:
 
 
 def to_input(
-    image: np.ndarray, size_HW: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+    image: np.ndarray,
+    size_HW: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    fit: Fit = "stretch",
 ) -> Tensor:
     """(1, 3, H, W) float32: resized and normalised as in training."""
-    scaled = resize_rgb(image, size_HW).astype(np.float32) / 255.0
+    scaled = fit_rgb(image, size_HW, fit).astype(np.float32) / 255.0
     normalised = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))[None]
 

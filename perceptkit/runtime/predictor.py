@@ -99,7 +99,7 @@ class Predictor:
     @torch.inference_mode()
     def _run(self, images: list[np.ndarray], names: list[str]) -> Iterator[Result]:
         m = self.manifest
-        batch = torch.cat([to_input(image, m.size_HW, m.mean, m.std) for image in images])
+        batch = torch.cat([to_input(image, m.size_HW, m.mean, m.std, m.fit) for image in images])
         outputs = {name: output.float().cpu() for name, output in self.forward(batch).items()}
         for i, (image, name) in enumerate(zip(images, names, strict=True)):
             size_HW = (image.shape[0], image.shape[1])

@@ -38,6 +38,27 @@ MEAN_STD: dict[str, tuple[RGB, RGB]] = {
 }
 """Mean and std of each domain in the order of the challenge, RGB in [0, 1]; used where there is no pickle."""
 
+WEIGHT_DECAY = {
+    "aircraft": 5e-4,
+    "cifar100": 0.0,
+    "daimlerpedcls": 5e-4,
+    "dtd": 0.0,
+    "gtsrb": 0.0,
+    "imagenet12": 1e-4,
+    "omniglot": 5e-4,
+    "svhn": 0.0,
+    "ucf101": 5e-4,
+    "vgg-flowers": 1e-4,
+}
+"""Of each domain in SpotTune's code: `optim.weight_decay` where the recipe does not say it."""
+
+SIZE, CROP = (72, 72), (64, 64)
+NOT_CROPPED = ("daimlerpedcls", "gtsrb", "omniglot", "svhn")
+"""Domains that are trained on whole pictures; the others on crops of 64 pixels: `augment.crop` where the recipe says
+nothing of `augment` and pictures have 72 pixels."""
+SIZES = {"daimlerpedcls": (72, 144)}
+"""Of domains whose pictures are no squares: `data.size` where the tasks file does not say it."""
+
 PICKLE = "decathlon_mean_std.pickle"
 
 

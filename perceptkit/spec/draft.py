@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perceptkit.spec.coco import with_points
-from perceptkit.spec.decathlon import mean_std
+from perceptkit.spec.decathlon import SIZES, mean_std
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.several import ALONE, parts, with_data
@@ -78,11 +78,13 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
         written = getattr(data, "root", None)
         if written is None:
             return {}
-        root = absolute(source, (*place[name], "root"), str(written), folder)
-        if name == ALONE and isinstance(data, DecathlonData) and data.mean is None:
-            if (found := mean_std(root, data.domain)) is not None:
-                return {"root": root, "mean": found[0], "std": found[1]}
-        return {"root": root}
+        changed: dict[str, Any] = {"root": absolute(source, (*place[name], "root"), str(written), folder)}
+        if name == ALONE and isinstance(data, DecathlonData):
+            if "size" not in data.model_fields_set:
+                changed["size"] = SIZES.get(data.domain, data.size)
+            if data.mean is None and (found := mean_std(changed["root"], data.domain)) is not None:
+                changed["mean"], changed["std"] = found
+        return changed
 
     spec = with_data(spec, known)
     tasks = dict(spec.tasks)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from perceptkit.errors import SpecError
+from perceptkit.spec.decathlon_recipe import for_domain
 from perceptkit.spec.draft import resolve_recipe, resolve_tasks
 from perceptkit.spec.messages import problems_of, validate
 from perceptkit.spec.overrides import apply_overrides, split_overrides
@@ -94,7 +95,7 @@ def load_both(
             raise SpecProblems([*first.problems, *second.problems]) from None
         raise
     how = load_recipe(recipe, for_recipe)
-    how = LoadedRecipe(in_epochs(how.spec, loaded.spec), how.path, how.text)
+    how = LoadedRecipe(in_epochs(for_domain(how.spec, loaded.spec), loaded.spec), how.path, how.text)
     crop, pad, size = how.spec.augment.crop, how.spec.augment.pad, loaded.spec.first.size
     if crop is not None and (crop[0] > size[0] + 2 * pad or crop[1] > size[1] + 2 * pad):
         padded = f" with augment.pad {pad} on every side" if pad else ""

@@ -20,6 +20,9 @@ from perceptkit.spec.tasks_file import RGB, normalisation_fault
 from perceptkit.spec.templates import shown
 
 MOST_BYTES = 2**20
+DEEPEST, MOST_ITEMS = 8, 10_000
+"""Of lists and dictionaries in each other, and of what they hold: a list that is in itself, or twice in each of many
+others, is small in the file and without end when it is walked."""
 
 
 def read_mean_std(path: Path) -> dict[str, tuple[RGB, RGB]]:
@@ -53,7 +56,7 @@ def read_mean_std(path: Path) -> dict[str, tuple[RGB, RGB]]:
 def plain_pickle(content: bytes) -> Any:
     """What the pickle holds, arrays as lists of floats. Raises ValueError with the end of a sentence."""
     try:
-        return _plain(_Reader(io.BytesIO(content), encoding="latin1").load())
+        return _Plain().of(_Reader(io.BytesIO(content), encoding="latin1").load())
     except _Refused:
         raise
     except Exception as error:  # a damaged pickle raises anything
@@ -149,14 +152,24 @@ class _Reader(_Unpickler):  # type: ignore[misc]  # its stack and its table of o
     dispatch = {**_Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return value.values()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+class _Plain:
+    """Lists and dictionaries for what the reader built, as far as it goes."""
+
+    def __init__(self) -> None:
+        self.items = 0
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        """Raises _Refused where it goes deeper, or holds more, than means and deviations do."""
+        self.items += 1
+        if depth > DEEPEST or self.items > MOST_ITEMS:
+            raise _Refused(f"holds lists deeper than {DEEPEST} or more than {MOST_ITEMS:,} items in all")
+        if isinstance(value, _Array):
+            return value.values()
+        if isinstance(value, dict):
+            return {key: self.of(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.of(item, depth + 1) for item in value]
+        return value
 
 
 def _rgb(where: str, key: str, value: Any) -> RGB:

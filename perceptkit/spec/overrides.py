@@ -7,6 +7,7 @@ The key is a dotted path; a list is entered by index or by the name of its eleme
 from collections.abc import Iterable
 from typing import Any
 
+from perceptkit.errors import SpecError
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.tasks_file import TasksFile
 from perceptkit.spec.yaml_source import KeyPath, Place, Source, read_yaml
@@ -27,6 +28,30 @@ def split_overrides(items: Iterable[str]) -> tuple[list[str], list[str]]:
         key = item.split("=")[0].split(".")[0].strip()
         (mine if key in TasksFile.model_fields else others).append(item)
     return mine, others
+
+
+def keys_of_section(items: Iterable[str], section: str) -> tuple[dict[str, Any], list[str]]:
+    """What `--set` items say of keys right in one section, `{key: value}`, and the other items.
+
+    Raises SpecError where a value is not YAML, or the section is given as a whole.
+    """
+    keys: dict[str, Any] = {}
+    others: list[str] = []
+    for item in items:
+        name, equals, text = item.partition("=")
+        head, _, key = name.strip().partition(".")
+        if head != section:
+            others.append(item)
+            continue
+        if not key or not equals:
+            raise SpecError(
+                f"--set {item}: only single keys of {section} can be given here, as {section}.KEY=VALUE"
+            )
+        try:
+            keys[key] = _read_value(text)
+        except BadOverrideError as error:
+            raise SpecError(f"--set {item}: {error}") from error
+    return keys, others
 
 
 def apply_overrides(source: Source, items: Iterable[str]) -> None:

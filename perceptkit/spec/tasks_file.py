@@ -163,9 +163,13 @@ class DecathlonData(FilesData):
     root: Path
     """The folder `decathlon-1.0`, relative to this file."""
     domain: str
-    """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`."""
+    """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`, its weight decay and
+    crop those of the recipe."""
     size: Size = (72, 72)
-    """Network input as [height, width] in pixels; pictures are resized to it."""
+    """Network input as [height, width] in pixels; pictures are brought to it. By default [72, 144] of daimlerpedcls."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """`crop`, as the challenge: the shorter side is resized and the middle is taken, in training and in use alike;
+    `stretch` changes a picture's shape."""
     limit: Limit | None = None
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 

@@ -45,9 +45,10 @@ from perceptkit.train.losses import (
     weighted_sum,
 )
 from perceptkit.train.old_domain import learned_heads, look_back
-from perceptkit.train.ranks import mean_losses, rows_of_all_ranks
+from perceptkit.train.ranks import batch_of_all_ranks, mean_losses, rows_of_all_ranks
 from perceptkit.train.routing_check import decisions, on_val
-from perceptkit.train.start_from import base_of, start_as_base
+from perceptkit.train.stage_record import FOLD, base_row, record_stage
+from perceptkit.train.start_from import base_of, start_as_base, transferred
 from perceptkit.train.training import Training
 
 FOLD_BOUND = 1e-4
@@ -64,6 +65,8 @@ class Begun:
     plan: Plan
     base_digest: str
     """Of the base's trunk."""
+    transferred: tuple[str, ...] = ()
+    """Tasks whose heads are the base's."""
 
 
 def make_strategy(spec: AdaptationSpec, origin: Origin) -> Strategy:
@@ -83,13 +86,16 @@ def begin_adaptation(recipe: Recipe, network: Supernet, normalised: bool) -> Beg
     assert recipe.adaptation is not None
     plan = Plan.all_keep(list(network.tasks), [block.name for block in network.blocks])
     base, base_plan = None, None
+    heads: tuple[str, ...] = ()
     if recipe.start_from is not None:
         base, base_plan = base_of(Path(recipe.start_from), recipe)
         own = {name: value.clone() for name, value in network.state_dict().items()}
         plan = start_as_base(base, base_plan, network)
+        heads = transferred(base, network)
         if recipe.adaptation.method == "scratch":  # whose neck and heads are not transferred either
             rest = {name: value for name, value in own.items() if not name.startswith("backbone.")}
             network.load_state_dict(rest, strict=False)
+            heads = ()
         if not normalised:
             network.mean, network.std = base.mean, base.std
     origin = Origin(fresh=partial(_random_trunk, recipe, network.size_HW), net=base, plan=base_plan)
@@ -97,7 +103,7 @@ def begin_adaptation(recipe: Recipe, network: Supernet, normalised: bool) -> Beg
     found = digest(network.backbone)
     plan = strategy.plan(network, plan)
     strategy.begin(network, plan)
-    return Begun(strategy, plan, found)
+    return Begun(strategy, plan, found, heads)
 
 
 def _random_trunk(recipe: Recipe, size_HW: tuple[int, int]) -> nn.Module:
@@ -115,8 +121,14 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     strategy, supernet, routing = training.strategy, training.supernet, training.routing
     assert strategy is not None and isinstance(supernet, Supernet) and training.optimizer is not None
     optim.set_learning_rate(training.optimizer, lr)
+    spec = training.recipe.adaptation
+    if isinstance(spec, SpottuneGlobal) and progress >= 1 - spec.settle:
+        settle(training, spec)
     keep_BR = None
-    if routing is not None:
+    is_sampled = routing is not None and routing.settled is None
+    if routing is not None and routing.settled is not None:
+        keep_BR = routing.decide(batch.image_BCHW.new_empty(len(batch.image_BCHW), 0)).float()
+    elif routing is not None:
         assert training.policy_optimizer is not None
         optim.set_learning_rate(training.policy_optimizer, lr)
         routing.router.train()
@@ -134,24 +146,38 @@ def adapt_step(training: Training, batch: Batch, lr: float, progress: float) -> 
     total = weighted_sum(of_labelled(losses, labelled), training.tasks)
     with training.fabric.autocast():
         penalty = strategy.penalty(supernet, progress, batch.image_BCHW, outputs)
-    spec = training.recipe.adaptation
-    if isinstance(spec, SpottuneGlobal) and keep_BR is not None:
-        penalty = agreement_penalty(keep_BR, spec.k, spec.count_weight, spec.agree_weight)
+    if isinstance(spec, SpottuneGlobal) and keep_BR is not None and is_sampled:
+        whole_BR = batch_of_all_ranks(keep_BR)
+        penalty = agreement_penalty(whole_BR, spec.k, spec.count_weight, spec.agree_weight)
     if penalty is not None:
         total = total + penalty
         told["penalty"] = penalty
     if keep_BR is not None:
         told["tuned"] = keep_BR.mean()
     training.optimizer.zero_grad()
-    if routing is not None and training.policy_optimizer is not None:
+    if is_sampled and training.policy_optimizer is not None:
         training.policy_optimizer.zero_grad()
     if not total.requires_grad:  # no label in the batch, and nothing else to learn from
         return mean_losses(told)
     training.fabric.backward(total)
     update(training, training.optimizer, [p for p in training.weights() if p.requires_grad])
-    if routing is not None and training.policy_optimizer is not None:
+    if routing is not None and is_sampled and training.policy_optimizer is not None:
         update(training, training.policy_optimizer, routing.router.parameters())
     return mean_losses({"loss": total, **told})
+
+
+@torch.no_grad()
+def settle(training: Training, spec: SpottuneGlobal) -> None:
+    """Fixes which k blocks are tuned for all pictures, once, and what is the best so far is forgotten: it is of another
+    choice. Every rank must call it, and finds the same."""
+    routing = training.routing
+    if routing is None or routing.settled is not None:
+        return
+    tuned_NR = torch.cat([decisions(training, source)[0] for source in (training.train, training.val)])
+    routing.settled = tuple(agreed(tuned_NR.double().mean(0), spec.k).tolist())
+    training.best_score = float("-inf")
+    names = [block for block, tuned in zip(training.plan.dual, routing.settled, strict=True) if tuned]
+    training.say(f"settled: {', '.join(names)} tuned for all pictures")
 
 
 def _samples(training: Training, logits_BR: Tensor) -> Tensor:
@@ -201,6 +227,9 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     spec, strategy, supernet = training.recipe.adaptation, training.strategy, training.supernet
     assert spec is not None and strategy is not None and isinstance(supernet, Supernet)
     found: dict[str, Any] = {"method": spec.method, "spec": spec.model_dump(mode="json")}
+    before = base_row(training.run)
+    found["before"] = {split: before[split] for split in ("val", "test")} if before is not None else None
+    record_stage(training, "adapt")
     tuned: list[str] = []
     if isinstance(strategy, SpotTune):
         found["test"] = record_choices(training, test)
@@ -211,6 +240,7 @@ def conclude_adaptation(training: Training, test: Source, is_last: bool = True) 
     found["bits"]["base"] = trunk_bits(needed(supernet, training.plan, of_base))
     old_heads = learned_heads(supernet)  # folding drops them
     _fold(training, strategy)
+    record_stage(training, FOLD)
     found["layers_tuned"] = changed_layers(base, supernet, training.plan)
     found["old_domain"] = look_back(training, old_heads)
     return found
@@ -252,6 +282,7 @@ def _choose(training: Training, test: Source, may_route: bool) -> tuple[dict[str
     tuned = [plan.dual[r] for r, is_tuned in chosen.items() if is_tuned]
     training.plan = replace(plan, dual=tuple(plan.dual[r] for r in columns))
     told["static"] = not columns
+    told["fixed"] = [plan.dual[r] for r in chosen]
     if columns:
         routing.router, routing.cost_R = routing.router.narrowed(columns), routing.cost_R[columns]
         training.open_everything()
@@ -275,11 +306,14 @@ def _static_choices(
     """
     spec = training.recipe.adaptation
     if isinstance(spec, SpottuneGlobal):
-        chosen = agreed(torch.tensor(stats.keep_rate), spec.k).tolist()
+        settled = training.routing.settled if training.routing is not None else None
+        chosen = settled or agreed(torch.tensor(stats.keep_rate), spec.k).tolist()
         return [], dict(enumerate(chosen))
     if not may_route:
         return [], {r: rate >= 0.5 for r, rate in enumerate(stats.keep_rate)}
     assert isinstance(spec, Spottune)
+    if spec.fold_tolerance is None and not stats.may_fold:  # too few to rule out that others choose otherwise
+        return list(range(stats.num_blocks)), {}
     fixed = stats.fixed(spec.fold_tolerance)
     return [r for r in range(stats.num_blocks) if r not in fixed], fixed
 

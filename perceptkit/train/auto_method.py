@@ -7,15 +7,15 @@ from short runs: methods that learn slowly are judged too hard.
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from perceptkit.errors import SpecError
-from perceptkit.spec.adaptation import AdaptationSpec
+from perceptkit.spec.adaptation import ADAPTATIONS, AdaptationSpec
 from perceptkit.train.domain_file import needed, trunk_bits
 from perceptkit.train.loop import run_stages
 from perceptkit.train.run_folder import refuse_used, write_json
@@ -28,11 +28,49 @@ CLOSE = 0.01
 """Scores that differ by less, of the best, are taken as equal."""
 
 
-def choose_method(specs: Specs, run: Path, say: Callable[[str], None]) -> AdaptationSpec:
+def candidates(keys: Mapping[str, Any], own: AdaptationSpec | None = None) -> dict[str, AdaptationSpec]:
+    """The section `adaptation` of every method that is tried.
+
+    Args:
+        keys: given by `--set adaptation.KEY=VALUE`; each goes to the methods that read it.
+        own: what the recipe says by itself; of one of these methods its keys stay.
+
+    Raises SpecError for a key that none of them reads, and a value that is not for it.
+    """
+    adapter: TypeAdapter = TypeAdapter(AdaptationSpec)
+    read = {
+        method: [key for key in ADAPTATIONS[method].model_fields if key != "method"] for method in CANDIDATES
+    }
+    for key in keys:
+        if not any(key in names for names in read.values()):
+            listed = "; ".join(f"{method}: {', '.join(names)}" for method, names in read.items() if names)
+            raise SpecError(
+                f"adaptation.{key}: no method that --method auto tries reads it ({listed}); name the method that does"
+            )
+    found = {}
+    for method, names in read.items():
+        stated = own.model_dump() if own is not None and own.method == method else {"method": method}
+        try:
+            found[method] = adapter.validate_python(stated | {key: keys[key] for key in names if key in keys})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecError(f"adaptation.{first['loc'][-1]}, of {method}: {first['msg']}") from error
+    return found
+
+
+def choose_method(
+    specs: Specs,
+    run: Path,
+    say: Callable[[str], None],
+    tried: Mapping[str, AdaptationSpec] | None = None,
+) -> AdaptationSpec:
     """The section `adaptation` to go on with. What was tried is told, and written beside the run, RUN.auto.json.
+
+    `tried` are the sections by method; of `candidates({})` by default.
 
     Raises SpecError where the run folder is used already, there are several processes, or no method can be begun.
     """
+    tried = tried or candidates({})
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SpecError(
             "--method auto runs in one process; let it choose there, then name the method it chose"
@@ -41,11 +79,9 @@ def choose_method(specs: Specs, run: Path, say: Callable[[str], None]) -> Adapta
     refuse_used(run)
     stage = specs.recipe.stages[0]
     short = stage.model_copy(update={"epochs": max(1, stage.epochs // SHARE)})
-    adapter: TypeAdapter = TypeAdapter(AdaptationSpec)
     rows: list[dict[str, Any]] = []
     refused: SpecError | None = None
-    for method in CANDIDATES:
-        spec = adapter.validate_python({"method": method})
+    for method, spec in tried.items():
         recipe = specs.recipe.model_copy(update={"adaptation": spec, "stages": [short]})
         trial = run.with_name(f".{run.name}.{method}")
         shutil.rmtree(trial, ignore_errors=True)
@@ -77,8 +113,7 @@ def choose_method(specs: Specs, run: Path, say: Callable[[str], None]) -> Adapta
     )
     say(f"chosen: {chosen['method']}, {why}")
     write_json(run.with_name(f"{run.name}.auto.json"), {"rows": rows, "chosen": chosen["method"], "why": why})
-    found: AdaptationSpec = adapter.validate_python({"method": chosen["method"]})
-    return found
+    return tried[chosen["method"]]
 
 
 def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:

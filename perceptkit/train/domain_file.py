@@ -49,10 +49,11 @@ def needed(net: Supernet, plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str
 
 def trunk_bits(tensors: Mapping[str, Tensor]) -> int:
     """Size of those that belong to the trunk."""
-    return _bits(tensors, "backbone.")
+    return bits_of(tensors, "backbone.")
 
 
-def _bits(tensors: Mapping[str, Tensor], prefix: str) -> int:
+def bits_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
+    """Size of all, or of those whose names begin so."""
     return sum(
         8 * value.numel() * value.element_size() for name, value in tensors.items() if name.startswith(prefix)
     )
@@ -77,8 +78,8 @@ def write_domain(
     router = training.routing.router.state_dict() if training.routing is not None else {}
     stored |= {f"router.{name}": value for name, value in router.items()}
     stored = {name: value.detach().cpu().contiguous().clone() for name, value in stored.items()}
-    bits = {"trunk": trunk_bits(stored), "router": _bits(stored, "router."), "rest": 0}
-    bits["rest"] = _bits(stored, "") - bits["trunk"] - bits["router"]
+    bits = {"trunk": trunk_bits(stored), "router": bits_of(stored, "router."), "rest": 0}
+    bits["rest"] = bits_of(stored) - bits["trunk"] - bits["router"]
     if training.fabric.global_rank != 0 or not write:
         return bits
     folder = training.run / FOLDER

@@ -45,6 +45,7 @@ from perceptkit.train.searching import (
     policy_step,
     sample_for_weights,
 )
+from perceptkit.train.stage_record import record_stage
 from perceptkit.train.training import Interrupted, Training
 from perceptkit.train.turns import Stream, Turn, steps_per_epoch, turns
 
@@ -122,6 +123,12 @@ def end_stage(training: Training, stage: StageSpec) -> None:
             draw_samples(training, stage, open_count)
         elif training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
+    if (
+        not isinstance(stage, AdaptStage)
+        and stage is not training.recipe.stages[-1]
+        and training.sample is None
+    ):
+        record_stage(training, stage.name)
     if isinstance(stage, AdaptStage) and stage is not training.recipe.stages[-1]:
         assert training.open_test is not None
         training.fabric.barrier()

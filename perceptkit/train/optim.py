@@ -4,13 +4,21 @@ import math
 
 from torch import nn, optim
 
-from perceptkit.spec.recipe import OptimSpec, Recipe, StageSpec
+from perceptkit.spec.adaptation import AdaptationSpec, L2sp, Piggyback
+from perceptkit.spec.recipe import AdaptStage, OptimSpec, Recipe, StageSpec
+
+MASK_LR = 1e-4
+"""Of Piggyback's masks with Adam: ten times as much tears the network apart."""
 
 
-def parameter_groups(model: nn.Module, spec: OptimSpec) -> list[dict]:
+def parameter_groups(model: nn.Module, spec: OptimSpec, mask_scale: float | None = None) -> list[dict]:
     """Backbone, units between trunks and rest, each with and without weight decay (norms, biases and the numbers of a
-    mixture have none: a pull to zero would make features small)."""
+    mixture have none: a pull to zero would make features small).
+
+    `mask_scale` is of the rate of Piggyback's masks, where there are any.
+    """
     scales = {
+        "masks": mask_scale,
         "backbone": spec.backbone_lr_scale,
         "units": getattr(model, "unit_lr_scale", 1.0),
         "rest": 1.0,
@@ -20,6 +28,8 @@ def parameter_groups(model: nn.Module, spec: OptimSpec) -> list[dict]:
         if not parameter.requires_grad:
             continue
         part = "units" if name.startswith("units.") else "backbone" if "backbone." in name else "rest"
+        if mask_scale is not None and name.endswith(".mask"):
+            part = "masks"
         is_mixture = part == "units" and name.endswith((".alpha", ".beta"))
         groups.setdefault((part, parameter.ndim > 1 and not is_mixture), []).append(parameter)
     return [
@@ -32,9 +42,18 @@ def parameter_groups(model: nn.Module, spec: OptimSpec) -> list[dict]:
     ]
 
 
-def make_optimizer(model: nn.Module, spec: OptimSpec, stage: StageSpec) -> optim.Optimizer:
-    """A fresh optimiser for one train stage."""
-    return _optimizer(parameter_groups(model, spec), spec, stage)
+def make_optimizer(
+    model: nn.Module, spec: OptimSpec, stage: StageSpec, adaptation: AdaptationSpec | None = None
+) -> optim.Optimizer:
+    """A fresh optimiser for one train stage; a method of `adaptation` may say otherwise than `spec`."""
+    mask_scale = None
+    if isinstance(stage, AdaptStage) and isinstance(adaptation, L2sp):
+        spec = spec.model_copy(update={"weight_decay": adaptation.weight_decay})
+    if isinstance(stage, AdaptStage) and isinstance(adaptation, Piggyback):
+        peak = stage.lr or spec.lr
+        lr = adaptation.mask_lr or (peak if spec.name == "sgd" else MASK_LR)
+        mask_scale = lr / peak
+    return _optimizer(parameter_groups(model, spec, mask_scale), spec, stage)
 
 
 def router_optimizer(router: nn.Module, recipe: Recipe, stage: StageSpec) -> optim.Optimizer:

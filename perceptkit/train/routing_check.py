@@ -161,7 +161,7 @@ def decisions(
     keep, prob = [], []
     for batch in training.loader(source, range(len(source)), train=False, shared=False):
         logits_BR = routing.router(batch.image_BCHW.to(training.fabric.device)).float()
-        keep.append(blockdrop.greedy_keep(logits_BR, routing.open_R).cpu())
+        keep.append(routing.decide(logits_BR).cpu())
         prob.append(torch.where(routing.open_R, logits_BR.sigmoid(), 1.0).cpu())
         if observe is not None:
             observe(batch)

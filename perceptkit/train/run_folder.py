@@ -9,6 +9,7 @@
     results.json cost.json predictions/               the test, the price, pictures
     tree.json                                         how tasks part, where they do so in a tree
     affinity.json lesion.json                         how tasks relate on val / what is lost without which blocks
+    stages.json                                       what every stage of a run that adapts or routes did
     routing.json routing/ rules/                      what a router does, pictures, what it is compared with
     routing_latency.json                              how long it takes, measured for a few seconds
 
@@ -40,7 +41,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode & 0o777
+        )  # by the umask, which cannot be read without setting it for all threads
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner reads
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,12 +86,27 @@ def environment(seed: int) -> dict[str, Any]:
     }
 
 
-def start(run: Path, tasks: TasksFile, recipe: Recipe, tasks_text: str, recipe_text: str, seed: int) -> None:
-    """Fills an empty folder. Raises SpecError when it holds anything already."""
+def start(
+    run: Path,
+    tasks: TasksFile,
+    recipe: Recipe,
+    tasks_text: str,
+    recipe_text: str,
+    seed: int,
+    base_digest: str = "",
+) -> None:
+    """Fills an empty folder. Raises SpecError when it holds anything already.
+
+    `base_digest` is of the run that this one starts from; where that lies, seen from here, is written down beside it.
+    """
     refuse_used(run)
     write_text(run / "tasks.yaml", tasks_text)
     write_text(run / "recipe.yaml", recipe_text)
-    write_text(run / "resolved.yaml", yaml.safe_dump(resolved(tasks, recipe), sort_keys=False))
+    specs = resolved(tasks, recipe)
+    if recipe.start_from is not None:
+        path = os.path.relpath(Path(recipe.start_from).absolute(), run.absolute())
+        specs["base"] = {"path": path, "digest": base_digest}
+    write_text(run / "resolved.yaml", yaml.safe_dump(specs, sort_keys=False))
     write_json(run / "env.json", environment(seed))
 
 
@@ -117,6 +138,13 @@ def read_resolved(run: Path) -> tuple[TasksFile, Recipe]:
         raise ResumeError(f"{path} is damaged: {type(error).__name__}") from error
 
 
+def read_base(run: Path) -> tuple[Path | None, str]:
+    """Where the base lay, seen from the run's folder, and its digest; None and "" of runs that wrote neither down."""
+    base = yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")).get("base") or {}
+    path = run / str(base["path"]) if "path" in base else None
+    return path, str(base.get("digest", ""))
+
+
 def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     """Dotted keys whose values differ between two plain structures, each as `key: old -> new`."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -129,9 +157,10 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
 
 
 FREE_TO_CHANGE = re.compile(
-    r"recipe\.loader\.(workers|cache|cache_limit|cache_dir)|tasks_file\.(data|sources\.[^.]+)\.root"
+    r"recipe\.(start_from|loader\.(workers|cache|cache_limit|cache_dir))|tasks_file\.(data|sources\.[^.]+)\.root"
 )
-"""Where the data lie, how many processes read them and where they keep them changes no step of a run."""
+"""Where data and base lie, how many processes read and where they keep what they read changes no step of a run; that it
+is the same base is checked by its digest."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:

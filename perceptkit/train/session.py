@@ -42,6 +42,7 @@ from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.budgeting import begin_budget
+from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.leaving_out import FILE as LEFT_OUT_FILE
@@ -54,7 +55,8 @@ from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
 from perceptkit.train.searching import opened_in_the_end
-from perceptkit.train.start_from import start_from
+from perceptkit.train.stage_record import is_chain, record_base, record_final, record_stage
+from perceptkit.train.start_from import find_base, start_from
 from perceptkit.train.training import Training
 from perceptkit.train.turns import steps_of_epoch, turns
 from perceptkit.train.untrained_host import check_host
@@ -243,6 +245,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     Raises ResumeError, SpecError or DataError; nothing is written before all of it fits.
     """
     recipe = specs.recipe
+    if recipe.start_from is not None:
+        recipe = recipe.model_copy(update={"start_from": str(find_base(run, recipe))})
     if not resume:
         run_folder.refuse_used(run)
     state: tuple[dict[str, Any], checkpoint.Position] | None = None
@@ -285,19 +289,27 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             build_router(recipe.router, len(blocks), specs.tasks.first.size)
     plan = Plan.all_keep(list(tasks), blocks)
     begun = None
+    heads: tuple[str, ...] = ()
     if recipe.adaptation is not None:
         assert isinstance(supernet, Supernet)
         begun = begin_adaptation(recipe, supernet, normalised=specs.tasks.first.mean is not None)
-        plan = begun.plan
+        plan, heads = begun.plan, begun.transferred
         # a strategy may have added layers
         supernet = supernet.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batchnorm(supernet, fabric.device)
     elif recipe.start_from is not None:
-        plan = start_from(Path(recipe.start_from), recipe, tasks, supernet)
+        plan, heads = start_from(Path(recipe.start_from), recipe, tasks, supernet), tuple(tasks)
     elif recipe.sharing.method == "random":
         drawn_plan(
             recipe, list(tasks), blocks
         )  # one that cannot be drawn is refused before anything is trained
+    base_digest = begun.base_digest if begun is not None else ""
+    if begun is None and recipe.start_from is not None and isinstance(supernet, Supernet):
+        base_digest = digest(supernet.backbone)
+    if resume and (expected := run_folder.read_base(run)[1]) and expected != base_digest:
+        raise ResumeError(
+            f"{recipe.start_from} is not what {run} started from: base moved? --set start_from=PATH"
+        )
     refuse_size(recipe, supernet, plan)
     budget = None
     if recipe.budget is not None:
@@ -306,7 +318,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         budget = begin_budget(recipe, supernet, fabric, opened, refuse=not resume)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
-        run_folder.start(run, specs.tasks, recipe, specs.tasks_text, specs.recipe_text, recipe.seed)
+        texts = specs.tasks_text, specs.recipe_text
+        run_folder.start(run, specs.tasks, recipe, *texts, recipe.seed, base_digest)
     fabric.barrier()
     position = state[1] if state else checkpoint.Position()
     total = sum(
@@ -333,7 +346,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         tasks_of=train_source.tasks_of if isinstance(train_source, Mixed) else {},
         open_test=partial(open_split, specs.tasks, tasks, "test", left_out=left_out),
         strategy=begun.strategy if begun is not None else None,
-        base_digest=begun.base_digest if begun is not None else "",
+        base_digest=base_digest,
+        transferred=heads,
     )
     training.begin_losses()
     if first:
@@ -361,7 +375,13 @@ def train(specs: Specs, run: Path, resume: bool = False, quiet: bool = False) ->
     Raises Interrupted after a Ctrl-C; the run can then be resumed.
     """
     training = prepare(specs, run, resume, quiet)
+    assert training.open_test is not None
     with stop_on_interrupt(training), training.progress:
+        recipe = specs.recipe
+        has_base = recipe.adaptation is not None or recipe.start_from is not None
+        is_new = training.position.step == 0 and isinstance(training.supernet, Supernet)
+        if has_base and is_new and is_chain(recipe):
+            record_base(training, training.open_test())
         run_stages(training)
         training.log.write_csv()
         finish(training, specs)
@@ -408,10 +428,13 @@ def finish(training: Training, specs: Specs) -> None:
     training.load_best()
     adapted = conclude_adaptation(training, test) if training.strategy is not None else None
     routed = None
+    if adapted is None:
+        record_stage(training, recipe.stages[-1].name)
     if adapted is None and training.routing is not None:
         routed = conclude_routing(training, test)
     result = tested(training.forward)
     on_val = evaluate(training.forward, batches(training.val), training.tasks, training.fabric.device)
+    record_final(training, on_val, result)
     quality_NK = rows_of_all_ranks(on_val.quality_NK)
     constant = constant_metrics(lambda: batches(training.train), batches(test), training.tasks, size_HW)
     if training.fabric.global_rank != 0:

@@ -19,7 +19,21 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint
 from perceptkit.train.growing import tree_of
-from perceptkit.train.run_folder import changed_keys, read_resolved
+from perceptkit.train.run_folder import changed_keys, read_base, read_resolved
+
+
+def find_base(run: Path, recipe: Recipe) -> Path:
+    """The run that `run` started from: where the recipe says, or if it was moved where it lay seen from `run`.
+
+    Raises SpecError where neither is a run.
+    """
+    assert recipe.start_from is not None
+    stated = Path(recipe.start_from)
+    beside = read_base(run)[0] if (run / "resolved.yaml").is_file() else None
+    for path in (stated, beside):
+        if path is not None and (path / "resolved.yaml").is_file():
+            return path
+    raise SpecError(f"start_from: {stated} holds no run: base moved? --set start_from=PATH")
 
 
 def start_from(run: Path, recipe: Recipe, tasks: Mapping[str, Task], network: Network) -> Plan:
@@ -58,6 +72,17 @@ def base_of(run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
     return base.eval(), plan
 
 
+def transferred(base: Supernet, network: Supernet) -> tuple[str, ...]:
+    """Tasks of `network` whose heads `start_as_base` takes from the base: of the same name and type, with as many
+    outputs."""
+    return tuple(
+        name
+        for name, task in network.tasks.items()
+        if (old := base.tasks.get(name)) is not None
+        and (old.type, old.out_channels) == (task.type, task.out_channels)
+    )
+
+
 def start_as_base(base: Supernet, plan: Plan, network: Supernet) -> Plan:
     """Puts the weights of a base into the network of other tasks, in place.
 
@@ -79,14 +104,13 @@ def start_as_base(base: Supernet, plan: Plan, network: Supernet) -> Plan:
     if network.neck is not None and base.neck is not None:
         network.neck.load_state_dict(base.neck.state_dict())
     any_task: tuple[Choice, ...] = tuple("keep" if kept else "skip" for kept in plan.kept_by_any())
+    for name in transferred(base, network):
+        network.heads[head_key(name)].load_state_dict(base.heads[head_key(name)].state_dict())
     rows = []
     for name, task in network.tasks.items():
         old = base.tasks.get(name)
         if old is not None and old.type == task.type:
             rows.append(plan.table[plan.tasks.index(name)])
-            if old.out_channels == task.out_channels:
-                key = head_key(name)
-                network.heads[key].load_state_dict(base.heads[key].state_dict())
         else:
             rows.append(any_task)
     return Plan(tuple(network.tasks), plan.blocks, tuple(rows))

@@ -65,6 +65,8 @@ class Routing:
     """Different policies on val, by epoch."""
     usual: tuple[tuple[bool, ...], ...] = ()
     """Policies that most pictures got, when all was learned; for the artifact."""
+    settled: tuple[bool, ...] | None = None
+    """The one decision of all pictures, once it is fixed: of `spottune_global` before the stage ends."""
     host: Supernet | None = None
     """The network before anything was skipped, once it is asked; no part of a checkpoint, it has a file of its own."""
     host_quality: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -77,7 +79,13 @@ class Routing:
 
     def keep(self, image_BCHW: Tensor) -> Tensor:
         """The most probable decision, bool (B, R)."""
-        return greedy_keep(self.router(image_BCHW), self.open_R)
+        return self.decide(self.router(image_BCHW))
+
+    def decide(self, logits_BR: Tensor) -> Tensor:
+        """The most probable decision by the router's logits, or the settled one; bool (B, R)."""
+        if self.settled is None:
+            return greedy_keep(logits_BR, self.open_R)
+        return torch.tensor(self.settled, device=logits_BR.device).expand(len(logits_BR), -1)
 
     def note_advantage(self, mean_abs: float) -> None:
         """Of one step, into the running mean."""
@@ -96,6 +104,7 @@ class Routing:
             "right": self.right,
             "mean_abs_advantage": self.mean_abs_advantage,
             "unique": self.unique,
+            "settled": self.settled,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -106,6 +115,8 @@ class Routing:
         self.full_quality = dict(state.get("full_quality", {}))
         self.mean_abs_advantage = state["mean_abs_advantage"]
         self.unique = list(state["unique"])
+        settled = state.get("settled")  # older checkpoints have none
+        self.settled = None if settled is None else tuple(settled)
 
 
 class Interrupted(Exception):
@@ -155,6 +166,8 @@ class Training:
     """How the base is adapted, where it is."""
     base_digest: str = ""
     """Of the base's trunk, there."""
+    transferred: tuple[str, ...] = ()
+    """Tasks whose heads are those of the run that this one started from."""
     class_of: np.ndarray | None = None
     """Of the pictures to train on, where batches are made of so many of each class."""
     left_out: LeftOut | None = None
@@ -260,7 +273,7 @@ class Training:
 
     def begin_stage_optimizers(self, stage: StageSpec) -> None:
         """Fresh optimisers: each train stage has its own."""
-        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage)
+        made = optim.make_optimizer(self.supernet, self.recipe.optim, stage, self.recipe.adaptation)
         for name, module in self.loss_modules().items():
             # proxies are directions, which decay would not change
             scale = getattr(getattr(self.tasks[name].spec, "loss", None), "lr_scale", 1.0)

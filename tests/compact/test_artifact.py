@@ -62,7 +62,12 @@ def test_manifest_round_trip(small):
 def test_the_manifest_says_what_an_application_needs(written):
     told = json.loads((written / "manifest.json").read_text())
     assert told["format"] == 1 and told["name"] == "tiny" and told["backbone"]["name"] == "test_resnet"
-    assert told["input"] == {"size": [64, 64], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    assert told["input"] == {
+        "size": [64, 64],
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.25, 0.3],
+        "fit": "stretch",
+    }
     assert told["tasks"]["points"]["labels"] == ["left", "right", "nose"]
     assert told["tasks"]["depth"]["unit"] == "m"
     assert (

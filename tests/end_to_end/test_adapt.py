@@ -114,6 +114,20 @@ def test_every_method_adapts_and_its_domain_is_put_together_again(method, adapte
     assert list(manifest.tasks) == ["seg", "depth"]
 
 
+def test_every_stage_is_written_down_from_the_base_to_the_file(adapted):
+    run = adapted("taps")
+    rows = json.loads((run / "stages.json").read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["base", "adapt", "fold", "emitted"]
+    base, tuned, folded, emitted = rows
+    assert set(base["val"]) == set(base["test"]) == {"seg"}  # depth is new
+    assert not tuned["test"] and not folded["test"] and set(emitted["test"]) == {"seg", "depth"}
+    assert folded["val"]["seg"]["miou"] == pytest.approx(tuned["val"]["seg"]["miou"], abs=1e-3)
+    assert base["bits"] == folded["bits"] < tuned["bits"]
+    about = json.loads((run / "adaptation.json").read_text())
+    assert about["before"] == {split: base[split] for split in ("val", "test")}
+    assert emitted["macs"] == pk.load(run).manifest.size["macs"]
+
+
 def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapted):
     old = Plan.from_json((base / "policy.json").read_text())
     new = Plan.from_json((adapted("taps") / "policy.json").read_text())
@@ -121,7 +135,29 @@ def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapt
     assert new.row("depth") == old.kept_by_any()
 
 
-def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder):
+def test_a_base_that_was_moved_is_found_by_its_digest(base, adapted, folder):
+    run, place = folder / "elsewhere/taps", folder / "elsewhere/base"
+    shutil.copytree(adapted("taps"), run)
+    resolved = run / "resolved.yaml"
+    specs = yaml.safe_load(resolved.read_text())
+    assert specs["base"]["path"] == "../base"
+    specs["recipe"]["start_from"] = str(folder / "gone")  # as if the base had been there
+    specs["base"]["path"] = "../gone"
+    resolved.write_text(yaml.safe_dump(specs))
+    shutil.copytree(base, place)
+    assert pk.add_domain(place, run, "one") == "one"  # its own run holds the base
+    with pytest.raises(SpecError, match="base moved"):
+        pk.add_domain(folder / "elsewhere/apart", run, "one")
+    with pytest.raises(SpecError, match=r"base moved\? --set start_from=PATH"):
+        (run / "artifact/manifest.json").unlink()
+        pk.train(out=run, resume=True, quiet=True)
+    assert pk.train(out=run, resume=True, overrides=[f"start_from={place}"], quiet=True).results["tasks"]
+    specs["base"]["path"] = "../base"
+    resolved.write_text(yaml.safe_dump(specs))
+    assert pk.add_domain(folder / "elsewhere/apart", run, "one") == "one"  # both were moved together
+
+
+def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, folder, capsys):
     home = folder / "home"
     shutil.copytree(base / "artifact", home)
     of_base = outputs(pk.load(home).network)
@@ -133,7 +169,11 @@ def test_a_domain_never_changes_another_one_nor_the_base(base, adapted, dusk, fo
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     pk.remove_domain(home, "second")
     assert pk.domains(home) == ["first"]
-    assert (home / "base.safetensors").is_file()
+    assert main(["domains", str(home)]) == 0
+    trunk, said = home / "base.safetensors", capsys.readouterr()
+    assert said.out == "first\n"
+    assert f"{trunk}: {trunk.stat().st_size:,} bytes, the base's trunk as it was trained" in said.err
+    assert "model.safetensors (" in said.err
     assert same(outputs(read_domain(home, "first")[0]), of_first)
     own = json.loads((adapted("taps") / "results.json").read_text())["tasks"]
     found = pk.evaluate(home, data=dusk, domain="first")
@@ -199,6 +239,9 @@ def test_global_leaves_k_tuned_blocks_and_no_router(adapted):
     assert pk.load(run).manifest.router is None
     about = json.loads((run / "domain/domain.json").read_text())
     assert len(about["tuned"]) == 2
+    seen = json.loads((run / "adaptation.json").read_text())["copies"]["seen"]
+    assert seen["unique"] == 1 and sorted(seen["keep_rate"])[-2:] == [1, 1]  # fixed before training ended
+    assert "settled: " in (run / "log.txt").read_text()
     assert (
         sum(part > 0 for part in json.loads((run / "adaptation.json").read_text())["layers_tuned"].values())
         == 2
@@ -273,6 +316,13 @@ def test_the_whole_chain(base, dusk, folder):
     assert (run.path / "routing.json").is_file() and not (run.path / "domain").exists()
     if plan.routed():
         pk.export(run.path, dynamic_skip="branch")
+    stages = {row["stage"]: row for row in json.loads((run.path / "stages.json").read_text())["rows"]}
+    assert [*stages] == ["base", "adapt", "fold", "finetune", "emitted"]
+    assert set(stages["base"]["val"]) == set(stages["base"]["test"]) == {"seg"}
+    assert stages["base"]["bits"] < stages["adapt"]["bits"] > stages["fold"]["bits"]
+    assert stages["emitted"]["test"]["seg"]["miou"] == run.results["tasks"]["seg"]["metrics"]["miou"]
+    assert stages["emitted"]["bits"] == 8 * (run.path / "artifact/model.safetensors").stat().st_size
+    assert "What every stage did" in pk.summary([run.path])
     with pytest.raises(SpecError, match="no finished run"):
         pk.add_domain(folder / "chained", run.path, "x")
     torch.testing.assert_close(

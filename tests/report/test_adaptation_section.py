@@ -1,9 +1,12 @@
 """What the page says of an adapted run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from perceptkit.report.adaptation_file import read_adaptation
+from perceptkit.report.adaptation_section import essentials, new_table
 from perceptkit.report.page import write_report
 from perceptkit.report.run_folder import read_run
 from tests.report.fake_run import BLOCKS, _scene, make_run
@@ -72,6 +75,48 @@ def test_a_static_method(tmp_path):
     assert "answers as before" in page.text and "\N{MINUS SIGN}0" in page.text
     assert "always tuned" not in page.text and "Images that chose differently" not in page.text
     assert (tmp_path / "run/plots/tuned_blocks_dark.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("count", "fixed", "said"),
+    [
+        (
+            64,
+            [],
+            "all images agree on 1 of 2, judged on 64 images; of others up to 3/64 (4.69%) may choose otherwise.",
+        ),
+        (64, [], "adaptation.fold_tolerance, 1% for example, fixes blocks all the same"),
+        (
+            3000,
+            BLOCKS[:1],
+            "1 of 2 blocks were fixed to one copy, judged on 3,000 images; of others up to 3/3,000 (0.10%)",
+        ),
+        (2, BLOCKS[:1], "up to 3/2 (100.00%)"),
+    ],
+)
+def test_how_many_images_a_choice_was_judged_on(tmp_path, count, fixed, said):
+    copies = SPOTTUNE["copies"] | {
+        "seen": {"keep_rate": [1.0, 0.25], "num_images": count},
+        "fixed": list(fixed),
+    }
+    path = tmp_path / "adaptation.json"
+    path.write_text(json.dumps(SPOTTUNE | {"copies": copies}))
+    assert said in " ".join(essentials(read_adaptation(path)))
+    path.write_text(json.dumps(SPOTTUNE))
+    assert "judged on" not in " ".join(essentials(read_adaptation(path)))
+
+
+def test_the_base_on_the_new_domain_stands_before_the_run(tmp_path):
+    make_run(tmp_path / "run", "hard", tasks=("seg", "depth"))
+    before = {"val": {}, "test": {"seg": {"miou": 0.123}}}
+    (tmp_path / "run/adaptation.json").write_text(json.dumps(STATIC | {"before": before}))
+    run = read_run(tmp_path / "run")
+    table = new_table(run, run.adaptation)
+    assert [column.title for column in table.columns] == ["before", "this run"]
+    cells = {row.label: row.cells[0].text for row in table.rows}
+    assert cells["miou"] == "0.123" and cells["abs_rel"] == ""  # depth is new
+    without = new_table(run, replace(run.adaptation, before=None))
+    assert [column.title for column in without.columns] == ["this run"]
 
 
 def test_spottune(tmp_path):

@@ -34,21 +34,23 @@ PUBLISHED = {
     "Series adapters (2018)": ((60.32, 61.87, 81.22, 93.88, 57.13, 99.27, 81.67, 89.62, 96.57, 50.12), 3159),
     "Parallel adapters": ((60.32, 64.21, 81.92, 94.73, 58.83, 99.38, 84.68, 89.21, 96.54, 50.94), 3412),
     "Parallel SVD": ((60.32, 66.04, 81.86, 94.23, 57.82, 99.24, 85.74, 89.25, 96.62, 52.50), 3398),
-    "SpotTune global-k": ((60.32, 61.57, 80.30, 95.78, 55.80, 99.48, 85.38, 88.41, 96.47, 51.05), None),
+    "SpotTune global-k": ((60.32, 61.57, 80.30, 95.78, 55.80, 99.48, 85.38, 88.41, 96.47, 51.05), 3401),
     "SpotTune": ((60.32, 63.91, 80.48, 96.49, 57.13, 99.52, 85.22, 88.84, 96.72, 52.34), 3612),
     "MTAN (WRN-28-4)": ((63.90, 61.81, 81.59, 91.63, 56.44, 98.80, 81.04, 89.83, 96.88, 50.63), 2941),
     "DWS-conv (Guo 2020)": ((63.99, 61.06, 81.20, 97.00, 55.48, 99.27, 85.67, 89.12, 96.16, 49.33), 3507),
     "CovNorm": ((60.37, 69.37, 81.34, 98.75, 59.94, 99.14, 83.44, 87.69, 96.55, 48.92), 3713),
 }  # fmt: skip
 """Test accuracies in percent, in the order of DOMAINS, and the score published with them."""
+OFF = {"SpotTune global-k": 9.6}
+"""Points that our score lies above the published one, where the two do not belong together: by hand it is ours."""
 
 
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_published_table(method):
     percent, published = PUBLISHED[method]
     score = pk.decathlon_score({domain: p / 100 for domain, p in zip(DOMAINS, percent, strict=True)})
-    if published is None:  # its published score and its accuracies do not belong together; this is by hand
-        assert score == pytest.approx(3410.6, abs=0.1)
+    if method in OFF:
+        assert score - published == pytest.approx(OFF[method], abs=0.1)
     else:
         assert abs(score - published) <= 3
 

@@ -148,3 +148,11 @@ def test_a_source_without_pictures_is_an_error(folder, pattern):
     with pytest.raises(DataError, match="no picture found") as caught:
         find_pictures([folder, folder / pattern])
     assert str(folder / pattern) in str(caught.value)
+
+
+def test_a_picture_of_another_shape_is_cropped_where_training_cropped():
+    image = np.zeros((4, 8, 3), dtype=np.uint8)
+    image[:, 2:6] = 255  # the middle
+    made = to_input(image, (4, 4), (0.0,) * 3, (1.0,) * 3, "crop")
+    assert (made == 1).all()
+    assert not (to_input(image, (4, 4), (0.0,) * 3, (1.0,) * 3) == 1).all()

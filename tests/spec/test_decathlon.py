@@ -9,7 +9,10 @@ from perceptkit.errors import DataError
 from perceptkit.report.decathlon import BASELINE
 from perceptkit.spec.decathlon import (
     MEAN_STD,
+    NOT_CROPPED,
     PICKLE,
+    SIZES,
+    WEIGHT_DECAY,
     annotation_file,
     domains,
     mean_std,
@@ -101,5 +104,6 @@ def test_mean_and_std_come_from_the_pickle_or_else_from_the_table(tmp_path):
     assert mean_std(tmp_path, "svhn") == MEAN_STD["svhn"]
 
 
-def test_the_table_has_the_domains_of_the_score():
-    assert list(MEAN_STD) == list(BASELINE)
+def test_the_tables_have_the_domains_of_the_score():
+    assert list(MEAN_STD) == list(WEIGHT_DECAY) == list(BASELINE)
+    assert {*NOT_CROPPED, *SIZES} <= set(BASELINE)

@@ -105,6 +105,32 @@ def test_a_memo_with_a_large_index_takes_no_memory():
     assert plain_pickle(b"]r\xff\xff\xff\x7f.") == []
 
 
+def nested(depth, width):
+    made = 0.5
+    for _ in range(depth):
+        made = [made] * width
+    return made
+
+
+@pytest.mark.parametrize(
+    "value",
+    [nested(100, 2), nested(8, 10), nested(5, 100), nested(9, 1)],
+    ids=["100 deep, shared", "8 deep, shared", "5 deep, wide", "deep"],
+)
+def test_lists_that_are_shared_without_end_are_refused_at_once(tmp_path, value):
+    content = pickle.dumps({"amean": value})
+    assert len(content) < 2000  # a list is in the file once
+    with pytest.raises(DataError, match="m.pickle holds lists deeper than 8 or more than 10,000 items"):
+        read_mean_std(write(tmp_path / "m.pickle", content))
+
+
+def test_a_list_in_itself_is_refused(tmp_path):
+    value = []
+    value.append(value)
+    with pytest.raises(DataError, match="deeper than 8"):
+        read_mean_std(write(tmp_path / "m.pickle", pickle.dumps({"amean": value})))
+
+
 def test_a_large_file_is_not_read(tmp_path):
     with pytest.raises(DataError, match="is larger than 1048576 bytes"):
         read_mean_std(write(tmp_path / "m.pickle", pickle.dumps({"a": b"0" * 2**20})))

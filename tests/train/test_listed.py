@@ -7,7 +7,7 @@ import yaml
 
 import perceptkit as pk
 from perceptkit.cli import main
-from perceptkit.errors import SpecError
+from perceptkit.errors import ExportError, SpecError
 from tests.listed_files import write_class_folders, write_decathlon
 
 RECIPE = """\
@@ -39,7 +39,12 @@ def test_class_folders_from_check_to_artifact(tmp_path, capsys):
     assert "  train       8     8\n" in printed
     run = pk.train(tasks, recipe, tmp_path / "run", quiet=True)
     manifest = json.loads((tmp_path / "run/artifact/manifest.json").read_text())
-    assert manifest["input"] == {"size": [40, 48], "mean": [0, 0.5, 1], "std": [0.25, 0.5, 1]}
+    assert manifest["input"] == {
+        "size": [40, 48],
+        "mean": [0, 0.5, 1],
+        "std": [0.25, 0.5, 1],
+        "fit": "stretch",
+    }
     steps = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert max(row.get("step", 0) for row in steps) == 4  # 16 pictures of train and val
     top1 = pk.evaluate(tmp_path / "run", tasks, "test")["kind"]["top1"]
@@ -56,7 +61,15 @@ def test_the_decathlon_without_test_labels(tmp_path):
     run = pk.train(tasks, recipe, tmp_path / "run", quiet=True)
     assert run.results["tasks"]["kind"]["metrics"] == {"top1": None}
     manifest = json.loads((tmp_path / "run/artifact/manifest.json").read_text())
-    assert manifest["input"]["mean"] == [0.3392, 0.3118, 0.3205]
+    assert manifest["input"]["mean"] == [0.3392, 0.3118, 0.3205] and manifest["input"]["fit"] == "crop"
+    assert pk.load(run.path).manifest.fit == "crop"
+    file = tmp_path / "run/artifact/manifest.json"
+    del manifest["input"]["fit"]  # as artifacts of before
+    file.write_text(json.dumps(manifest))
+    assert pk.load(run.path).manifest.fit == "stretch"
+    file.write_text(json.dumps(manifest | {"input": manifest["input"] | {"fit": "squeeze"}}))
+    with pytest.raises(ExportError, match="input.fit is 'squeeze'; expected one of stretch, crop"):
+        pk.load(run.path)
 
 
 def test_a_rehearsal_takes_few_pictures_of_every_class(tmp_path):

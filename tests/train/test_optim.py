@@ -1,12 +1,15 @@
 """Learning rates and parameter groups."""
 
 import pytest
+import torch
 from torch import nn
 
-from perceptkit.spec.recipe import OptimSpec, RetrainStage
+from perceptkit.spec.adaptation import L2sp, Piggyback
+from perceptkit.spec.recipe import AdaptStage, OptimSpec, RetrainStage
 from perceptkit.train import optim
 
 STAGE = RetrainStage(name="retrain", epochs=1)
+ADAPT = AdaptStage(name="adapt", epochs=1)
 
 
 def test_cosine_by_hand():
@@ -41,6 +44,49 @@ def test_falling_every_so_many_steps():
     assert rate == pytest.approx([0.8, 0.4, 0.4, 0.2, 0.1])
     stage = RetrainStage(name="retrain", epochs=1, schedule="constant")
     assert optim.learning_rate(spec, stage, 90, 100) == 0.8
+
+
+class Masked(nn.Module):
+    """A trunk with one mask, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.conv = nn.Linear(2, 2, bias=False)
+        self.backbone.mask = nn.Parameter(torch.zeros(2, 2))
+        self.head = nn.Linear(2, 2, bias=False)
+
+
+def rates(made, model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    peak = 1e-3
+    return {names[id(p)]: peak * g["lr_scale"] for g in made.param_groups for p in g["params"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "optimiser", "expected"),
+    [
+        ({}, "adamw", 1e-4),
+        ({"mask_lr": 5e-4}, "adamw", 5e-4),
+        ({}, "sgd", 1e-3),
+        ({"mask_lr": 1e-4}, "sgd", 1e-4),
+    ],
+)
+def test_masks_have_a_rate_of_their_own(keys, optimiser, expected):
+    model, spec = Masked(), OptimSpec(name=optimiser, lr=1e-3)
+    made = optim.make_optimizer(model, spec, ADAPT, Piggyback(method="piggyback", **keys))
+    found = rates(made, model)
+    assert found["backbone.mask"] == pytest.approx(expected)
+    assert found["backbone.conv.weight"] == found["head.weight"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys", "decay"), [("adapt", {}, 0), ("adapt", {"weight_decay": 0.5}, 0.5), ("", {}, 0.1)]
+)
+def test_l2sp_decays_to_zero_only_if_its_section_says_so(stage, keys, decay):
+    spec = OptimSpec(weight_decay=0.1)
+    made = optim.make_optimizer(Masked(), spec, ADAPT if stage else STAGE, L2sp(method="l2sp", **keys))
+    assert {group["weight_decay"] for group in made.param_groups} == {decay}
 
 
 @pytest.mark.parametrize(

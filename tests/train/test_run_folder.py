@@ -1,6 +1,10 @@
 """Run folders: atomic writes, refusal of full folders and of changed keys."""
 
+import os
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from perceptkit.errors import ResumeError, SpecError
 from perceptkit.spec.recipe import Recipe
@@ -50,6 +54,28 @@ def test_what_changes_no_step_may_change(tmp_path):
     loader = RECIPE.loader.model_copy(update={"batch": 1})
     with pytest.raises(ResumeError, match=r"recipe\.loader\.batch: 16 -> 1"):
         run_folder.refuse_changes(tmp_path / "run", TASKS, RECIPE.model_copy(update={"loader": loader}))
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_says_whoever_writes_them(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        path = tmp_path / "base.safetensors"
+        run_folder.write_atomically(path, lambda temporary: save_file({"a": torch.zeros(1)}, temporary))
+        assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_where_the_base_lies_is_written_down_as_seen_from_the_run(tmp_path):
+    recipe = RECIPE.model_copy(update={"start_from": str(tmp_path / "base")})
+    run_folder.start(tmp_path / "runs/new", TASKS, recipe, "", "", seed=0, base_digest="abc")
+    path, digest = run_folder.read_base(tmp_path / "runs/new")
+    assert path.resolve() == (tmp_path / "base").resolve() and digest == "abc"
+    moved = recipe.model_copy(update={"start_from": "elsewhere"})
+    run_folder.refuse_changes(tmp_path / "runs/new", TASKS, moved)
+    start(tmp_path / "alone")
+    assert run_folder.read_base(tmp_path / "alone") == (None, "")
 
 
 def test_changed_keys_by_hand():

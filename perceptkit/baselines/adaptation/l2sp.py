@@ -6,7 +6,7 @@ https://arxiv.org/abs/1802.01483
     Omega(w) = alpha / 2 ||w_S - w_S^0||^2 + beta / 2 ||w_new||^2
 
 w_S are the parameters of the trunk, those of its norms included, w_new those of neck and heads; w_S^0 is where w_S
-started. This is in the loss: leave the optimiser's weight decay at 0, or weights are pulled to both places.
+started. This is in the loss; the optimiser's weight decay, which pulls to zero, is 0 unless the section says so.
 
 Nothing is fixed, everything learns; a domain stores all weights; there is nothing to fold.
 """
