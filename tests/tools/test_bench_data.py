@@ -69,6 +69,7 @@ def test_both_sides_make_batches_of_one_form(sides):
 def test_flat():
     assert bench_data.is_flat([100, 200, 201, 207, 203])
     assert not bench_data.is_flat([100, 200, 201, 215, 203])
+    assert bench_data.is_flat([100, 200, 201, 215, 203], 8) and not bench_data.is_flat([100, 200, 201, 217, 203], 8)
 
 
 @pytest.mark.slow
@@ -109,5 +110,5 @@ def test_memory_is_flat_over_five_epochs(files, tmp_path):
     torch.set_num_threads(threads)
     (found,) = json.loads(out.read_text())["results"].values()
     assert list(found) == ["0 workers", "1 workers"]
-    assert all(len(row) == 5 and bench_data.is_flat(row) for of in found.values() for row in of.values())
+    assert all(len(of["main_mb"]) == len(of["worker_mb"]) == 5 and of["flat"] for of in found.values())
     assert min(found["1 workers"]["worker_mb"]) > 0
