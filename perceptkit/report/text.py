@@ -65,7 +65,9 @@ def _adaptation(run: Run) -> Iterator[str]:
 def _chain(run: Run) -> Iterator[str]:
     table = chain_table(run.chain)
     if table is not None:
-        yield _paragraphs("What every stage did")
+        yield _paragraphs(
+            "What every stage did", "From the network that the run began with to the file it wrote."
+        )
         yield markdown(table)
 
 

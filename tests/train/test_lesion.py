@@ -262,7 +262,7 @@ def test_refusals(small_run, tmp_path):
         read_trained(run)
     adapted = yaml.safe_load((run / "resolved.yaml").read_text())
     adapted["recipe"] |= {"adaptation": {"method": "bn"}, "stages": [{"name": "adapt", "epochs": 1}]}
-    adapted["recipe"]["sharing"]["method"] = "hard"
+    adapted["recipe"]["sharing"] = {"method": "hard"}
     (run / "resolved.yaml").write_text(yaml.safe_dump(adapted))
     with pytest.raises(SpecError, match="was adapted from another run"):
         read_trained(run)
