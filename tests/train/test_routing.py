@@ -507,6 +507,7 @@ def test_the_host_is_asked_once_per_picture_where_pictures_stay_the_same(trainin
 def test_drops_are_points_of_accuracy_and_parts_of_quality(training):
     drops = quality_drops(training, {"room": 0.8, "seg": 0.5, "depth": 0.4}, {"room": 0.7, "seg": 0.45})
     assert drops == pytest.approx({"seg": 0.1, "room": 0.1}) and list(drops) == ["seg", "room"]
+    assert quality_drops(training, {"seg": 0.0}, {"seg": 0.2}) == {"seg": 0}
 
 
 def test_max_drop_is_of_the_mean_quality_of_each_task_and_is_told(training):
