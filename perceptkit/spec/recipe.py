@@ -205,7 +205,9 @@ class RoutingSpec(Strict):
         for key in (
             ("max_drop", "alpha", "entropy", "tolerance", "parity") if self.estimator == "gumbel" else ()
         ):
-            if getattr(self, key) != type(self).model_fields[key].default:
+            default = type(self).model_fields[key].default
+            # runs from before the tolerance followed max_drop have it written out
+            if getattr(self, key) not in (default, TOLERANCE if key == "tolerance" else default):
                 raise fault(key, "is for estimator reinforce; gumbel reads gamma alone")
         return self
 

@@ -149,9 +149,12 @@ class QualityMeans:
 def quality_drops(
     training: Training, before: Mapping[str, float], after: Mapping[str, float]
 ) -> dict[str, float]:
-    """By task, what is lost: of right answers, as a difference of accuracies; of others the part of the quality."""
+    """By task, what is lost: of right answers, as a difference of accuracies; of others the part of the quality, and
+    nothing where there was none."""
     drops = {}
     for name in before.keys() & after.keys():
         lost = before[name] - after[name]
-        drops[name] = lost if training.tasks[name].is_yes_or_no else lost / max(before[name], 1e-9)
+        if not training.tasks[name].is_yes_or_no:
+            lost = lost / before[name] if before[name] > 0 else 0.0
+        drops[name] = lost
     return {name: drops[name] for name in training.tasks if name in drops}

@@ -12,7 +12,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.policies import blockdrop
 from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
-from perceptkit.spec.recipe import FinetuneStage, RouteStage
+from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.distillation import distillation, regresses
 from perceptkit.train import routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
@@ -507,6 +507,7 @@ def test_the_host_is_asked_once_per_picture_where_pictures_stay_the_same(trainin
 def test_drops_are_points_of_accuracy_and_parts_of_quality(training):
     drops = quality_drops(training, {"room": 0.8, "seg": 0.5, "depth": 0.4}, {"room": 0.7, "seg": 0.45})
     assert drops == pytest.approx({"seg": 0.1, "room": 0.1}) and list(drops) == ["seg", "room"]
+    assert quality_drops(training, {"seg": 0.0}, {"seg": 0.2}) == {"seg": 0}
 
 
 def test_max_drop_is_of_the_mean_quality_of_each_task_and_is_told(training):
@@ -626,3 +627,10 @@ def test_a_skipped_transition_leaves_its_projection_without_the_activation_behin
         handle.remove()
     torch.testing.assert_close(read[0], projected[0])
     assert read[0].min() < 0
+
+
+def test_what_older_runs_of_gumbel_have_written_out_is_read():
+    spec = RoutingSpec.model_validate({"estimator": "gumbel", "tolerance": 0.05, "entropy": 0.1})
+    assert spec.quality_tolerance == 0.05
+    with pytest.raises(ValueError, match="gumbel reads gamma alone"):
+        RoutingSpec.model_validate({"estimator": "gumbel", "tolerance": 0.04})

@@ -93,12 +93,14 @@ def test_a_run_writes_its_table_and_its_pictures(routed_run, tmp_path):
         "routing.gamma=0.05",
         "routing.router.keep=0.55",
         "routing.compare_epochs=0",
+        "routing.measure_latency=false",
         "data.count.test=20",
     ]
     run = pk.train(tasks, recipe, tmp_path / "run", overrides=changes, quiet=True)
+    assert not (run.path / "routing_latency.json").exists()
     routing = json.loads((run.path / "routing.json").read_text())
     found, pictures = routing["test"], routing["test"]["pictures"]
-    spec = load_tasks(str(tasks), changes[3:]).spec
+    spec = load_tasks(str(tasks), changes[4:]).spec
     source = open_split(spec, build_tasks(spec), "test")
     assert pictures["id"] == list(source.ids)
     for key in ("policy", "usage", "macs"):
