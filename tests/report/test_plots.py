@@ -54,7 +54,12 @@ def test_every_plot_is_written_light_and_dark(plots, finished):
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
 @pytest.mark.parametrize(
-    "name", [name for name in PLOTS if name not in ("router", "tuned_blocks") and "lesion" not in name and "budget" not in name]
+    "name",
+    [
+        name
+        for name in PLOTS
+        if name not in ("router", "tuned_blocks") and "lesion" not in name and "budget" not in name
+    ],
 )
 def test_no_plot_is_blank(plots, name, theme):
     with Image.open(plots[name][theme.name]) as opened:

@@ -69,7 +69,9 @@ def test_both_sides_make_batches_of_one_form(sides):
 def test_flat():
     assert bench_data.is_flat([100, 200, 201, 207, 203])
     assert not bench_data.is_flat([100, 200, 201, 215, 203])
-    assert bench_data.is_flat([100, 200, 201, 215, 203], 8) and not bench_data.is_flat([100, 200, 201, 217, 203], 8)
+    assert bench_data.is_flat([100, 200, 201, 215, 203], 8) and not bench_data.is_flat(
+        [100, 200, 201, 217, 203], 8
+    )
 
 
 @pytest.mark.slow
