@@ -81,6 +81,7 @@ ADASHARE = Layout(
     classes=(19, 7, 2),
     types=TYPES,
     label=_label,
+    depth="inverse",
     lists=LISTS,
     void=-1,
 )
@@ -93,6 +94,7 @@ MTAN = Layout(
     classes=(19, 7, 2),
     types=TYPES,
     label=_label,
+    depth="inverse",
     void=-1,
 )
 OFFICIAL = Layout(
@@ -104,4 +106,5 @@ OFFICIAL = Layout(
     classes=(19, 7),
     types=TYPES,
     label=_label,
+    depth="inverse",
 )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from perceptkit.spec.coco import with_points
 from perceptkit.spec.decathlon import SIZES, mean_std
+from perceptkit.spec.layout_table import depth_kind
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.several import ALONE, parts, with_data
@@ -23,6 +24,7 @@ from perceptkit.spec.tasks_file import (
     Data,
     DataBase,
     DecathlonData,
+    DepthSpec,
     KeypointsSpec,
     TaskBase,
     TasksFile,
@@ -100,6 +102,9 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
         for data in of_parts:
             if isinstance(data, CocoData) and isinstance(task, KeypointsSpec):
                 tasks[name] = with_points(task, data)
+            kind = depth_kind(data)
+            if isinstance(task, DepthSpec) and kind not in (None, task.kind):
+                tasks[name] = task.model_copy(update={"kind": kind})
     return spec.model_copy(update={"tasks": tasks})
 
 

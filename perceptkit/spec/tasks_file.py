@@ -380,6 +380,9 @@ class SegmentationSpec(MapBase):
     """Factors of classes in the loss, by name; 1 for those that are not named."""
 
 
+DepthKind: TypeAlias = Literal["metric", "inverse", "log16"]
+
+
 class DepthSpec(MapBase):
     """Distance along the optical axis per pixel."""
 
@@ -390,6 +393,10 @@ class DepthSpec(MapBase):
     """Stored value that means one unit (256 for KITTI-style uint16 PNG, 1000 for millimetres)."""
     max: PositiveFloat | None = None
     """Values above it, in units, are invalid; a value of 0 always is."""
+    kind: DepthKind = "metric"
+    """What is stored, for `augment.zoom_depth`: distances, inverse ones as disparity (large is near), or Taskonomy's
+    log(1 + d) / log(2^16) of a distance d. Known of `source: cityscapes` (inverse), `taskonomy` (log16), `nyuv2` and
+    `scenes` (metric)."""
     log: bool = False
     """Predict log depth: the loss becomes L1 on logarithms."""
 
