@@ -115,7 +115,8 @@ class FolderData(FilesData):
 
     source: Literal["folder"]
     root: Path
-    """Folder that all templates start from, relative to this file."""
+    """Folder that all templates start from, relative to this file. A template that is absolute, or begins with `../`,
+    leads out of it: labels may be kept elsewhere than pictures."""
     image: str
     """Template of the pictures, for example `images/{split}/{id}.png`."""
     size: Size
@@ -207,7 +208,7 @@ class CityscapesData(LayoutData):
     source: Literal["cityscapes"]
     layout: Literal["adashare", "mtan", "official"] = "adashare"
     """`adashare`: cityscape.json, which lists MTAN's arrays. `mtan`: train/ and val/ with image/, depth/, label_2/,
-    label_7/ and label_19/. `official`: leftImg8bit/, gtFine/ and disparity/."""
+    label_7/ and label_19/, or LibMTL's label/ of 7 classes. `official`: leftImg8bit/, gtFine/ and disparity/."""
 
 
 class TaskonomyData(LayoutData):
