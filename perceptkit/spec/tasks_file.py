@@ -368,6 +368,20 @@ class MapBase(TaskBase):
     over pictures, not over pixels."""
 
 
+def _form_of_class_weights(value: Any) -> str | None:
+    return {dict: "<names>", str: "<file>"}.get(type(value))
+
+
+ClassWeights: TypeAlias = Annotated[
+    Annotated[dict[str, PositiveFloat], Tag("<names>")] | Annotated[str, Tag("<file>")],
+    Discriminator(
+        _form_of_class_weights,
+        custom_error_type="class_weights",
+        custom_error_message="expected factors by name, as in {door: 4}, or a .npy file with one for each class",
+    ),
+]
+
+
 class SegmentationSpec(MapBase):
     """One class per pixel."""
 
@@ -377,8 +391,9 @@ class SegmentationSpec(MapBase):
     `coco` these are categories, and `background` is what belongs to none of them; without it that is not labelled."""
     ignore_index: int = 255
     """Pixels with this value are neither trained on nor counted."""
-    class_weights: dict[str, PositiveFloat] = {}
-    """Factors of classes in the loss, by name; 1 for those that are not named."""
+    class_weights: ClassWeights = {}
+    """Factors of classes in the loss, by name; 1 for those that are not named. Or a .npy file with one for each class,
+    below the data root or beside this file, as AdaShare's `semseg_prior_factor.npy`."""
 
 
 DepthKind: TypeAlias = Literal["metric", "inverse", "log16"]
