@@ -369,7 +369,8 @@ class MapBase(TaskBase):
 
 
 def _form_of_class_weights(value: Any) -> str | None:
-    return {dict: "<names>", str: "<file>"}.get(type(value))
+    kinds: dict[type, str] = {dict: "<names>", str: "<file>"}
+    return kinds.get(type(value))
 
 
 ClassWeights: TypeAlias = Annotated[
