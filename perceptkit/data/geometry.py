@@ -7,7 +7,8 @@
     zoom s  bilinear  nearest               nearest, / s (*)  n_z * s, renormalise (*)  scale about the centre
     crop    cut       cut                   cut               cut                       shift; outside: hidden
 
-(*) with `zoom_depth: divide`: the picture then is what a camera nearer by s would see of a distant scene.
+(*) with `zoom_depth: divide`: the picture then is what a camera nearer by s would see of a distant scene. Inverse depth
+is multiplied, and that of Taskonomy's logarithms is divided under the logarithm (`come_nearer`).
 
 Positive angles turn the picture counter-clockwise as seen. Camera axes: x right, y down, z forward.
 Flips and crop are exact; rotation and zoom are one affine map about the centre ((W-1)/2, (H-1)/2). The crop is last.
@@ -25,7 +26,9 @@ from perceptkit.data.resize import resize_target
 from perceptkit.data.sample import Sample
 from perceptkit.pixels import resize_rgb
 from perceptkit.spec.recipe import AugmentSpec
+from perceptkit.spec.tasks_file import DepthSpec
 from perceptkit.tasks.base import Task
+from perceptkit.tasks.depth import Depth
 
 _FLIP_CODE = {(True, False): 1, (False, True): 0, (True, True): -1}
 FILL = {"segmentation": -1, "edges": -1, "response": -2, "depth": 0, "normals": 0}
@@ -135,10 +138,25 @@ def _move_map(target: np.ndarray, task: Task, geometry: Geometry, size_HW: tuple
         moved = _flip(target, geometry, axes=(-1, -2))
     if task.geometry == "normals":
         moved = _turn_normals(moved, geometry)
-    if task.geometry == "depth" and geometry.divide_depth:
-        moved = moved / np.float32(geometry.zoom)
+    if isinstance(task, Depth) and geometry.divide_depth:
+        moved = come_nearer(moved, task.spec, geometry.zoom)
     moved = _cut(moved, geometry, size_HW, axis=moved.ndim - 2, fill=fill)
     return np.ascontiguousarray(moved, dtype=target.dtype)
+
+
+def come_nearer(depth: np.ndarray, spec: DepthSpec, zoom: float) -> np.ndarray:
+    """Distances d become d / zoom, in what the labels hold; 0, which is invalid, stays.
+
+    metric   d / zoom
+    inverse  d * zoom
+    log16    log(1 + D) / log(2^16) with D / zoom for D: less log(zoom) / log(2^16), but for small D
+    """
+    if spec.kind == "inverse":
+        return depth * np.float32(zoom)
+    if spec.kind == "log16":
+        base = math.log(2**16) * spec.scale
+        return np.log1p(np.expm1(depth.astype(np.float64) * base) / zoom) / base
+    return depth / np.float32(zoom)
 
 
 def _flip(array: np.ndarray, geometry: Geometry, axes: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,8 @@ MTAN's arrays (https://github.com/lorenmt/mtan), 256 x 512 or 128 x 256:
     ROOT/{train,val}/{label_2,label_7,label_19}/0.npy class ids, -1 = void
     ROOT/{train,val}/depth/0.npy                      normalised inverse depth, (H, W) or (H, W, 1)
 
+LibMTL (https://github.com/median-research-group/LibMTL) calls label_7 label, and has no other labels of classes.
+
 AdaShare's list of the same arrays, wherever they are below the root:
 
     ROOT/cityscape.json   {"train": [[image, depth, label_2, label_7, label_19], ...], "train1": ..., "test": ...}
@@ -42,11 +44,15 @@ CATEGORIES = (
 
 def _arrays(data: LayoutData, part: str) -> list[Entry]:
     folder = data.root / part
+    seven = "label" if (folder / "label").is_dir() and not (folder / "label_7").is_dir() else "label_7"
     return [
         Entry(
             f"{part}/{name}",
             folder / "image" / f"{name}.npy",
-            {label: folder / label / f"{name}.npy" for label in FIELDS[1:]},
+            {
+                label: folder / (seven if label == "label_7" else label) / f"{name}.npy"
+                for label in FIELDS[1:]
+            },
         )
         for name in numbered(folder / "image", ".npy")
     ]
@@ -68,7 +74,9 @@ def _label(kind: str, target: str | None, classes: int) -> str:
 
 
 def _is_mtan(root: Path) -> bool:
-    return (root / "train/image").is_dir() and any((root / "train").glob("label_*"))
+    train = root / "train"
+    of_libmtl = (train / "label").is_dir() and (train / "depth").is_dir() and not (train / "normal").is_dir()
+    return (train / "image").is_dir() and (of_libmtl or any(train.glob("label_*")))
 
 
 TYPES = ("segmentation", "depth")
@@ -81,18 +89,20 @@ ADASHARE = Layout(
     classes=(19, 7, 2),
     types=TYPES,
     label=_label,
+    depth="inverse",
     lists=LISTS,
     void=-1,
 )
 MTAN = Layout(
     name="MTAN's Cityscapes",
     is_here=_is_mtan,
-    expected="the folders train and val with image, depth, label_2, label_7 and label_19",
+    expected="the folders train and val with image, depth, label_2, label_7 (or label) and label_19",
     parts=FOLDER_PARTS,
     entries=_arrays,
     classes=(19, 7, 2),
     types=TYPES,
     label=_label,
+    depth="inverse",
     void=-1,
 )
 OFFICIAL = Layout(
@@ -104,4 +114,5 @@ OFFICIAL = Layout(
     classes=(19, 7),
     types=TYPES,
     label=_label,
+    depth="inverse",
 )

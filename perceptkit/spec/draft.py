@@ -5,14 +5,17 @@ keys, so the checks read a draft, in which invalid values are None, instead of t
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
+from perceptkit.errors import SpecError
 from perceptkit.spec.coco import with_points
 from perceptkit.spec.decathlon import SIZES, mean_std
+from perceptkit.spec.layout_table import depth_kind
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.several import ALONE, parts, with_data
@@ -23,7 +26,9 @@ from perceptkit.spec.tasks_file import (
     Data,
     DataBase,
     DecathlonData,
+    DepthSpec,
     KeypointsSpec,
+    SegmentationSpec,
     TaskBase,
     TasksFile,
 )
@@ -97,9 +102,16 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
             files = [class_file(source, key, classes, folder, root) for root in roots or [None]]
             chosen = next((file for file in files if file.is_file()), files[0])
             tasks[name] = task.model_copy(update={"classes": str(chosen)})
+        if isinstance(task, SegmentationSpec) and isinstance(task.class_weights, str):
+            roots = [getattr(data, "root", None) for data in of_parts]
+            factors = _factors(cast(SegmentationSpec, tasks[name]), name, source, folder, roots)
+            tasks[name] = tasks[name].model_copy(update={"class_weights": factors})
         for data in of_parts:
             if isinstance(data, CocoData) and isinstance(task, KeypointsSpec):
                 tasks[name] = with_points(task, data)
+            kind = depth_kind(data)
+            if isinstance(task, DepthSpec) and kind not in (None, task.kind):
+                tasks[name] = task.model_copy(update={"kind": kind})
     return spec.model_copy(update={"tasks": tasks})
 
 
@@ -130,6 +142,21 @@ def weights_file(weights: str, source: Source, folder: Path) -> Path | None:
     if weights in ("pretrained", "none"):
         return None
     return absolute(source, ("backbone", "weights"), weights, folder)
+
+
+def _factors(
+    spec: SegmentationSpec, task: str, source: Source, folder: Path, roots: Sequence[Path | None]
+) -> dict[str, float]:
+    """`class_weights` that a file holds, by name of their class."""
+    from perceptkit.spec.class_factors import read_factors  # numpy: for those who have such a file
+    from perceptkit.spec.classes import class_names
+
+    key: KeyPath = ("tasks", task, "class_weights")
+    files = [class_file(source, key, str(spec.class_weights), folder, root) for root in roots]
+    try:
+        return read_factors(next((f for f in files if f.is_file()), files[0]), class_names(spec, roots[0]))
+    except SpecError as error:
+        raise SpecError(f"tasks.{task}.class_weights: {error}") from error
 
 
 def class_file(source: Source, key: KeyPath, classes: str, folder: Path, root: Path | None) -> Path:

@@ -3,7 +3,7 @@
 from perceptkit.spec import cityscapes, nyuv2, taskonomy
 from perceptkit.spec.layouts import Entry, Layout, held_out, part_of
 from perceptkit.spec.listed import thinned
-from perceptkit.spec.tasks_file import LayoutData, Split, TaskBase
+from perceptkit.spec.tasks_file import DataBase, DepthKind, LayoutData, ScenesData, Split, TaskBase
 
 LAYOUTS: dict[str, dict[str, Layout]] = {
     "nyuv2": {"adashare": nyuv2.ADASHARE, "mtan": nyuv2.MTAN},
@@ -20,6 +20,15 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
 def layout_of(data: LayoutData) -> Layout:
     """The layout of a data set."""
     return LAYOUTS[data.source][getattr(data, "layout", "")]  # type: ignore[attr-defined]  # all have one
+
+
+def depth_kind(data: DataBase | None) -> DepthKind | None:
+    """What depth labels hold, where the source leaves no choice about it."""
+    if isinstance(data, ScenesData):
+        return "metric"
+    if not isinstance(data, LayoutData) or getattr(data, "layout", "") is None:  # invalid, and reported
+        return None
+    return layout_of(data).depth
 
 
 def layout_entries(data: LayoutData, split: Split) -> list[Entry]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from perceptkit.errors import DataError
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.once import once_per_version
-from perceptkit.spec.tasks_file import LayoutData, Split
+from perceptkit.spec.tasks_file import DepthKind, LayoutData, Split
 from perceptkit.spec.templates import shown
 
 Item = TypeVar("Item")
@@ -50,6 +50,8 @@ class Layout:
     """Name of the JSON file of lists, where there is one."""
     void: int | None = None
     """Stored id of unlabelled pixels, where there is one."""
+    depth: DepthKind = "metric"
+    """What its depth labels hold."""
 
 
 LISTED_PARTS: Mapping[Split, str] = {"train": "train1", "val": "train2", "test": "test"}

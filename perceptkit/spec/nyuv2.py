@@ -67,7 +67,8 @@ def _arrays(data: LayoutData, part: str) -> list[Entry]:
 
 
 def _is_mtan(root: Path) -> bool:
-    return (root / "train/image").is_dir() and (root / "train/label").is_dir()
+    """Without normals it is LibMTL's Cityscapes."""
+    return all((root / "train" / folder).is_dir() for folder in ("image", "label", "normal"))
 
 
 ADASHARE = Layout(

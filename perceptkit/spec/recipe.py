@@ -469,8 +469,9 @@ class AugmentSpec(Strict):
     """Range of the scale factor; above 1 crops, below 1 pads."""
     zoom_depth: Literal["none", "divide"] = "none"
     """What zooming by s does to depth. `none`: nothing, as a longer lens at the same place; right for every scene, and
-    what AdaShare's loader does. `divide`: depth is divided by s and normals turn to fit, as if the camera had come
-    nearer: for a network that is to believe in one focal length; exact where a flat surface faces the camera."""
+    what AdaShare's loader does. `divide`: depth is divided by s (inverse depth multiplied, see
+    `kind` of a depth task) and normals turn to fit, as if the camera had come nearer: for a network that is to believe
+    in one focal length; exact where a flat surface faces the camera."""
     pad: NonNegativeInt = 0
     """Pixels added on every side, black and without labels, before the crop."""
     crop: Size | None = None

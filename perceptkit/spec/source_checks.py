@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from perceptkit.spec.draft import Draft
+from perceptkit.spec.layout_table import depth_kind
 from perceptkit.spec.problems import Problem, did_you_mean
 from perceptkit.spec.several import ITS_OWN, named_tasks
-from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, LabelsOfSource, OneOfSeveral
+from perceptkit.spec.tasks_file import DATA_SOURCES, TASK_SPECS, DepthSpec, LabelsOfSource, OneOfSeveral
 from perceptkit.spec.yaml_source import KeyPath, Source
 
 _SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -82,6 +83,7 @@ def check_sources(draft: Draft, check_data: Callable[[Draft], Iterable[Problem]]
     for one in drafts.values():
         yield from check_data(one)
     yield from _disagreements(source, drafts)
+    yield from _depth_kinds(draft, drafts)
 
 
 def check_shares(draft: Draft) -> Iterator[Problem]:
@@ -172,6 +174,23 @@ def _disagreements(source: Source, drafts: Mapping[str, Draft]) -> Iterator[Prob
             if not invalid and not missing and said != other:
                 message = f"is {said}, and {other} in the source '{first}'; all sources need the same"
                 yield source.problem(("sources", name, key), message)
+
+
+def _depth_kinds(draft: Draft, drafts: Mapping[str, Draft]) -> Iterator[Problem]:
+    """One task learns distances or their inverse, not both."""
+    for task, spec in draft.tasks.items():
+        if not isinstance(spec, DepthSpec) or spec.kind is None:
+            continue
+        written = draft.written(("tasks", task, "kind"))
+        known = {name: depth_kind(one.data) for name, one in drafts.items() if task in one.tasks}
+        kinds = {name: kind or spec.kind for name, kind in known.items()}
+        first = next(iter(kinds), "")
+        for name, kind in kinds.items():
+            if kind != kinds[first] and (written is None or known[name] in (None, written)):
+                message = f"is {kind} depth here, and {kinds[first]} in the source '{first}'; give it a task of its own"
+                if None in (known[name], known[first]):
+                    message += f", or say what the folder holds: kind: {known[name] or known[first]}"
+                yield draft.source.problem(("sources", name), f"{task} {message}", at="key")
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

@@ -11,6 +11,7 @@ from perceptkit.spec.csv_checks import check_csv
 from perceptkit.spec.draft import Draft
 from perceptkit.spec.folder_checks import check_folder, splits_as_written
 from perceptkit.spec.layout_checks import check_layout
+from perceptkit.spec.layout_table import depth_kind
 from perceptkit.spec.listed_checks import check_listed
 from perceptkit.spec.packed_checks import check_packed
 from perceptkit.spec.problems import Problem, did_you_mean
@@ -20,6 +21,7 @@ from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     CocoData,
     CsvData,
+    DepthSpec,
     EdgesSpec,
     EmbeddingSpec,
     FolderData,
@@ -59,7 +61,7 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
 
 def _check_data(draft: Draft) -> list[Problem]:
     """Problems of `data`, and of the tasks that have labels there."""
-    found = list(_data_keys(draft))
+    found = [*_data_keys(draft), *_depth_kinds(draft)]
     if isinstance(draft.data, FolderData):
         found += check_folder(draft)
     if isinstance(draft.data, ScenesData):
@@ -75,6 +77,17 @@ def _check_data(draft: Draft) -> list[Problem]:
     if isinstance(draft.data, ListedData):
         return [*found, *check_listed(draft)]
     return [*found, *_classes(draft), *_ids(draft)]
+
+
+def _depth_kinds(draft: Draft) -> Iterator[Problem]:
+    """A source that knows what its depth is is not contradicted."""
+    kind = depth_kind(draft.data)
+    for task, spec in draft.tasks.items():
+        path = ("tasks", task, "kind")
+        is_written = draft.written(path) is not None and isinstance(spec, DepthSpec) and spec.kind is not None
+        if kind is not None and is_written and spec.kind != kind:  # type: ignore[attr-defined]  # a depth
+            message = f"'source: {draft.written(('data', 'source'))}' has {kind} depth; drop the key"
+            yield draft.source.problem(path, message, at="key")
 
 
 def _data_keys(draft: Draft) -> Iterator[Problem]:

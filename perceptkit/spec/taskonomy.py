@@ -61,4 +61,5 @@ TASKONOMY = Layout(
     types=("segmentation", "normals", "depth", "response"),
     label=lambda kind, target, classes: DOMAINS.get(kind) or str(target),
     lists=LISTS,
+    depth="log16",
 )

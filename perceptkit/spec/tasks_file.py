@@ -115,7 +115,8 @@ class FolderData(FilesData):
 
     source: Literal["folder"]
     root: Path
-    """Folder that all templates start from, relative to this file."""
+    """Folder that all templates start from, relative to this file. A template that is absolute, or begins with `../`,
+    leads out of it: labels may be kept elsewhere than pictures."""
     image: str
     """Template of the pictures, for example `images/{split}/{id}.png`."""
     size: Size
@@ -207,7 +208,7 @@ class CityscapesData(LayoutData):
     source: Literal["cityscapes"]
     layout: Literal["adashare", "mtan", "official"] = "adashare"
     """`adashare`: cityscape.json, which lists MTAN's arrays. `mtan`: train/ and val/ with image/, depth/, label_2/,
-    label_7/ and label_19/. `official`: leftImg8bit/, gtFine/ and disparity/."""
+    label_7/ and label_19/, or LibMTL's label/ of 7 classes. `official`: leftImg8bit/, gtFine/ and disparity/."""
 
 
 class TaskonomyData(LayoutData):
@@ -367,6 +368,21 @@ class MapBase(TaskBase):
     over pictures, not over pixels."""
 
 
+def _form_of_class_weights(value: Any) -> str | None:
+    kinds: dict[type, str] = {dict: "<names>", str: "<file>"}
+    return kinds.get(type(value))
+
+
+ClassWeights: TypeAlias = Annotated[
+    Annotated[dict[str, PositiveFloat], Tag("<names>")] | Annotated[str, Tag("<file>")],
+    Discriminator(
+        _form_of_class_weights,
+        custom_error_type="class_weights",
+        custom_error_message="expected factors by name, as in {door: 4}, or a .npy file with one for each class",
+    ),
+]
+
+
 class SegmentationSpec(MapBase):
     """One class per pixel."""
 
@@ -376,8 +392,12 @@ class SegmentationSpec(MapBase):
     `coco` these are categories, and `background` is what belongs to none of them; without it that is not labelled."""
     ignore_index: int = 255
     """Pixels with this value are neither trained on nor counted."""
-    class_weights: dict[str, PositiveFloat] = {}
-    """Factors of classes in the loss, by name; 1 for those that are not named."""
+    class_weights: ClassWeights = {}
+    """Factors of classes in the loss, by name; 1 for those that are not named. Or a .npy file with one for each class,
+    below the data root or beside this file, as AdaShare's `semseg_prior_factor.npy`."""
+
+
+DepthKind: TypeAlias = Literal["metric", "inverse", "log16"]
 
 
 class DepthSpec(MapBase):
@@ -390,6 +410,10 @@ class DepthSpec(MapBase):
     """Stored value that means one unit (256 for KITTI-style uint16 PNG, 1000 for millimetres)."""
     max: PositiveFloat | None = None
     """Values above it, in units, are invalid; a value of 0 always is."""
+    kind: DepthKind = "metric"
+    """What is stored, for `augment.zoom_depth`: distances, inverse ones as disparity (large is near), or Taskonomy's
+    log(1 + d) / log(2^16) of a distance d. Known of `source: cityscapes` (inverse), `taskonomy` (log16), `nyuv2` and
+    `scenes` (metric)."""
     log: bool = False
     """Predict log depth: the loss becomes L1 on logarithms."""
 

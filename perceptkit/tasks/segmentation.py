@@ -139,6 +139,7 @@ class Segmentation(Task):
     def __init__(self, name: str, spec: SegmentationSpec, labels: list[str]) -> None:
         super().__init__(name, spec)
         self._labels = list(labels)
+        assert not isinstance(spec.class_weights, str), "read when the tasks file is loaded"
         self._weight_C = class_weights(name, spec.class_weights, labels)
         small = len(labels) <= 255
         self.mask_dtype = np.dtype(np.uint8 if small else np.uint16)

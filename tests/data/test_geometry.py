@@ -9,7 +9,8 @@ import pytest
 from perceptkit.data.geometry import Geometry, apply_geometry, move_target, sample_geometry
 from perceptkit.data.sample import Sample
 from perceptkit.spec.recipe import AugmentSpec
-from perceptkit.spec.tasks_file import KeypointsSpec
+from perceptkit.spec.tasks_file import DepthSpec, KeypointsSpec
+from perceptkit.tasks.depth import Depth
 from perceptkit.tasks.keypoints import Keypoints
 
 HFLIP, VFLIP = Geometry(hflip=True), Geometry(vflip=True)
@@ -107,6 +108,30 @@ def test_flips_of_depth(tasks, geometry, expected):
 def test_rotation_fills_depth_with_invalid(tasks):
     turned = move(tasks["depth"], WIDE[None].astype(np.float32), QUARTER)
     same(turned, np.where(WIDE_TURNED == -9, 0, WIDE_TURNED)[None])
+
+
+def near(value, zoom=2.0, **keys):
+    """A label of that value after the camera came nearer; one that is invalid stays so."""
+    task = Depth("depth", DepthSpec(type="depth", **keys), [])
+    depth = np.array([[[0, 0, 0], [value] * 3, [0, 0, 0]]], np.float32)
+    moved = move(task, depth, Geometry(zoom=zoom, divide_depth=True))
+    assert moved.dtype == np.float32 and (moved >= 0).all() and (moved == 0).any()
+    return float(moved[0, 1, 1])
+
+
+def test_inverse_depth_is_multiplied():
+    assert near(8.0) == 4 and near(1 / 8, kind="inverse") == 1 / 4
+    assert near(1 / 8, zoom=0.5, kind="inverse") == 1 / 16
+    assert near(0.5, kind="metric", log=True) == 0.25  # the loss is on logarithms, the label is not
+
+
+def test_depth_under_a_logarithm_is_divided_there():
+    # 0.5 is log(1 + 255) / log(65536), and half of 255 is 127.5
+    assert near(0.5, kind="log16") == pytest.approx(math.log(128.5) / math.log(65536), abs=1e-6)
+    # far away 1 does not count: less log(2) / log(65536) = 1/16
+    assert near(15 / 16, kind="log16") == pytest.approx(14 / 16, abs=1e-5)
+    assert near(14 / 16, zoom=0.5, kind="log16") == pytest.approx(15 / 16, abs=1e-5)
+    assert near(15 / 64, kind="log16", scale=4) == pytest.approx(14 / 64, abs=1e-5)  # stored times 4
 
 
 @pytest.mark.parametrize("divide, expected", [(False, 6.0), (True, 3.0)])

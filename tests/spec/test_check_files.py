@@ -9,8 +9,10 @@ from PIL import Image
 
 from perceptkit.errors import DataError
 from perceptkit.spec.check_files import check_files
+from perceptkit.spec.check_labels import check_dense
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.load import load_tasks
+from perceptkit.spec.tasks_file import DepthSpec
 
 HEAD = """
 name: t
@@ -133,6 +135,14 @@ def test_depth(root, values, problem, warning):
     report = check(root, DEPTH)
     assert report.problems == ([f"depth/train/1.npy {problem}"] if problem else [])
     assert report.warnings == ([f"depth/train/1.npy {warning}"] if warning else [])
+
+
+@pytest.mark.parametrize(("invalid", "share"), [(1, "0.4"), (125, "50"), (249, "99.6"), (250, "100")])
+def test_the_share_of_invalid_depth(root, invalid, share):
+    values = np.ones(250)
+    values[:invalid] = np.nan
+    first, *_ = check_dense(DepthSpec(type="depth"), values.reshape(10, 25), 0)
+    assert first.message == f"holds NaN in {share} % of its pixels; they are invalid"
 
 
 def test_normals_in_the_wrong_frame(root):

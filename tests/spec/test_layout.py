@@ -245,3 +245,30 @@ def test_nothing_else_raises_where_keys_are_invalid(nyuv2):
         nyuv2, "source: nyuv2, layout: x, splits: 3, hold_out: 7, lists: 1, train_on: []", SEG % 40
     )
     assert len(found) >= 5
+
+
+def test_what_depth_holds_is_known(tmp_path):
+    depth = "depth: {type: depth}"
+    write_taskonomy(tmp_path / "data")
+    assert load(tmp_path, "source: taskonomy", depth).spec.tasks["depth"].kind == "log16"
+    shutil.rmtree(tmp_path / "data")
+    write_cityscapes_mtan(tmp_path / "data")
+    city = "source: cityscapes, layout: mtan"
+    assert load(tmp_path, city, depth).spec.tasks["depth"].kind == "inverse"
+    assert load(tmp_path, city, "depth: {type: depth, kind: inverse}").spec.tasks["depth"].kind == "inverse"
+    assert problems(tmp_path, city, "depth: {type: depth, kind: metric}") == [
+        "tasks.depth.kind 'source: cityscapes' has inverse depth; drop the key"
+    ]
+
+
+def test_distances_and_inverse_ones_are_not_one_task(tmp_path):
+    write_cityscapes_mtan(tmp_path / "data")
+    (tmp_path / "t.yaml").write_text(
+        "name: t\nsources:\n  rooms: {source: scenes, size: [32, 64]}\n"
+        "  city: {source: cityscapes, layout: mtan, root: data, size: [32, 64]}\ntasks: {depth: {type: depth}}\n"
+    )
+    with pytest.raises(SpecProblems) as caught:
+        load_tasks(tmp_path / "t.yaml")
+    assert [f"{p.key} {p.message}" for p in caught.value.problems] == [
+        "sources.city depth is inverse depth here, and metric in the source 'rooms'; give it a task of its own"
+    ]

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from perceptkit.spec import nyuv2
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.load import load_tasks
 from perceptkit.spec.scaffold import scaffold
@@ -46,7 +47,7 @@ SEG40 = {
     "normals": {"type": "normals"},
     "depth": {"type": "depth"},
 }
-INVERSE = {"type": "depth", "unit": "inverse depth"}
+INVERSE = {"type": "depth", "unit": "inverse depth", "kind": "inverse"}
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,10 @@ INVERSE = {"type": "depth", "unit": "inverse depth"}
         (write_cityscapes_mtan, "cityscapes", "mtan",
          {"seg": {"type": "segmentation", "classes": 19, "ignore_index": -1}, "depth": INVERSE}),
         (write_cityscapes_official, "cityscapes", "official",
-         {"seg": {"type": "segmentation", "classes": 19}, "depth": {"type": "depth", "unit": "disparity"}}),
+         {"seg": {"type": "segmentation", "classes": 19}, "depth": {**INVERSE, "unit": "disparity"}}),
         (write_taskonomy, "taskonomy", None,
          {"seg": {"type": "segmentation", "classes": 17}, "normals": {"type": "normals"},
-          "depth": {"type": "depth", "unit": "log depth"},
+          "depth": {"type": "depth", "unit": "log depth", "kind": "log16"},
           "keypoints2d": {"type": "response", "target": "keypoints2d"},
           "edge_texture": {"type": "response", "target": "edge_texture"}}),
     ],
@@ -85,6 +86,21 @@ def test_layouts_without_some_labels(tmp_path):
     spec, text = proposal(root, tmp_path / "out")
     assert keys(spec) == {"seg": {"type": "segmentation", "classes": 7, "ignore_index": -1}}
     assert "# ? or 2\n" in text
+
+
+def test_libmtl_calls_the_seven_classes_label(tmp_path):
+    root = write_cityscapes_mtan(tmp_path / "data")
+    for part in ("train", "val"):
+        (root / part / "label_7").rename(root / part / "label")
+        for other in ("label_2", "label_19"):
+            shutil.rmtree(root / part / other)
+    assert not nyuv2.MTAN.is_here(root)
+    spec, _ = proposal(root, tmp_path / "out")
+    assert (spec.data.source, spec.data.layout) == ("cityscapes", "mtan")
+    assert keys(spec) == {
+        "seg": {"type": "segmentation", "classes": 7, "ignore_index": -1},
+        "depth": INVERSE,
+    }
 
 
 def test_coco(tmp_path):

@@ -44,3 +44,11 @@ def test_nothing_there(tmp_path):
 )  # fmt: skip
 def test_faults(template, found):
     assert len(faults(template)) == found
+
+
+def test_a_template_may_lead_out_of_the_root(tmp_path):
+    """Labels that are kept elsewhere than the pictures; which files are read is the tasks file's to say."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "labels/train/7.png").touch()
+    assert image_ids(tmp_path / "root", "../labels/{split}/{id}.png", "train") == ["7"]

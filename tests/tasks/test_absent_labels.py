@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from perceptkit.model.build import build_supernet
+from perceptkit.spec.recipe import BackboneSpec, HeadsSpec
 from perceptkit.spec.tasks_file import TASK_SPECS
 from perceptkit.tasks.table import TASKS
 
@@ -165,3 +167,45 @@ def test_a_batch_without_a_label_has_no_loss_and_no_gradient(name):
     assert math.isfinite(loss) and (task.type == "embedding" or loss == 0)
     empty = task.loss(output[:0], target[:0])
     assert math.isfinite(empty.item()) and empty == 0
+
+
+ONE_OF_EACH = ("segmentation", "depth", "normals", "edges", "response", "keypoints, names", "classification",
+               "embedding")  # fmt: skip
+
+
+def test_through_a_network_whose_norms_are_frozen():
+    """A picture that is unlabelled for all tasks, with a network that takes its norms' statistics as they are."""
+    tasks = {task.type: task for task in map(make, ONE_OF_EACH)}
+    draw = torch.Generator().manual_seed(2)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        net = build_supernet(
+            BackboneSpec(name="resnet10t", weights="none"), HeadsSpec(channels=8), tasks, (H, W)
+        ).eval()
+        for task in tasks.values():
+            task.begin_loss()
+    keep = {name: [True] * len(net.blocks) for name in tasks}
+    image = torch.randn(4, 3, H, W, generator=draw)
+    targets = {name: random_targets(task, 3, draw) for name, task in tasks.items()}
+
+    def run(count):
+        net.zero_grad()
+        outputs, losses = net(image[:count], keep), {}
+        for name, task in tasks.items():
+            target = targets[name]
+            if count == 4:
+                missing = torch.as_tensor(task.missing((H, W)), dtype=target.dtype)
+                target = torch.cat([target, missing[None]])
+            losses[name] = task.loss(outputs[name].float(), target)
+        sum(losses.values()).backward()
+        grads = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+        return {name: loss.item() for name, loss in losses.items()}, grads
+
+    losses, grads = run(3)
+    with_one_more, grads_with_it = run(4)
+    assert with_one_more == pytest.approx(losses, rel=1e-5, abs=1e-6)
+    assert grads.keys() == grads_with_it.keys() and any(grad.any() for grad in grads.values())
+    for name, grad in grads.items():
+        torch.testing.assert_close(
+            grads_with_it[name], grad, rtol=1e-3, atol=1e-5 * float(grad.abs().max()) + 1e-7
+        )
