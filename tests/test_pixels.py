@@ -5,7 +5,18 @@ import pytest
 from PIL import Image
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import fit_rgb, plain_jpeg, plain_png, read_rgb, resize_rgb, take_nearest, to_rgb
+from perceptkit.pixels import (
+    fit_rgb,
+    nearest,
+    plain_jpeg,
+    plain_png,
+    planes_nearest,
+    read_rgb,
+    resize_rgb,
+    take_nearest,
+    to_rgb,
+    upright_jpeg,
+)
 
 
 def test_sixteen_bits_become_eight():
@@ -116,8 +127,10 @@ def test_plain_pictures_are_those_that_pillow_reads(tmp_path, ending, how, size_
         expected = to_rgb(opened)
     data = path.read_bytes()
     with Image.open(path) as opened:
-        plain = plain_png(data) if ending == "png" else plain_jpeg(data, opened)
+        plain = plain_png(data) if ending == "png" else upright_jpeg(data, opened)
     np.testing.assert_array_equal(plain, expected)
+    if ending == "jpg":
+        np.testing.assert_array_equal(plain_jpeg(data), expected)
     np.testing.assert_array_equal(read_rgb(path), expected)
 
 
@@ -142,7 +155,20 @@ def test_what_is_not_plain_is_left_to_pillow(tmp_path):
     assert plain_png(path.read_bytes()) is None
     grey.convert("RGB").save(tmp_path / "a.jpg", exif=exif)
     with Image.open(tmp_path / "a.jpg") as opened:
-        assert plain_jpeg((tmp_path / "a.jpg").read_bytes(), opened) is None
+        assert upright_jpeg((tmp_path / "a.jpg").read_bytes(), opened) is None
+    assert plain_jpeg((tmp_path / "a.jpg").read_bytes()) is None
+    for mode in ("L", "CMYK"):
+        grey.convert(mode).save(tmp_path / "a.jpg")
+        assert plain_jpeg((tmp_path / "a.jpg").read_bytes()) is None
+
+
+@pytest.mark.parametrize("size_HW", [(8, 12), (4, 6), (3, 5), (8, 4), (11, 17)])
+def test_planes_are_the_same_pixels(size_HW):
+    values = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    expected = values[nearest(8, size_HW[0])][:, nearest(12, size_HW[1])]
+    np.testing.assert_array_equal(planes_nearest(values, size_HW), expected.transpose(2, 0, 1))
+    np.testing.assert_array_equal(take_nearest(values[..., 0], size_HW), expected[..., 0])
+    np.testing.assert_array_equal(planes_nearest(values, None), values.transpose(2, 0, 1))
 
 
 def test_nearest_pixels():

@@ -7,7 +7,7 @@ Shapes: H W pixels of the source, h w of the result; targets as in tasks/.
 
 import numpy as np
 
-from perceptkit.pixels import nearest, take_nearest
+from perceptkit.pixels import take_nearest, take_strongest
 from perceptkit.tasks.base import Task
 
 
@@ -34,7 +34,7 @@ def resize_target(
     if target.shape[-2:] == (height, width):
         return target
     if task.type == "edges":
-        return _strongest(target, size_HW)
+        return take_strongest(target[0], size_HW)[None]
     return np.ascontiguousarray(take_nearest(target, size_HW, target.ndim - 2))
 
 
@@ -44,20 +44,3 @@ def _keep_padding(task: Task, before: np.ndarray, after: np.ndarray) -> np.ndarr
     empty = before[:, 2] <= 0 if named else ~(before[:, 2] >= 0)
     after[empty] = before[empty]
     return after
-
-
-def _strongest(edge_1HW: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
-    """Each new pixel takes the largest value in it: thin edges survive, ignored stays ignored."""
-    edge_HW = edge_1HW[0]
-    for axis, (old, new) in enumerate(zip(edge_HW.shape, size_HW, strict=True)):
-        if new > old:
-            edge_HW = edge_HW.take(nearest(old, new), axis)
-        elif new < old:
-            # first and last of the old pixels that fall into each new one
-            first = np.searchsorted(nearest(new, old), np.arange(new))
-            last = np.append(first[1:], old) - 1
-            largest = edge_HW.take(first, axis)
-            for step in range(1, int((last - first).max()) + 1):
-                np.maximum(largest, edge_HW.take(np.minimum(first + step, last), axis), out=largest)
-            edge_HW = largest
-    return np.ascontiguousarray(edge_HW)[None]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptkit.errors import DataError
+from perceptkit.pixels import take_strongest
 from perceptkit.tasks.label_arrays import label_map, read_label_map, shown
 
 IGNORED = -1.0
@@ -32,12 +33,15 @@ def read_edge_map(path: Path) -> np.ndarray:
     return edge_map(read_label_map(path), str(path))
 
 
-def edge_map(values: np.ndarray, path: str) -> np.ndarray:
-    """As `read_edge_map`, of numbers that were read from `path`. Raises DataError."""
+def edge_map(values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
+    """As `read_edge_map`, of numbers that were read from `path`; those of pictures at `size_HW`. Raises DataError."""
     stored = label_map(values, path)
-    values = stored.astype(np.float32)
     if stored.dtype.kind == "u":
         largest = stored.max()
+        if size_HW is not None and largest <= 65535:
+            stored = take_strongest(stored, size_HW)  # dividing keeps the order: fewer are divided
+    values = stored.astype(np.float32)
+    if stored.dtype.kind == "u":
         if 1 < largest <= 65535:
             values /= 255 if largest <= 255 else 65535
         if largest <= 65535:

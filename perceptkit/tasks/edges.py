@@ -35,6 +35,7 @@ from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked
 from perceptkit.tasks.edge_labels import DERIVE, IGNORED, edge_map, read_edge_map
 from perceptkit.tasks.edge_matching import THRESHOLD_LOGITS, edge_counts, f_measure
 from perceptkit.tasks.heads import DenseHead
+from perceptkit.tasks.label_arrays import read_label_map
 from perceptkit.tasks.resize import resize_output
 
 QUALITY_LOGITS = THRESHOLD_LOGITS[::3]
@@ -144,9 +145,13 @@ class Edges(Task):
     def read(self, path: Path, image_id: str) -> np.ndarray | None:
         return read_edge_map(path)
 
+    def read_at(self, path: Path, image_id: str, size_HW: tuple[int, int]) -> np.ndarray:
+        """As `read`; takes the strongest pixels first."""
+        return self.target_of(read_label_map(path), str(path), size_HW)
+
     def target_of(self, values: np.ndarray, path: str, size_HW: tuple[int, int] | None = None) -> np.ndarray:
         """As `read`."""
-        return edge_map(values, path)
+        return edge_map(values, path, size_HW)
 
     def derive(self, targets: Mapping[str, np.ndarray], specs: Mapping[str, Task]) -> np.ndarray:
         """(1, H, W) float32: the edges of all tasks named by `derive`, see edge_labels.py.

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from perceptkit.errors import DataError
-from perceptkit.pixels import take_nearest
+from perceptkit.pixels import planes_nearest, take_nearest
 from perceptkit.spec.tasks_file import NormalsSpec
 from perceptkit.tasks.base import Geometry, MetricInfo, Prediction, Task, masked_mean
 from perceptkit.tasks.heads import DenseHead
@@ -199,13 +199,14 @@ class Normals(Task):
                 raise DataError(
                     f"{path} holds {shown(large)}; expected components of unit vectors, in [-1, 1]"
                 )
-        if size_HW is not None:
+        is_coloured = values.dtype in (np.uint8, np.uint16) and not self.is_raw
+        if size_HW is not None and not is_coloured:
             values = take_nearest(values, size_HW)
         if self.is_raw:
             return raw_bytes(values, path)
-        if values.dtype in (np.uint8, np.uint16):
+        if is_coloured:
             largest = np.iinfo(values.dtype).max
-            x, y, z = stored = np.ascontiguousarray(values.transpose(2, 0, 1))
+            x, y, z = stored = planes_nearest(values, size_HW)
             marked = (x | y | z == 0) | (x & y & z == largest)
             vectors = stored.astype(np.float32) * np.float32(2 / largest) - 1
             vectors *= ~marked
