@@ -116,7 +116,7 @@ def test_batches_follow_from_seed_epoch_and_index(source):
 def test_train_on_and_limit(source):
     spec = load_tasks("t.yaml", ["data.train_on=[train, val]"]).spec
     assert len(open_train(spec, build_tasks(spec))) == 16
-    assert [split("train", "data.limit=2").load(i).image.max() for i in range(2)] == [0, 4]
+    assert [split("train", "data.limit=2").load(i).image.max() for i in range(2)] == [0, 6]
 
 
 def test_no_pictures_that_can_be_read(tmp_path, monkeypatch):
