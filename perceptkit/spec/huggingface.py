@@ -118,20 +118,26 @@ class Rows:
         if isinstance(spec, ClassificationSpec | EmbeddingSpec):  # small, and wanted for every row
             if column not in self._whole:
                 self._whole[column] = self._of(column)[:][column]
-            return self._named(task, spec, self._whole[column][index])
-        return self._named(task, spec, self._cell(index, column))
+            return self._named(task, spec, self._whole[column][index], index)
+        return self._named(task, spec, self._cell(index, column), index)
 
     def all_stored(self, task: str, spec: TaskBase) -> Iterator[Any]:
         """The labels of all rows."""
         return (self.stored(i, task, spec) for i in range(len(self._places)))
 
-    def _named(self, task: str, spec: TaskBase, value: Any) -> Any:
+    def _named(self, task: str, spec: TaskBase, value: Any, index: int) -> Any:
         names = self.class_names(task, spec)
         if names is None or value is None or value == UNLABELLED:
             return None if names is not None else value
         if isinstance(getattr(spec, "classes", None), int):
             return value  # which then are numbers
-        return [names[index] for index in value] if isinstance(value, list) else names[value]
+        for number in value if isinstance(value, list) else [value]:
+            if not 0 <= number < len(names):  # Python would count negative ones from the end
+                raise DataError(
+                    f"{self.label_where(index, task, spec)} holds the class number {number}; the column has names for "
+                    f"0 to {len(names) - 1}, and {UNLABELLED} is no label"
+                )
+        return [names[number] for number in value] if isinstance(value, list) else names[value]
 
     def _cell(self, index: int, column: str) -> Any:
         """What one row has in a column; a picture is its bytes. Raises DataError that names the cell."""

@@ -9,10 +9,12 @@
 """
 
 # ruff: noqa: E501  # a case is a line of the table
+import gzip
 import io
 import json
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from tests.layout_files import (
 )
 from tests.listed_files import save as save_listed
 from tests.listed_files import write_class_folders, write_decathlon
+from tests.packed_files import png, write_parquet, write_shards, write_tar
 
 SIZE_HW = (32, 40)
 IDS = ("0", "1", "2")
@@ -91,6 +94,24 @@ name: t
 data: {source: taskonomy, root: data, size: [32, 32]}
 tasks: {seg: {type: segmentation, classes: 17}, kp: {type: response, target: keypoints2d}}
 """
+SHARDS = """\
+name: t
+data: {source: webdataset, root: data, shards: "{split}-*.tar", size: [32, 32]}
+tasks:
+  seg: {type: segmentation, target: seg.png, classes: 3}
+  depth: {type: depth, target: depth.npy}
+  room: {type: classification, target: "json:room", classes: [bath, hall, attic]}
+  number: {type: classification, target: cls, classes: 3}
+"""
+PARQUET = """\
+name: t
+data: {source: huggingface, root: data, files: "data/{split}-*.parquet", size: [32, 32]}
+tasks:
+  seg: {type: segmentation, classes: 3}
+  depth: {type: depth}
+  room: {type: classification}
+  kind: {type: classification, classes: [a, b]}
+"""
 
 
 def write_folder(root: Path, ending: str = "png") -> None:
@@ -135,6 +156,8 @@ SETS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "cityscapes": (CITY % ("official", 255, "1/m"), write_cityscapes_official),
     "cityscapes_mtan": (CITY % ("mtan", -1, "1/m"), write_cityscapes_mtan),
     "taskonomy": (TASKONOMY, write_taskonomy),
+    "webdataset": (SHARDS, write_shards),
+    "huggingface": (PARQUET, write_parquet),
 }
 
 
@@ -335,6 +358,87 @@ def coco(name: str, edit: Callable[[dict], object], told: str, file: str = INSTA
 
 def first(key: str, **fields: object) -> Callable[[dict], None]:
     return lambda content: content[key][0].update(fields)
+
+
+Members = dict[str, bytes]
+SHARD, ROWS_OF = "train-000000.tar", "data/train-00000-of-00002.parquet"
+
+
+def shard(name: str, edit: Callable[[Members], object], told: str, **more: object) -> Case:
+    """The first shard of train, with its members by name as `edit` leaves them; sample 0002 is the one that is bad."""
+
+    def damage(root: Path) -> None:
+        with tarfile.open(root / SHARD) as tar:
+            members = {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+        edit(members)
+        # a name that is there twice has a mark after it
+        write_tar(root / SHARD, [(name.rstrip("*"), content) for name, content in members.items()])
+
+    return Case(name, "webdataset", damage, told and f"{SHARD}|{told}", **more)  # type: ignore[arg-type]
+
+
+def member(name: str, ending: str, content: bytes, told: str) -> Case:
+    return shard(name, lambda m: m.update({f"0002.{ending}": content}), told, skipped="train-000000/0002")
+
+
+def linked_member(root: Path) -> None:
+    """A member without bytes that says to be a file of this machine."""
+    with tarfile.open(root / SHARD, "a") as tar:
+        link = tarfile.TarInfo("0009.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+
+
+def write_columns(path: Path, **columns: tuple[list, dict | None]) -> None:
+    """Puts other values, and what datasets is told of them, in the place of columns of a parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    said = json.loads(table.schema.metadata[b"huggingface"])
+    for name, (values, feature) in columns.items():
+        kept = table.schema.field(name).type if feature is None else None
+        table = table.set_column(table.column_names.index(name), name, pyarrow.array(values, kept))
+        said["info"]["features"][name] = feature or said["info"]["features"][name]
+    said = {b"huggingface": json.dumps(said).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(said), path)
+
+
+def read_column(path: Path, name: str) -> list:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path, columns=[name]).column(name).to_pylist()
+
+
+def without_column(root: Path, name: str, files: str) -> None:
+    """As write_parquet has it, but for one column of some of the files."""
+    from datasets import Dataset
+
+    for path in (root / "data").glob(files):
+        Dataset.from_parquet(str(path), cache_dir=str(root.parent / "made")).remove_columns(name).to_parquet(
+            str(path)
+        )
+
+
+def cell(name: str, column: str, value: object, told: str) -> Case:
+    """Row 2 of the first parquet file of train holds `value`."""
+
+    def damage(root: Path) -> None:
+        values = read_column(root / ROWS_OF, column)
+        write_columns(root / ROWS_OF, **{column: ([*values[:2], value, *values[3:]], None)})
+
+    bad_row = "train-00000-of-00002/2"
+    return Case(name, "huggingface", damage, f"{Path(ROWS_OF).name}: row 2, {column}|{told}", skipped=bad_row)
+
+
+def column(name: str, column: str, value: object, feature: dict, told: str) -> Case:
+    """Every row of every file holds `value`, of another type."""
+
+    def damage(root: Path) -> None:
+        for path in (root / "data").iterdir():
+            write_columns(path, **{column: ([value] * len(read_column(path, column)), feature)})
+
+    return Case(name, "huggingface", damage, f"{Path(ROWS_OF).name}: row 0, {column}|{told}")
 
 
 CASES = [
@@ -570,7 +674,88 @@ CASES = [
     Case("cityscapes' disparity of 8 bits", "cityscapes", lambda root: picture(root / "disparity/train/aachen/aachen_000001_000019_disparity.png", np.ones((32, 64), np.uint8)), "aachen_000001_000019_disparity.png|expected a 16-bit"),  # fmt: skip
     Case("cityscapes' array of bytes above 1", "cityscapes_mtan", lambda root: np.save(root / "train/image/1.npy", np.full((32, 64, 3), 9.0)), "image/1.npy|from 0 to 1"),  # fmt: skip
     Case("taskonomy's response of 8 bits", "taskonomy", lambda root: picture(root / "allensville/keypoints2d/point_1_view_0_domain_keypoints2d.png", np.ones((32, 32), np.uint8)), "point_1_view_0_domain_keypoints2d.png|expected a 16-bit"),  # fmt: skip
+    # shards
+    Case("shard cut off", "webdataset", lambda root: cut(root / SHARD), f"{SHARD}|in 000|copy or make it again"),
+    Case("shard without its end", "webdataset", lambda root: without_zeros(root / SHARD), f"{SHARD}|copy or make it again"),  # fmt: skip
+    Case("shard empty", "webdataset", lambda root: empty(root / SHARD), f"{SHARD}|copy or make it again"),
+    Case("shard of text", "webdataset", lambda root: text(root / SHARD), f"{SHARD} is damaged|copy or make it again"),
+    Case("shard compressed", "webdataset", lambda root: zipped(root / SHARD), f"{SHARD} is compressed|gunzip"),
+    shard("shard with a member twice", lambda m: m.update({"0003.png*": m["0003.png"]}), "0003 has 'png' twice|key of its own"),
+    shard("shard with a key twice", lambda m: m.update({"0002.png*": m["0002.png"]}), "0002 occurs again|tar --sort=name"),
+    shard("shard's member leaves the root", lambda m: m.update({"../9.png": m["0003.png"]}), "../9.png leads out|relative"),
+    shard("shard's member by an absolute path", lambda m: m.update({"/9.png": m["0003.png"]}), "/9.png leads out|relative"),
+    shard("shard's picture missing", lambda m: m.pop("0002.png"), "0002 has no picture|data.image names its ending", skipped="train-000000/0002"),
+    member("shard's picture cut off", "png", png(np.ones((24, 32, 3), np.uint8))[:40], "0002.png cannot be read"),
+    member("shard's picture empty", "png", b"", "0002.png cannot be read"),
+    member("shard's class 41", "seg.png", png(np.full((24, 32), 41, np.uint8)), "0002.seg.png|class id 41|3 classes"),
+    member("shard's array cut off", "depth.npy", b"\x93NUMPY\1\0", "0002.depth.npy cannot be read"),
+    member("shard's JSON cut off", "json", b'{"room": "ba', "0002.json is not JSON"),
+    member("shard's JSON in a list", "json", b"[1]", "0002.json|mapping of fields|'room'"),
+    member("shard's label of another type", "json", b'{"room": ["bath"]}', "0002.json, room|expected one label|multi_label"),
+    member("shard's class that is unknown", "json", b'{"room": "bth"}', "0002.json, room|'bth'|did you mean"),
+    member("shard's label no UTF-8", "cls", b"\xff", "0002.cls is not UTF-8"),
+    Case(
+        "shard with a link",
+        "webdataset",
+        lambda root: linked_member(root),
+        kind="read",
+        holds=lambda root, samples: ids_are(samples, *(f"train-00000{n // 4}/{n:04}" for n in range(8))),
+    ),
+    shard(
+        "shard's label missing",
+        lambda m: m.pop("0002.seg.png"),
+        "",
+        kind="read",
+        holds=lambda root, samples: np.testing.assert_array_equal(of(samples, 2).targets["seg"], -1),
+    ),
+    # parquet files
+    Case("parquet cut off", "huggingface", lambda root: cut(root / ROWS_OF), f"{ROWS_OF}|no parquet file, or damaged|make it again"),  # fmt: skip
+    Case("parquet empty", "huggingface", lambda root: empty(root / ROWS_OF), f"{ROWS_OF}|no parquet file, or damaged|make it again"),  # fmt: skip
+    Case("parquet of text", "huggingface", lambda root: text(root / ROWS_OF), f"{ROWS_OF}|no parquet file, or damaged|make it again"),  # fmt: skip
+    Case("parquet scrambled", "huggingface", lambda root: overwritten(root / ROWS_OF), f"{ROWS_OF}|no parquet file, or damaged|make it again"),  # fmt: skip
+    Case("parquet without a column", "huggingface", lambda root: without_column(root, "kind", "*"), "kind|there is no column 'kind'"),  # fmt: skip
+    Case("one parquet without a column", "huggingface", lambda root: without_column(root, "kind", "train-00001*"), "train-00001-of-00002.parquet has the columns|train-00000"),  # fmt: skip
+    cell("parquet's picture null", "image", None, "holds no picture|data.image names the column"),
+    cell("parquet's picture cut off", "image", {"bytes": png(np.ones((24, 32, 3), np.uint8))[:40], "path": None}, "cannot be read"),
+    cell("parquet's picture elsewhere", "image", {"bytes": None, "path": "../9.png"}, "../9.png|pictures inside"),
+    cell("parquet's class 41", "seg", {"bytes": png(np.full((24, 32), 41, np.uint8)), "path": None}, "class id 41|3 classes"),
+    cell("parquet's depth ragged", "depth", [[1.0], [1.0, 2.0]], ""),
+    cell("parquet's class that is unknown", "kind", "c", "'c'|classes"),
+    column("parquet's label of another type", "kind", ["a"], {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}, "expected one label|multi_label"),
+    column("parquet's label a fraction", "kind", 0.5, {"dtype": "float64", "_type": "Value"}, "holds 0.5|whole number"),
+    column("parquet's map of text", "seg", "a", {"dtype": "string", "_type": "Value"}, ""),
+    column("parquet's picture a number", "image", 3, {"dtype": "int64", "_type": "Value"}, "no picture"),
+    Case("parquet's class number 7", "huggingface", lambda root: numbered(root, 7), "train-00000-of-00002.parquet: row 2, room|class number 7|names for 0 to 2", skipped="train-00000-of-00002/2"),
+    Case("parquet's class number -2", "huggingface", lambda root: numbered(root, -2), "train-00000-of-00002.parquet: row 2, room|class number -2|names for 0 to 2", skipped="train-00000-of-00002/2"),
+    Case(
+        "parquet's label null",
+        "huggingface",
+        lambda root: write_columns(root / ROWS_OF, seg=([None] * 4, None)),
+        kind="read",
+        holds=lambda root, samples: np.testing.assert_array_equal(of(samples, 2).targets["seg"], -1),
+    ),
 ]  # fmt: skip
+
+
+def without_zeros(path: Path) -> None:
+    """The blocks of zeros that say that a tar file is whole are not there."""
+    path.write_bytes(path.read_bytes().rstrip(b"\0"))
+
+
+def zipped(path: Path) -> None:
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def overwritten(path: Path) -> None:
+    """The footer is sound, rows are not."""
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(2000) + content[2200:])
+
+
+def numbered(root: Path, number: int) -> None:
+    """A ClassLabel that has no name."""
+    values = read_column(root / ROWS_OF, "room")
+    write_columns(root / ROWS_OF, room=([*values[:2], number, *values[3:]], None))
 
 
 def rough(channels: int = 3) -> np.ndarray:
@@ -647,7 +832,10 @@ def loaded(folder: Path, *overrides: str) -> list:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.on}: {case.name}")
-def test_damaged(case, tmp_path):
+def test_damaged(case, tmp_path, monkeypatch):
+    if case.on == "huggingface":
+        pytest.importorskip("datasets")
+    monkeypatch.setenv("PERCEPTKIT_CACHE", str(tmp_path / "cache"))
     tasks_file, write = SETS[case.on]
     write(tmp_path / "data")
     (tmp_path / "t.yaml").write_text(tasks_file)
