@@ -286,7 +286,9 @@ def _parts(source: Source) -> list[DecodedSource]:
 
 def _reading(source: DecodedSource) -> Any:
     """All that decides what becomes of a file; classes that are not declared follow from other files."""
-    data = source.data.model_dump(mode="json", exclude={"on_bad", "limit", "train_on", "mean", "std"})
+    data = source.data.model_dump(
+        mode="json", exclude={"on_bad", "exclude", "limit", "train_on", "mean", "std"}
+    )
     return [
         data,
         {name: [task.spec.model_dump(mode="json"), task.labels] for name, task in source.tasks.items()},

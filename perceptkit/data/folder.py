@@ -13,9 +13,9 @@ from perceptkit.data.resize import resize_target
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
 from perceptkit.pixels import read_rgb, resize_rgb
-from perceptkit.spec.listed import thinned
+from perceptkit.spec.folder_ids import folder_ids
 from perceptkit.spec.tasks_file import FolderData, Split
-from perceptkit.spec.templates import fill, image_ids
+from perceptkit.spec.templates import fill
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.edges import Edges
 
@@ -34,7 +34,7 @@ class FolderSource(DecodedSource):
     def __init__(self, data: FolderData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
         self.folder = data.splits.get(split, split)
-        super().__init__(thinned(image_ids(Path(data.root), data.image, self.folder), data.limit, split))
+        super().__init__(folder_ids(data, split))
         if not self.ids:
             pattern = Path(data.root) / fill(data.image, self.folder, "*")
             raise DataError(f"no pictures for {split}: nothing matches {pattern}")

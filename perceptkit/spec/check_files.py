@@ -27,10 +27,13 @@ from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts, togethe
 from perceptkit.spec.check_twins import Picture, check_twins
 from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.excluded import excluded
+from perceptkit.spec.folder_ids import folder_ids
 from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import read_label_csv
-from perceptkit.spec.listed import spread, thinned
+from perceptkit.spec.listed import spread
 from perceptkit.spec.load import LoadedTasks
+from perceptkit.spec.picture_ids import strangers
 from perceptkit.spec.scan import scan
 from perceptkit.spec.several import ALONE, parts
 from perceptkit.spec.tasks_file import (
@@ -96,6 +99,11 @@ def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
         else:
             pictures = check_listed(spec, data, report, opened, progress)
         check_twins(pictures, data.root, report, progress)
+        for split, ids in strangers(spec).items():
+            if ids:
+                more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+                message = f"lists '{ids[0]}'{more}, but {split} has no such picture"
+                report.add("data.exclude", [Finding(message, is_problem=False)])
     if "val" in data.train_on:
         message = "is trained on too (data.train_on): its metrics say nothing of new pictures"
         report.add("val", [Finding(message, is_problem=False)])
@@ -111,7 +119,8 @@ class _Split:
         self.progress = progress
         self.tasks, self.data, self.split, self.report = spec.tasks, data, split, report
         self.root, self.folder = data.root, data.splits[split]
-        self.ids = thinned(templates.image_ids(self.root, data.image, self.folder), data.limit, split)
+        self.ids = folder_ids(data, split)
+        self.left_out = set().union(*(excluded(data, other) for other in SPLITS)) - set(self.ids)
         self.on_pixels = {task for task, spec in self.tasks.items() if spec.target and "{id}" in spec.target}
         self.names = {task: self._names(of_task) for task, of_task in self.tasks.items()}
         for task, of_task in self.tasks.items():
@@ -168,6 +177,8 @@ class _Split:
                 labels = read_label_csv(path, spec.multi_label).labels
                 place = {name: i for i, name in enumerate(classes)}
                 for image_id, of_image in labels.items():
+                    if image_id in self.left_out:
+                        continue
                     is_ours = image_id in ids
                     self.report.add(
                         f"{where}: {image_id}",
@@ -188,7 +199,7 @@ class _Split:
 
     def _known(self, where: str, ids: set[str], labelled: set[str], of_this_split: bool) -> set[str]:
         """The ids of pictures; warns of labels for none of them where the file is this split's own."""
-        strangers = sorted(labelled - ids)
+        strangers = sorted(labelled - ids - self.left_out)
         if strangers and of_this_split and most_of(self.data.limit, self.split) is None:
             more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
             message = f"labels '{strangers[0]}'{more}, but there is no such picture"

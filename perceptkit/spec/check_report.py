@@ -143,7 +143,7 @@ class CheckReport:
         if not self.problems or not self.bad:
             return []
         return [
-            "Mend or replace these files, or leave them out: data.on_bad: skip; --fix-list FILE names them."
+            "Mend or replace these files, or leave them out: data.on_bad: skip, or --fix-list and data.exclude: FILE."
         ]
 
     def as_json(self) -> dict[str, Any]:

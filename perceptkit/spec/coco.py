@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.coco_file import CocoFile, CocoImage, read_coco
+from perceptkit.spec.excluded import kept
 from perceptkit.spec.layouts import held_out
 from perceptkit.spec.listed import thinned
 from perceptkit.spec.tasks_file import CocoData, KeypointsSpec, SegmentationSpec, Split, TaskBase
@@ -66,7 +67,8 @@ def coco_pictures(tasks: Mapping[str, TaskBase], data: CocoData, split: Split) -
             for image in file.images.values():
                 found.setdefault(image.file_name, {})[name] = (file, image)
     pictures = [CocoPicture(name, folder / name, images) for name, images in found.items()]
-    return thinned(held_out(pictures, data.hold_out, split), data.limit, split)
+    chosen = thinned(held_out(pictures, data.hold_out, split), data.limit, split)
+    return kept(chosen, lambda picture: picture.id, data, split)
 
 
 def is_derived(spec: TaskBase) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from perceptkit.errors import DataError, SpecError
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.csv_table import CsvTable, Row, read_csv_table
+from perceptkit.spec.excluded import kept
 from perceptkit.spec.listed import thinned
 from perceptkit.spec.problems import closest
 from perceptkit.spec.tasks_file import SPLITS, ClassificationSpec, CsvData, Split, TaskBase
@@ -61,9 +62,8 @@ def csv_pictures(data: CsvData, split: Split) -> list[CsvPicture]:
                 )
                 raise DataError(f"{table.where(row)} {message}")
         rows = [row for row in rows if row.cells[at] == data.splits[split]]
-    return thinned(
-        [CsvPicture(row.path, data.root / row.path, row, table) for row in rows], data.limit, split
-    )
+    pictures = [CsvPicture(row.path, data.root / row.path, row, table) for row in rows]
+    return kept(thinned(pictures, data.limit, split), lambda picture: picture.id, data, split)
 
 
 def csv_labels(task: str, spec: TaskBase, picture: CsvPicture) -> tuple[str, ...] | None:
@@ -117,7 +117,7 @@ def csv_words(task: str, spec: TaskBase, data: CsvData) -> list[str]:
 
     Raises SpecError or DataError where there are none.
     """
-    whole = data.model_copy(update={"limit": None})
+    whole = data.model_copy(update={"limit": None, "exclude": None})
     pictures = csv_pictures(whole, "train")
     found = {label for picture in pictures for label in csv_labels(task, spec, picture) or ()}
     if not found:

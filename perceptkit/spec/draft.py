@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from perceptkit.errors import SpecError
 from perceptkit.spec.coco import with_points
 from perceptkit.spec.decathlon import SIZES, mean_std
+from perceptkit.spec.excluded import of_source, read_excluded
 from perceptkit.spec.layout_table import depth_kind
 from perceptkit.spec.messages import Model, validate
 from perceptkit.spec.recipe import Recipe
-from perceptkit.spec.several import ALONE, parts, with_data
+from perceptkit.spec.several import ALONE, SEPARATOR, parts, with_data
 from perceptkit.spec.tasks_file import (
     DATA_SOURCES,
     TASK_SPECS,
@@ -76,7 +77,8 @@ class Draft:
 
 
 def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
-    """The same tasks file with absolute paths, and with the mean, std and keypoints that its data source knows."""
+    """The same tasks file with absolute paths, the ids that `exclude` lists, and the mean, std and keypoints that its
+    data source knows."""
     place: dict[str, KeyPath] = {name: ("sources", name) for name in spec.sources or ()} or {ALONE: ("data",)}
 
     def known(name: str, data: Data) -> dict[str, Any]:
@@ -84,6 +86,11 @@ def resolve_tasks(spec: TasksFile, source: Source, folder: Path) -> TasksFile:
         if written is None:
             return {}
         changed: dict[str, Any] = {"root": absolute(source, (*place[name], "root"), str(written), folder)}
+        if (listed := getattr(data, "exclude", None)) is not None:
+            if isinstance(listed, str):
+                listed = read_excluded(absolute(source, (*place[name], "exclude"), listed, folder))
+            several = list(spec.sources or ())
+            changed["exclude"] = of_source(listed, name, several, SEPARATOR) if several else listed
         if name == ALONE and isinstance(data, DecathlonData):
             if "size" not in data.model_fields_set:
                 changed["size"] = SIZES.get(data.domain, data.size)

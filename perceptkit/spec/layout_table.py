@@ -1,6 +1,7 @@
 """All layouts, and what a split of one holds."""
 
 from perceptkit.spec import cityscapes, nyuv2, taskonomy
+from perceptkit.spec.excluded import kept
 from perceptkit.spec.layouts import Entry, Layout, held_out, part_of
 from perceptkit.spec.listed import thinned
 from perceptkit.spec.tasks_file import DataBase, DepthKind, LayoutData, ScenesData, Split, TaskBase
@@ -38,7 +39,7 @@ def layout_entries(data: LayoutData, split: Split) -> list[Entry]:
     """
     layout = layout_of(data)
     found = held_out(layout.entries(data, part_of(layout, data, split)), data.hold_out, split)
-    return thinned(found, data.limit, split)
+    return kept(thinned(found, data.limit, split), lambda entry: entry.id, data, split)
 
 
 def label_of(spec: TaskBase, data: LayoutData, num_classes: int = 0) -> str:

@@ -12,6 +12,7 @@ from perceptkit.errors import DataError
 from perceptkit.spec.class_folders import class_folders, pictures_of_class
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.decathlon import annotation_file, read_annotations
+from perceptkit.spec.excluded import kept
 from perceptkit.spec.tasks_file import (
     ClassificationSpec,
     DecathlonData,
@@ -45,7 +46,8 @@ def listed_pictures(data: ListedData, split: Split) -> list[Listed]:
     """
     found = _of_folders(data, split) if isinstance(data, ImageFolderData) else _of_annotations(data, split)
     most = most_of(data.limit, split)
-    return found if most is None else spread_by_class(found, most)
+    chosen = found if most is None else spread_by_class(found, most)
+    return kept(chosen, lambda picture: picture.id, data, split)
 
 
 def own_classes(data: ListedData) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from perceptkit.errors import SpecError
 from perceptkit.spec.classes import class_names
+from perceptkit.spec.excluded import kept
 from perceptkit.spec.huggingface import column_of, open_rows, parquet_files
 from perceptkit.spec.listed import thinned
 from perceptkit.spec.packed_labels import as_words
@@ -65,8 +66,9 @@ def open_packed(data: PackedData, split: Split) -> Packed:
 
 
 def packed_places(data: PackedData, split: Split) -> list[int]:
-    """The places of the pictures that `limit` leaves. Raises DataError or SpecError."""
-    return thinned(list(range(len(open_packed(data, split).ids))), data.limit, split)
+    """The places of the pictures that `limit` and `exclude` leave. Raises DataError or SpecError."""
+    ids = open_packed(data, split).ids
+    return kept(thinned(list(range(len(ids))), data.limit, split), lambda place: ids[place], data, split)
 
 
 def files_of(data: PackedData, split: Split) -> list[Path]:

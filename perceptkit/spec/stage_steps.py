@@ -9,24 +9,10 @@ part, and those of its policy's part or as many as its turns have.
 import math
 import os
 
-from perceptkit.spec.coco import coco_pictures
-from perceptkit.spec.csv_source import csv_pictures
-from perceptkit.spec.layout_table import layout_entries
-from perceptkit.spec.listed import listed_pictures, thinned
-from perceptkit.spec.packed import packed_places
+from perceptkit.spec.picture_ids import picture_ids
 from perceptkit.spec.recipe import Recipe, SearchStage, StageBase
 from perceptkit.spec.several import parts
-from perceptkit.spec.tasks_file import (
-    CocoData,
-    CsvData,
-    FolderData,
-    LayoutData,
-    PackedData,
-    ScenesData,
-    Split,
-    TasksFile,
-)
-from perceptkit.spec.templates import image_ids
+from perceptkit.spec.tasks_file import ScenesData, Split, TasksFile
 
 
 def in_epochs(recipe: Recipe, tasks_file: TasksFile) -> Recipe:
@@ -84,17 +70,7 @@ def _count(tasks_file: TasksFile, split: Split) -> int:
     if isinstance(data, ScenesData):
         count: int = getattr(data.count, split)
         return count
-    if isinstance(data, FolderData):
-        return len(thinned(image_ids(data.root, data.image, data.splits[split]), data.limit, split))
-    if isinstance(data, CocoData):
-        return len(coco_pictures(tasks_file.tasks, data, split))
-    if isinstance(data, CsvData):
-        return len(csv_pictures(data, split))
-    if isinstance(data, PackedData):
-        return len(packed_places(data, split))
-    if isinstance(data, LayoutData):
-        return len(layout_entries(data, split))
-    return len(listed_pictures(data, split))
+    return len(picture_ids(tasks_file, split))
 
 
 def _num_ranks() -> int:

@@ -8,7 +8,8 @@ from perceptkit.errors import PerceptkitError
 from perceptkit.spec.classes import class_names, embedding_ids
 from perceptkit.spec.coco_checks import check_coco
 from perceptkit.spec.csv_checks import check_csv
-from perceptkit.spec.draft import Draft
+from perceptkit.spec.draft import Draft, absolute
+from perceptkit.spec.excluded import read_excluded
 from perceptkit.spec.folder_checks import check_folder, splits_as_written
 from perceptkit.spec.layout_checks import check_layout
 from perceptkit.spec.layout_table import depth_kind
@@ -61,7 +62,7 @@ def check_tasks(source: Source, folder: Path) -> list[Problem]:
 
 def _check_data(draft: Draft) -> list[Problem]:
     """Problems of `data`, and of the tasks that have labels there."""
-    found = [*_data_keys(draft), *_depth_kinds(draft)]
+    found = [*_data_keys(draft), *_excluded(draft), *_depth_kinds(draft)]
     if isinstance(draft.data, FolderData):
         found += check_folder(draft)
     if isinstance(draft.data, ScenesData):
@@ -137,6 +138,16 @@ def _keypoints(draft: Draft) -> Iterator[Problem]:
                 elif name in paired:
                     yield draft.source.problem((*path, i, j), f"'{name}' is in a pair already")
                 paired.add(name)
+
+
+def _excluded(draft: Draft) -> Iterator[Problem]:
+    """The list of excluded pictures cannot be read."""
+    listed = getattr(draft.data, "exclude", None)
+    if isinstance(listed, str):
+        try:
+            read_excluded(absolute(draft.source, ("data", "exclude"), listed, draft.folder))
+        except PerceptkitError as error:
+            yield draft.source.problem(("data", "exclude"), str(error))
 
 
 def _edges(draft: Draft) -> Iterator[Problem]:

@@ -101,6 +101,20 @@ def normalisation_fault(mean: Sequence[float] | None, std: Sequence[float] | Non
     return None
 
 
+def _form_of_excluded(value: Any) -> str | None:
+    return "<file>" if isinstance(value, str) else "<splits>" if isinstance(value, dict) else None
+
+
+Excluded: TypeAlias = Annotated[
+    Annotated[str, Tag("<file>")] | Annotated[dict[Split, list[str]], Tag("<splits>")],
+    Discriminator(
+        _form_of_excluded,
+        custom_error_type="exclude",
+        custom_error_message="expected a file as check --fix-list writes it, or ids by split, as in {train: [a3]}",
+    ),
+]
+
+
 class FilesData(DataBase):
     """What the sources have whose pictures are files."""
 
@@ -108,6 +122,11 @@ class FilesData(DataBase):
     """What becomes of a picture that cannot be read, or whose labels cannot. `error`: the run stops and names the file.
     `skip`: all pictures are read once before the first step, those that fail are left out of their split, and the run
     says how many and which; a resumed run leaves out the same ones."""
+    exclude: Excluded | None = None
+    """Pictures that their split is without, in training, evaluation and `check`: a file, relative to this one, as
+    `check --fix-list` writes it (split, id and perhaps a reason, with tabs between them; lines with # are comments), or
+    ids by split, as in {train: [a3]}. Ids of one of `sources` may begin with its name, as in rooms/a3. What `limit`
+    chooses stays as it is."""
 
 
 class FolderData(FilesData):

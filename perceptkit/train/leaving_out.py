@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from perceptkit.data.sources import LeftOut, find_left_out
 from perceptkit.errors import ResumeError
+from perceptkit.spec.picture_ids import count_excluded
 from perceptkit.spec.several import parts
 from perceptkit.spec.tasks_file import SPLITS, TasksFile
 from perceptkit.tasks.base import Task
@@ -52,6 +53,14 @@ def in_words(left_out: LeftOut) -> list[str]:
             more = f" and {len(reasons) - SHOWN} more, see {FILE}" if len(reasons) > SHOWN else ""
             lines.append(f"{split}: {len(reasons)} {noun} left out (data.on_bad: skip): {some}{more}")
     return lines or ["no picture had to be left out (data.on_bad: skip)"]
+
+
+def excluded_in_words(tasks_file: TasksFile) -> list[str]:
+    """A line for each split that `exclude` names pictures of."""
+    return [
+        f"{split}: {count} {'picture' if count == 1 else 'pictures'} excluded (data.exclude)"
+        for split, count in count_excluded(tasks_file).items()
+    ]
 
 
 def _read(path: Path) -> LeftOut:

@@ -46,7 +46,7 @@ from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
 from perceptkit.train.leaving_out import FILE as LEFT_OUT_FILE
-from perceptkit.train.leaving_out import in_words, left_out_of_run
+from perceptkit.train.leaving_out import excluded_in_words, in_words, left_out_of_run
 from perceptkit.train.loop import run_stages
 from perceptkit.train.pictures import write_predictions
 from perceptkit.train.progress import Progress
@@ -352,6 +352,9 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     training.begin_losses()
     if first:
         training.say(kept)
+    if first and not resume:
+        for line in excluded_in_words(specs.tasks):
+            training.say(line)
     if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
         run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):
