@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 from perceptkit.data.batch import Batch, collate
 from perceptkit.data.geometry import apply_geometry, sample_geometry
 from perceptkit.data.m_per_class import m_per_class_order
+from perceptkit.data.metric_samplers import sampler_order
 from perceptkit.data.mixed import mixed_order
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.sample import Sample
 from perceptkit.data.source import Source
 from perceptkit.errors import PerceptkitError
+from perceptkit.spec.metric_learning import SamplerSpec
 from perceptkit.spec.recipe import AugmentSpec
 from perceptkit.tasks.base import Task
 
@@ -50,6 +52,7 @@ def make_loader(
     start_batch: int = 0,
     classes: Sequence[int] | None = None,
     m_per_class: int | None = None,
+    sampler: SamplerSpec | None = None,
     sources: Sequence[int] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Iterator[Batch]:
@@ -68,6 +71,7 @@ def make_loader(
         rank, world_size: of the processes that train together.
         start_batch: how many batches were done before.
         classes, m_per_class: of each of `indices`, and how many of one are in a batch; None leaves that to chance.
+        sampler: of pytorch-metric-learning, that draws by `classes` instead.
         sources, weights: of each of `indices`, and of each source; a batch has pictures of all by their weights.
     """
     order = np.asarray(indices)
@@ -75,6 +79,8 @@ def make_loader(
     rng = np.random.default_rng([seed, epoch])
     if shuffle and classes is not None and m_per_class is not None:
         order = order[m_per_class_order(classes, m_per_class, whole, rng)]
+    elif shuffle and classes is not None and sampler is not None:
+        order = order[sampler_order(sampler, classes, whole, seed, epoch)]
     elif shuffle and sources is not None:
         order = order[mixed_order(sources, weights, whole, rng)]
     elif shuffle:

@@ -44,10 +44,10 @@ def m_per_class_order(class_N: Sequence[int], m: int, batch: int, rng: np.random
     return np.array(order, dtype=int)
 
 
-def refuse_few_classes(count: int, m: int, batch: int) -> None:
+def refuse_few_classes(count: int, m: int, batch: int, key: str = "m_per_class") -> None:
     """Raises SpecError where there are fewer classes than a batch takes."""
     if count < batch // m:
         raise SpecError(
-            f"loader.m_per_class: a batch of {batch} takes {m} pictures of each of {batch // m} classes, and there are "
-            f"{count}; raise m_per_class or lower loader.batch"
+            f"loader.{key}: a batch of {batch} takes {m} pictures of each of {batch // m} classes, and there are "
+            f"{count}; raise {key.split('.')[-1]} or lower loader.batch"
         )

@@ -102,14 +102,15 @@ def load_both(
         raise SpecError(
             f"augment.crop {list(crop)} does not fit into data.size {list(size)}{padded}, [height, width]"
         )
-    if how.spec.loader.m_per_class is not None and class_task(loaded.spec) is None:
+    by_class = how.spec.loader.by_class
+    if by_class is not None and class_task(loaded.spec) is None:
         raise SpecError(
-            "loader.m_per_class: no task has one class or id per picture (type embedding, or classification without "
+            f"loader.{by_class}: no task has one class or id per picture (type embedding, or classification without "
             "multi_label); drop the key"
         )
-    if how.spec.loader.m_per_class is not None and weights(loaded.spec):
+    if by_class is not None and weights(loaded.spec):
         raise SpecError(
-            "loader.m_per_class: weights of sources say what is in a batch too; drop this key, or every 'weight'"
+            f"loader.{by_class}: weights of sources say what is in a batch too; drop this key, or every 'weight'"
         )
     return loaded, how
 

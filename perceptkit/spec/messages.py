@@ -62,7 +62,7 @@ def _problem(error: ErrorDetails, model: type[BaseModel], source: Source) -> Pro
                 message = f"expected one of {tags}; got {describe(value[tag_key])}"
                 return source.problem((*path, tag_key), message)
             return source.problem((*path, tag_key), f"missing key; one of {tags}", at="key")
-        noun = _TAG_NOUNS[tag_key]
+        noun = "a sampler" if path[-1] == "sampler" else _TAG_NOUNS[tag_key]
         message = f"'{value[tag_key]}' is not {noun}{did_you_mean(value[tag_key], _tags(annotation))}"
         return source.problem((*path, tag_key), message)
     if kind == "fault":

@@ -1,13 +1,13 @@
-"""The keys `loss` and `miner` of an embedding task: names of pytorch-metric-learning.
+"""The keys `loss` and `miner` of an embedding task, and `loader.sampler` of a recipe: names of pytorch-metric-learning.
 
 The names are written out, so that a file is checked without torch; a test compares them with the library's.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from perceptkit.spec.strict import Strict
+from perceptkit.spec.strict import Strict, fault
 
 LossName: TypeAlias = Literal[
     "AngularLoss",
@@ -78,3 +78,48 @@ class MinerSpec(Strict):
     """Class name, for example `MultiSimilarityMiner`."""
     args: dict[str, Any] = {}
     """Its arguments."""
+
+
+class MPerClassSampler(Strict):
+    """Batches of m pictures of each of some classes; every class is as likely, however many pictures it has."""
+
+    name: Literal["MPerClassSampler"]
+    m: Annotated[int, Field(ge=2)]
+    """Pictures of each class, or id, in a batch, which is a multiple of it."""
+
+
+class FixedSetOfTriplets(Strict):
+    """Triplets drawn once: two pictures of a class and one of another, side by side in the batch, a multiple of 3.
+
+    An epoch shuffles them, and again where they are fewer than its pictures; what is left over waits for another epoch.
+    """
+
+    name: Literal["FixedSetOfTriplets"]
+    num_triplets: PositiveInt
+    """How many there are for the whole run."""
+
+
+REFUSED_SAMPLERS = {
+    "HierarchicalSampler": "wants a class and a class of classes for each picture, and a task has one class; write "
+    "MPerClassSampler",
+    "TuplesToWeightsSampler": "draws by embeddings of the net in training, and batches here follow from seed and epoch "
+    "alone; give the task a miner",
+}
+"""Samplers of the library that a recipe cannot have, and why."""
+
+GIVEN_TO_SAMPLERS = ("labels", "batch_size", "length_before_new_iter")
+
+
+def _can_be_given(value: Any) -> Any:
+    if isinstance(value, dict):
+        if reason := REFUSED_SAMPLERS.get(str(value.get("name"))):
+            raise fault("name", f"{value['name']} {reason}")
+        if given := next((key for key in GIVEN_TO_SAMPLERS if key in value), None):
+            raise fault(given, "follows from the data and loader.batch; drop it")
+    return value
+
+
+SamplerSpec: TypeAlias = Annotated[
+    MPerClassSampler | FixedSetOfTriplets, Field(discriminator="name"), BeforeValidator(_can_be_given)
+]
+"""All samplers of the library whose order follows from one class of each picture."""

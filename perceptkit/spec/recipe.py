@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.balance import BalanceSpec, Uniform
 from perceptkit.spec.budget import BudgetSpec, budget_stage_fault
+from perceptkit.spec.metric_learning import SamplerSpec
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.sharing_options import WITHOUT_PLAN, lacks_one_net, sharing_faults
 from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
@@ -434,6 +435,13 @@ class LoaderSpec(Strict):
     m_per_class: Annotated[int, Field(ge=2)] | None = None
     """Pictures of each class, or id, in a batch to train on, by the first embedding of the tasks file, or else its
     first classification; `batch` is a multiple of it. By default batches are drawn without looking at labels."""
+    sampler: SamplerSpec | None = None
+    """Instead of `m_per_class`: a sampler of pytorch-metric-learning by name, with its arguments beside it."""
+
+    @property
+    def by_class(self) -> str | None:
+        """The key that draws batches by class, if one does."""
+        return next((key for key in ("m_per_class", "sampler") if getattr(self, key) is not None), None)
 
     @model_validator(mode="after")
     def _is_read(self) -> "LoaderSpec":
@@ -441,6 +449,8 @@ class LoaderSpec(Strict):
             raise fault("cache_dir", "is for 'cache: disk'; drop it, or write cache: disk")
         if self.cache_limit is not None and self.cache == "none":
             raise fault("cache_limit", "limits nothing with 'cache: none'; drop it, or write cache: ram")
+        if self.sampler is not None and self.m_per_class is not None:
+            raise fault("sampler", "says what is in a batch, and so does m_per_class; drop one")
         return self
 
 
@@ -595,8 +605,12 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _batches_are_of_classes(self) -> "Recipe":
-        if found := m_per_class_fault(self.loader.m_per_class, self.loader.batch, self.stages):
-            raise fault(*found)
+        loader = self.loader
+        found = m_per_class_fault(loader.m_per_class, loader.batch, self.stages)
+        if found := found or sampler_fault(loader.sampler, loader.batch, self.stages):
+            key, message = found
+            written = key != "loader.batch" or "batch" in loader.model_fields_set
+            raise fault(key if written else f"loader.{loader.by_class}", message)
         return self
 
     @model_validator(mode="after")
@@ -625,20 +639,42 @@ def balance_fault(balance: str, names: Sequence[str], method: str) -> str:
     return ""
 
 
-def m_per_class_fault(m: object, batch: object, stages: Sequence[object]) -> tuple[str, str] | None:
+def m_per_class_fault(
+    m: object, batch: object, stages: Sequence[object], said: str = "loader.m_per_class"
+) -> tuple[str, str] | None:
     """What is wrong with batches of m pictures of each class, as (key, message); None where nothing is."""
-    if not isinstance(m, int):
+    if not isinstance(m, int) or m < 1:
         return None
-    sizes = [("loader.batch", batch)]
-    for i, stage in enumerate(stages):
-        own = stage.get("batch") if isinstance(stage, dict) else getattr(stage, "batch", None)
-        sizes.append((f"stages.{i}.batch", own))
-    for key, size in sizes:
-        if isinstance(size, int) and (size % m or size < 2 * m):
+    for key, size in _batches(batch, stages):
+        if size % m or size < 2 * m:
             least = max(2 * m, size // m * m)
-            message = f"{size} pictures are not {m} of each of 2 classes or more (loader.m_per_class); write {least}"
-            return key, message
+            return key, f"{size} pictures are not {m} of each of 2 classes or more ({said}); write {least}"
     return None
+
+
+def sampler_fault(sampler: object, batch: object, stages: Sequence[object]) -> tuple[str, str] | None:
+    """What is wrong with batches for a sampler, as (key, message); None where nothing is."""
+    if _of(sampler, "name") == "MPerClassSampler":
+        return m_per_class_fault(_of(sampler, "m"), batch, stages, "loader.sampler.m")
+    if _of(sampler, "name") == "FixedSetOfTriplets":
+        for key, size in _batches(batch, stages):
+            if size % 3:
+                message = (
+                    f"{size} pictures are no whole triplets (loader.sampler); write {max(3, size // 3 * 3)}"
+                )
+                return key, message
+    return None
+
+
+def _batches(batch: object, stages: Sequence[object]) -> list[tuple[str, int]]:
+    """The keys that say how large batches are, and what they say."""
+    sizes = [("loader.batch", batch), *((f"stages.{i}.batch", _of(s, "batch")) for i, s in enumerate(stages))]
+    return [(key, size) for key, size in sizes if isinstance(size, int)]
+
+
+def _of(section: object, key: str) -> object:
+    """What a section says, validated or not."""
+    return section.get(key) if isinstance(section, dict) else getattr(section, key, None)
 
 
 def classifier_fault(classifier: str, weights: str) -> str:

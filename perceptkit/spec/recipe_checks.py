@@ -17,6 +17,7 @@ from perceptkit.spec.recipe import (
     m_per_class_fault,
     milestones_fault,
     price_fault,
+    sampler_fault,
     search_fault,
     stage_faults,
     wide_fault,
@@ -106,12 +107,15 @@ def _m_per_class(data: dict[str, object], source: Source) -> list[Problem]:
         return []
     default = LoaderSpec.model_fields["batch"].default
     batches = loader.get("batch", default)
-    found = m_per_class_fault(loader.get("m_per_class"), batches, stages if isinstance(stages, list) else [])
+    stages = stages if isinstance(stages, list) else []
+    by_m = m_per_class_fault(loader.get("m_per_class"), batches, stages)
+    found = by_m or sampler_fault(loader.get("sampler"), batches, stages)
     if found is None:
         return []
     path = _path(found[0])
     written = path != ("loader", "batch") or "batch" in loader
-    return [source.problem(path if written else ("loader", "m_per_class"), found[1])]
+    asked = ("loader", "m_per_class" if by_m else "sampler")
+    return [source.problem(path if written else asked, found[1])]
 
 
 def _classifier(data: dict[str, object], source: Source) -> list[Problem]:

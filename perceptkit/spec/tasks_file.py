@@ -653,8 +653,8 @@ def data_fault(has_data: bool, has_sources: bool) -> tuple[str, str] | None:
 
 
 def class_task(spec: TasksFile) -> str | None:
-    """The task whose classes or ids `loader.m_per_class` means: the first embedding, or else the first classification
-    with one class per picture; None where there is neither."""
+    """The task whose classes or ids `loader.m_per_class` and `loader.sampler` mean: the first embedding, or else the
+    first classification with one class per picture; None where there is neither."""
     for kinds in (EmbeddingSpec, ClassificationSpec):
         for name, task in spec.tasks.items():
             if isinstance(task, kinds) and not getattr(task, "multi_label", False):

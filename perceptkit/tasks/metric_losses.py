@@ -1,4 +1,4 @@
-"""Losses and miners of pytorch-metric-learning by name: the one file that knows the library.
+"""Losses and miners of pytorch-metric-learning by name; data/metric_samplers.py has its samplers.
 
 Musgrave, Belongie, Lim. *PyTorch Metric Learning.* 2020. https://arxiv.org/abs/2008.09164
 """

@@ -22,6 +22,7 @@ from perceptkit.baselines.sharing.table import Network, build_network
 from perceptkit.baselines.sharing.whole import WholeNetwork
 from perceptkit.data.cache import keep_decoded
 from perceptkit.data.m_per_class import refuse_few_classes
+from perceptkit.data.metric_samplers import refuse_few_for
 from perceptkit.data.mixed import Mixed
 from perceptkit.data.photometric import Photometric
 from perceptkit.data.source import Source
@@ -180,18 +181,22 @@ def refuse_empty_turns(recipe: Recipe, num_train: int, world_size: int) -> None:
 
 
 def classes_to_train_on(specs: Specs, train: Source, world_size: int) -> np.ndarray | None:
-    """The class or id of every picture to train on, where the recipe's `m_per_class` asks for them.
+    """The class or id of every picture to train on, where the recipe's `m_per_class` or `sampler` asks for them.
 
     Raises SpecError where a turn of a stage has fewer classes than a batch takes.
     """
-    m, task = specs.recipe.loader.m_per_class, class_task(specs.tasks)
-    if m is None or task is None:
+    loader, task = specs.recipe.loader, class_task(specs.tasks)
+    if loader.by_class is None or task is None:
         return None
     class_of = np.array([train.label(i, task) for i in range(len(train))])
     for stage in specs.recipe.stages:
         whole = specs.recipe.batch_of(stage) * world_size
         for turn in turns(stage, len(train), whole, specs.recipe.seed):
-            refuse_few_classes(len(np.unique(class_of[list(turn.indices)])), m, whole)
+            count = len(np.unique(class_of[list(turn.indices)]))
+            if loader.m_per_class is not None:
+                refuse_few_classes(count, loader.m_per_class, whole)
+            if loader.sampler is not None:
+                refuse_few_for(loader.sampler, count, whole)
     return class_of
 
 

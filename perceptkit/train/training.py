@@ -420,6 +420,7 @@ class Training:
             start_batch=start,
             classes=self.class_of[list(indices)].tolist() if self.class_of is not None and train else None,
             m_per_class=self.recipe.loader.m_per_class,
+            sampler=self.recipe.loader.sampler,
             sources=mixed.source_N[list(indices)].tolist() if mixed is not None else None,
             weights=mixed.weights if mixed is not None else None,
         )

@@ -185,8 +185,14 @@ def test_an_embedding_of_class_folders_meets_new_classes(tmp_path):
         load_tasks(write(tmp_path, both)[0])
 
 
+BY_CLASS = pytest.mark.parametrize(
+    "keys", ["m_per_class: 2", "sampler: {name: MPerClassSampler, m: 2}"], ids=["m_per_class", "sampler"]
+)
+
+
 @pytest.mark.slow
-def test_batches_of_m_per_class_reach_the_loss(tmp_path, monkeypatch):
+@BY_CLASS
+def test_batches_of_m_per_class_reach_the_loss(tmp_path, monkeypatch, keys):
     seen = []
     loss = Embedding.loss
 
@@ -195,22 +201,25 @@ def test_batches_of_m_per_class_reach_the_loss(tmp_path, monkeypatch):
         return loss(self, output, target)
 
     monkeypatch.setattr(Embedding, "loss", noted)
-    recipe = RECIPE.replace("batch: 4,", "batch: 4, m_per_class: 2,")
+    recipe = RECIPE.replace("batch: 4,", f"batch: 4, {keys},")
     pk.train(*write(tmp_path, TASKS, recipe), tmp_path / "run", quiet=True)
     assert len(seen) == 6 + (3 + 3) + 2 * 6
     assert all(sorted(ids.count(i) for i in set(ids)) == [2, 2] for ids in seen)
 
 
-def test_m_per_class_wants_classes(tmp_path):
+@BY_CLASS
+def test_m_per_class_wants_classes(tmp_path, keys):
     files = write(tmp_path, "name: t\ndata: {source: scenes}\ntasks: {d: {type: depth}}\n", ALONE)
     assert load_both(*files)
-    files[1].write_text(ALONE.replace("batch: 4,", "batch: 4, m_per_class: 2,"), encoding="utf-8")
-    with pytest.raises(SpecError, match="loader.m_per_class: no task has one class or id per picture"):
+    files[1].write_text(ALONE.replace("batch: 4,", f"batch: 4, {keys},"), encoding="utf-8")
+    key = keys.split(":")[0]
+    with pytest.raises(SpecError, match=f"loader.{key}: no task has one class or id per picture"):
         load_both(*files)
 
 
-def test_more_classes_than_there_are(tmp_path):
-    recipe = ALONE.replace("batch: 4,", "batch: 10, m_per_class: 2,")
+@BY_CLASS
+def test_more_classes_than_there_are(tmp_path, keys):
+    recipe = ALONE.replace("batch: 4,", f"batch: 10, {keys},")
     with pytest.raises(SpecError, match="2 pictures of each of 5 classes, and there are [1-4]; raise"):
         pk.train(*write(tmp_path, TASKS, recipe), tmp_path / "run", quiet=True)
 

@@ -181,10 +181,13 @@ def test_means_of_losses_are_over_the_steps_that_had_them():
     assert (found["loss"], found["loss/seg"]) == (2, 2)
 
 
-def test_m_per_class_and_weights_do_not_go_together(files):
+@pytest.mark.parametrize("key", ["m_per_class=2", "sampler={name: MPerClassSampler, m: 2}"])
+def test_m_per_class_and_weights_do_not_go_together(files, key):
     weights = [f"sources.{name}.weight=1" for name in SOURCES]
-    with pytest.raises(SpecError, match="loader.m_per_class: weights of sources say what is in a batch too"):
-        load_both(*files, ["loader.m_per_class=2", *weights])
+    with pytest.raises(
+        SpecError, match=f"loader.{key.split('=')[0]}: weights of sources say what is in a batch too"
+    ):
+        load_both(*files, [f"loader.{key}", *weights])
 
 
 @pytest.mark.slow
