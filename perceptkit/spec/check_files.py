@@ -33,7 +33,7 @@ from perceptkit.spec.json_file import read_json
 from perceptkit.spec.label_csv import read_label_csv
 from perceptkit.spec.listed import spread
 from perceptkit.spec.load import LoadedTasks
-from perceptkit.spec.picture_ids import strangers
+from perceptkit.spec.picture_ids import unknown_excluded
 from perceptkit.spec.scan import scan
 from perceptkit.spec.several import ALONE, parts
 from perceptkit.spec.tasks_file import (
@@ -99,7 +99,7 @@ def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
         else:
             pictures = check_listed(spec, data, report, opened, progress)
         check_twins(pictures, data.root, report, progress)
-        for split, ids in strangers(spec).items():
+        for split, ids in unknown_excluded(spec).items():
             if ids:
                 more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
                 message = f"lists '{ids[0]}'{more}, but {split} has no such picture"

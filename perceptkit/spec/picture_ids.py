@@ -41,7 +41,7 @@ def picture_ids(part: TasksFile, split: Split) -> Sequence[str]:
     return [picture.id for picture in listed_pictures(data, split)]
 
 
-def strangers(part: TasksFile) -> dict[Split, list[str]]:
+def unknown_excluded(part: TasksFile) -> dict[Split, list[str]]:
     """By split: excluded ids that are of no picture. Raises DataError where a list cannot be read."""
     data = part.first
     found: dict[Split, list[str]] = {}
