@@ -286,7 +286,9 @@ def _as_the_base(base: Path) -> list[str]:
         "start_from": str(run.absolute()),
         "backbone": recipe.backbone.model_dump(mode="json") | {"weights": "none"},
         "heads": {"channels": recipe.heads.channels},
-        "sharing": recipe.sharing.model_dump(mode="json"),
+        # what was not chosen is left out: a method refuses keys that only another one reads
+        "sharing": {"method": recipe.sharing.method}
+        | recipe.sharing.model_dump(mode="json", exclude_defaults=True),
     }
     return [f"{key}={json.dumps(value)}" for key, value in given.items()]
 
