@@ -36,7 +36,7 @@ def recorded(self, *arguments):
     return rows
 
 AdaSharePolicy.relax = recorded
-changes = [f"loader.batch={batch}", "stages.search.epochs=2"]
+changes = [f"loader.batch={batch}", "stages.search.epochs=2", "optim={name: sgd, lr: 0.01}"]
 api.train(tasks, recipe, out, overrides=changes, quiet=True)
 with open(f"{samples}.{os.environ.get('RANK', 'alone')}", "w") as file:
     json.dump(drawn, file)
@@ -73,11 +73,9 @@ def test_two_ranks_are_one_process_with_the_doubled_batch(small_run, tmp_path):
     first, second = (json.loads(Path(f"{samples}.{rank}").read_text()) for rank in (0, 1))
     assert len(first) == 12 and first == second  # 2 epochs of 3 + 3 steps, every sample bit for bit
     alone = json.loads(Path(f"{samples}.alone").read_text())
-    for step, (ours, theirs) in enumerate(zip(first, alone, strict=True)):
-        # Adam divides by gradients that are almost zero: from 1e-14 to 1e-5 within a dozen steps on some machines
-        close = CLOSE if step < 6 else 1e-3
+    for ours, theirs in zip(first, alone, strict=True):
         for task, row in ours.items():
-            torch.testing.assert_close(torch.tensor(row), torch.tensor(theirs[task]), rtol=0, atol=close)
+            torch.testing.assert_close(torch.tensor(row), torch.tensor(theirs[task]), rtol=0, atol=CLOSE)
 
     plans = [Plan.from_json((run / "policy.json").read_text()) for run in (one, two)]
     assert plans[0] == plans[1]
@@ -87,8 +85,7 @@ def test_two_ranks_are_one_process_with_the_doubled_batch(small_run, tmp_path):
         names = [name for name in ours if name.startswith("loss")]
         assert len(names) == 7  # the sum and six tasks
         for name in names:
-            close = CLOSE if ours["stage"] != "search" else 1e-3
-            assert theirs[name] == pytest.approx(ours[name], rel=close), (ours["step"], name)
+            assert theirs[name] == pytest.approx(ours[name], rel=CLOSE), (ours["step"], name)
     scores = [[row["score"] for row in rows(run, "val")] for run in (one, two)]
     assert scores[1] == pytest.approx(scores[0], abs=CLOSE)
     affinities = [json.loads((run / "affinity.json").read_text()) for run in (one, two)]
@@ -102,7 +99,7 @@ def test_two_ranks_draw_judge_and_choose_the_same_plans(sampled_run, tmp_path):
     driver.write_text(ROUTED_DRIVER, encoding="utf-8")
     one, two = tmp_path / "one", tmp_path / "two"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    changes = ["stages.warmup.epochs=1", "stages.retrain.epochs=1"]
+    changes = ["stages.warmup.epochs=1", "stages.retrain.epochs=1", "optim={name: sgd, lr: 0.01}"]
     for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
         arguments = [str(driver), *map(str, sampled_run), str(run), *changes, f"loader.batch={batch}"]
         subprocess.run([sys.executable, *launch, *arguments], check=True, timeout=300)
@@ -118,7 +115,7 @@ def test_two_ranks_draw_judge_and_choose_the_same_plans(sampled_run, tmp_path):
     for ours, theirs in zip(found[0]["rows"], found[1]["rows"], strict=True):
         assert (ours["choices"], ours["count"]) == (theirs["choices"], theirs["count"])
         assert theirs["val_loss"] == pytest.approx(ours["val_loss"], rel=CLOSE)
-        assert theirs["val_score"] == pytest.approx(ours["val_score"], rel=1e-2)  # trained on from there
+        assert theirs["val_score"] == pytest.approx(ours["val_score"], rel=1e-3)
 
 
 @pytest.mark.slow
