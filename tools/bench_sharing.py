@@ -30,6 +30,8 @@ EPOCHS = 10
 LEARNED = "adashare"
 """The method whose skips `random` counts."""
 OF_HARD = ("stochastic_depth", "cross_stitch", "sluice", "nddr", "mtan")
+OPEN_ALL = ["stages.search.speed=0.25"]
+"""A budget has to have the blocks open that are to go."""
 METHODS: dict[str, tuple[str, list[str]]] = {
     "single": ("single", []),
     "hard": ("hard", []),
@@ -37,7 +39,7 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     **{method: ("hard", [f"sharing={{method: {method}}}"]) for method in OF_HARD},
     "fafs": ("fafs", []),
     LEARNED: ("adashare", []),
-    "adashare_budget": ("adashare", ["budget={macs: 0.8}", "stages.search.speed=0.25"]),
+    **{f"adashare_{part}": ("adashare", [f"budget={{macs: {part}}}", *OPEN_ALL]) for part in ("0.7", "1.0")},
     "random": ("hard", []),
 }
 """By method its recipe and what is changed in it."""
