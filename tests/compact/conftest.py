@@ -1,9 +1,11 @@
 """Small networks with one task of every type and random statistics in every norm."""
 
+import os
 from functools import lru_cache
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from perceptkit.baselines.sharing.single import build_single
@@ -89,15 +91,17 @@ def lone():
     return compact_and_fold(net, plan, SIZE), manifest_of(net, plan)
 
 
-_written = {}
-
-
 def exported(tmp_path_factory, format="onnx"):
-    """The file of `compacted` in a format, written once for all tests: it takes seconds."""
-    if format not in _written:
-        path = tmp_path_factory.mktemp("exports") / FORMATS[format].file
-        _written[format] = export_network(*compacted(), path, format)
-    return _written[format]
+    """The file of `compacted` in a format, written once for all tests and workers: ONNX takes 20 seconds. Read only."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # workers have folders of their own in one that they share
+        folder = folder.parent
+    path = folder / "exports" / format / FORMATS[format].file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{format}.lock"):
+        if not path.is_file():
+            export_network(*compacted(), path, format)
+    return path
 
 
 @pytest.fixture

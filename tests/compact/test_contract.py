@@ -9,6 +9,7 @@
 * The model of one task costs that task's path.
 """
 
+import copy
 import math
 from dataclasses import replace
 from functools import lru_cache
@@ -49,6 +50,12 @@ def random_plan(net, seed):
 @lru_cache
 def measured(name):
     return cost.measure(network(name), SIZE)
+
+
+@lru_cache
+def arranged(name, seed, optimize):
+    """The compact model of a random plan. Do not change it."""
+    return compact_and_fold(network(name), random_plan(network(name), seed), SIZE, optimize)
 
 
 def count(module):
@@ -113,11 +120,12 @@ def holds(net, plan, steps, merges=None):
     union, (macs, _) = cost.params(net, plan), cost.macs(net, plan, steps)
     bare, one = compact(net, plan), torch.zeros(1, 3, *SIZE)
     assert count(bare) == union
+    folded_away = folding(bare)
     for optimize in ("none", "latency", "size"):
         small = compact_and_fold(net, plan, SIZE, optimize)
         refuse_mismatch(parity(lambda image: net(image, plan), small, probe_images(SIZE)), optimize)
         fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize)
-        assert count(small) == union - folding(bare) - fewer_params
+        assert count(small) == union - folded_away - fewer_params
         assert macs_by_hooks(small, one) == macs - fewer_macs
         assert small.has_merged() == (fewer_macs > 0) and fewer_macs >= 0
         assert optimize != "size" or (fewer_params > 0) == small.has_merged()
@@ -166,35 +174,49 @@ def test_what_merging_saves_by_hand():
     holds(net, plan, cost.measure(net, SIZE), {"latency", "size"})
 
 
+@lru_cache
+def path_of(name, task):
+    """(parameters, those that folding takes away, MACs) of one task's path alone, which no arrangement has changed."""
+    net, one = network(name), torch.zeros(1, 3, *SIZE)
+    plan = random_plan(net, 0)
+    own = cost.macs(net, plan, measured(name), [task])[0]
+    bare = compact(net, plan, [task])
+    assert count(bare) == cost.params(net, plan, [task]) and macs_by_hooks(bare, one) == own
+    refuse_another_path(net, plan, bare, task)
+    return count(bare), folding(bare), own
+
+
+def refuse_another_path(net, plan, small, task):
+    assert list(small(torch.zeros(1, 3, *SIZE))) == [task]
+    refuse_mismatch(parity(lambda x: net(x, plan, [task]), small, probe_images(SIZE)), task)
+
+
 @pytest.mark.parametrize("optimize", ["none", "latency", "size"])
 @pytest.mark.parametrize("name", BACKBONES[:3])
 def test_one_task_costs_its_own_path(name, optimize):
     net = network(name)
     plan, one = random_plan(net, 0), torch.zeros(1, 3, *SIZE)
-    whole = compact_and_fold(net, plan, SIZE, optimize)
+    whole = arranged(name, 0, optimize)
     for task in ("seg", "edges", "room"):
-        own = cost.macs(net, plan, measured(name), [task])[0]
-        bare = compact(net, plan, [task])
-        assert count(bare) == cost.params(net, plan, [task]) and macs_by_hooks(bare, one) == own
+        params, folded_away, own = path_of(name, task)
         fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize, [task])
         built, cut = compact_and_fold(net, plan, SIZE, optimize, [task]), whole.only([task])
         # `room` needs no neck and skips all: nothing reads what lies between its projections
         assert built.has_merged() == (name == "test_resnet" and task == "room" and optimize != "none")
-        assert count(built) == count(bare) - folding(bare) - fewer_params
+        assert count(built) == params - folded_away - fewer_params
         assert macs_by_hooks(built, one) == own - fewer_macs and built.has_merged() == (fewer_macs > 0)
         # cut out of the whole it has what was merged there, where other tasks may have been in the way
         fewer_params, fewer_macs = merged_sizes(net, plan, SIZE, optimize, cut=task)
         assert macs_by_hooks(cut, one) == own - fewer_macs
-        assert count(cut) == count(bare) - folding(bare) - fewer_params
-        for small in (bare, built, cut):
-            assert list(small(one)) == [task]
-            refuse_mismatch(parity(lambda x, t=task: net(x, plan, [t]), small, probe_images(SIZE)), task)
+        assert count(cut) == params - folded_away - fewer_params
+        for small in (built, cut):
+            refuse_another_path(net, plan, small, task)
 
 
 def test_some_tasks_hold_nothing_of_the_others():
     net = network()
     plan = random_plan(net, 1)
-    whole = compact_and_fold(net, plan, SIZE)
+    whole = compact_and_fold(net, plan, SIZE)  # not a shared one: it is asserted to stay as it was
     some = whole.only(["seg", "room"])
     built = compact_and_fold(net, plan, SIZE, tasks=["seg", "room"])
     assert some.state_dict().keys() == built.state_dict().keys()
@@ -233,11 +255,11 @@ def test_artifacts_of_before_are_read_as_they_were_written():
 def test_rearranged(source):
     net = network()
     plan = random_plan(net, 0)
-    small = compact_and_fold(net, plan, SIZE, source)
+    small = copy.deepcopy(arranged("test_resnet", 0, source))
     manifest = replace(manifest_of(net, plan), optimize=source)
     for wanted in ("latency", "size"):
         made, told = build.rearrange(small, manifest, wanted)
-        expected = compact_and_fold(net, plan, SIZE, wanted).state_dict()
+        expected = arranged("test_resnet", 0, wanted).state_dict()
         assert told.optimize == wanted and made.state_dict().keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in made.state_dict().items())
 

@@ -135,6 +135,7 @@ def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapt
     assert new.row("depth") == old.kept_by_any()
 
 
+@pytest.mark.slow
 def test_a_base_that_was_moved_is_found_by_its_digest(base, adapted, folder):
     run, place = folder / "elsewhere/taps", folder / "elsewhere/base"
     shutil.copytree(adapted("taps"), run)
@@ -223,6 +224,7 @@ def test_a_damaged_domain_is_not_run(adapted, folder):
         pk.load(home, domain="x")
 
 
+@pytest.mark.slow
 def test_spottune_says_what_it_chose(adapted):
     about = json.loads((adapted("spottune") / "adaptation.json").read_text())
     copies = about["copies"]
@@ -390,6 +392,7 @@ def test_a_base_that_is_not_finished_is_refused_before_anything_is_trained(base,
             pk.adapt(half, dusk, method, out=folder / "never", overrides=SHORT, quiet=True)
 
 
+@pytest.mark.slow
 def test_the_recipe_keeps_its_keys_of_the_method_that_is_named(base, dusk, folder):
     recipe = folder / "lora.yaml"
     text = (Path(__file__).parents[2] / "recipes/adapt.yaml").read_text()

@@ -1,5 +1,8 @@
 """Small networks with random statistics, so that no test passes because a branch is zero."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -26,11 +29,16 @@ def make_tasks():
     }
 
 
-def make_net(name="resnet10t", size=SIZE, **args):
-    """A supernet with random weights everywhere, the norms' statistics included."""
+def make_net(name="resnet10t", size=SIZE):
+    """A supernet with random weights everywhere, the norms' statistics included; a copy, to be changed freely."""
+    return copy.deepcopy(_built(name, size))
+
+
+@cache
+def _built(name, size):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        spec = BackboneSpec(name=name, weights="none", args=args)
+        spec = BackboneSpec(name=name, weights="none")
         net = build_supernet(spec, HeadsSpec(channels=16), make_tasks(), size)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):

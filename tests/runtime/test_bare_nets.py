@@ -1,5 +1,7 @@
 """Separate timm nets: run by timm alone, equal to the supernets that keep all blocks, refused where they are not."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,8 @@ CHOSEN = ("seg", "points", "room")
 
 
 def nets(name="test_resnet"):
-    return network.__wrapped__(name, "single", CHOSEN)
+    """A copy, to be changed freely."""
+    return copy.deepcopy(network(name, "single", CHOSEN))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,13 @@ def test_a_network_of_one_size_takes_no_crop(small_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [[], ["augment.pad=4", "augment.resize=[48,64]", "augment.zoom=[0.5,1.5]"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["augment.pad=4", "augment.resize=[48,64]", "augment.zoom=[0.5,1.5]"],
+    ],
+)
 def test_crops_train_every_type_of_task(small_run, tmp_path, more):
     short = ["stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
     changes = ["data.size=[64,64]", "augment.crop=[32,48]", "data.count.train=12", *short, *more]

@@ -1,6 +1,8 @@
 """BlockDrop's train stages: what they compute, what they change, what they leave behind."""
 
+import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.distillation import distillation, regresses
 from perceptkit.train import routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
+from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
     fold,
     fold_static,
@@ -29,22 +32,46 @@ from perceptkit.train.routing_check import (
 )
 from perceptkit.train.routing_host import host_quality, keeps_host_quality, quality_drops
 from perceptkit.train.rules import compare_rules, costs_of, equal_cost, tune
+from perceptkit.train.run_log import RunLog
 from perceptkit.train.training import Interrupted
+from tests.train.conftest import ROUTED, TASKS
 
 
-@pytest.fixture
-def training(routed_run, tmp_path):
-    """At the begin of the stage `route`, with all blocks open and decisions that differ between pictures."""
-    tasks, recipe = routed_run
-    loaded, how = load_tasks(str(tasks), []), load_recipe(str(recipe), [])
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """What `training` is a copy of, and the state of torch's random numbers there: to build it takes long."""
+    folder = tmp_path_factory.mktemp("routed")
+    (folder / "tasks.yaml").write_text(TASKS, encoding="utf-8")
+    (folder / "recipe.yaml").write_text(ROUTED, encoding="utf-8")
+    loaded, how = load_tasks(str(folder / "tasks.yaml"), []), load_recipe(str(folder / "recipe.yaml"), [])
     specs = session.Specs(loaded.spec, how.spec, loaded.text, how.text)
-    made = session.prepare(specs, tmp_path / "run", resume=False, quiet=True)
+    made = session.prepare(specs, folder / "run", resume=False, quiet=True)
     made.position.stage = 1
     begin_stage(made, made.recipe.stages[1])
     found = routing.current(made)
     found.open_count = len(found.cost_R)
     torch.nn.init.normal_(found.router.decide.weight)
     torch.nn.init.zeros_(found.router.decide.bias)
+    made.optimizer = made.policy_optimizer = None  # fabric's cannot be copied
+    return made, torch.get_rng_state()
+
+
+@pytest.fixture
+def training(begun, tmp_path):
+    """At the begin of the stage `route`, with all blocks open and decisions that differ between pictures."""
+    template, random_state = begun
+    run, generator = tmp_path / "run", torch.Generator()
+    generator.set_state(template.generator.get_state())
+    replaced = {
+        id(template.run): shutil.copytree(template.run, run),
+        id(template.log): RunLog(run),
+        id(template.progress): Progress(template.progress.total, quiet=True),
+        id(template.generator): generator,
+        id(template.fabric): template.fabric,
+    }
+    made = copy.deepcopy(template, replaced)
+    made.begin_stage_optimizers(made.recipe.stages[1])
+    torch.set_rng_state(random_state)
     return made
 
 

@@ -17,6 +17,7 @@ from perceptkit.spec.load import load_both
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import run_folder
 from perceptkit.train.session import make_supernet
+from tests.train.conftest import RECIPE, TASKS
 
 SHORT = ["data.count.train=12", "stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
 
@@ -73,9 +74,19 @@ def test_search_as_the_last_stage_ships_its_plan(small_run, tmp_path):
     assert pk.load(run.path).manifest.plan == plan
 
 
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """A finished run, to be copied only."""
+    folder = tmp_path_factory.mktemp("short")
+    (folder / "tasks.yaml").write_text(TASKS, encoding="utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return train((folder / "tasks.yaml", folder / "recipe.yaml"), folder / "run", *SHORT).path
+
+
 @pytest.fixture
-def finished(small_run, tmp_path):
-    return train(small_run, tmp_path / "run", *SHORT).path
+def finished(short_run, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(short_run, tmp_path / "run")
 
 
 def test_resume_refuses_what_it_would_ignore(finished):

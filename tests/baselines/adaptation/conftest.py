@@ -24,7 +24,7 @@ ARGS = {
     "convnext_atto": {"depths": [1, 1, 1, 1]},
     "vit_tiny_patch16_224": {"depth": 2, "embed_dim": 48},
 }
-WITH_BATCHNORM = ("resnet18", "tf_efficientnet_lite0")
+WITH_BATCHNORM = ("test_resnet", "tf_efficientnet_lite0")
 PLAIN_VIT = "vit_tiny_patch16_224"
 
 

@@ -25,7 +25,7 @@ CASES = [
     for name in (*WITH_BATCHNORM, PLAIN_VIT)
     if name != PLAIN_VIT or not method.endswith("_adapter")
 ]
-ONE_NET = [(method, "resnet18") for method in LOOKS_AT_NO_PICTURE]
+ONE_NET = [(method, WITH_BATCHNORM[0]) for method in LOOKS_AT_NO_PICTURE]
 each = pytest.mark.parametrize(("method", "name"), CASES)
 each_once = pytest.mark.parametrize(("method", "name"), ONE_NET)
 

@@ -1,6 +1,8 @@
 """Norms of each task's own: what is shared, what it costs, and that the artifact computes the same."""
 
+import copy
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -35,7 +37,12 @@ tasks: {seg: {type: segmentation}, room: {type: classification}}
 
 
 def made(name="resnet10t") -> TaskNormNets:
-    """With statistics that differ from task to task."""
+    """With statistics that differ from task to task; a copy, to be changed freely."""
+    return copy.deepcopy(_built(name))
+
+
+@cache
+def _built(name: str) -> TaskNormNets:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = BackboneSpec(name=name, weights="none")
