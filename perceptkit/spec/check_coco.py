@@ -1,11 +1,13 @@
 """`perceptkit check` for `source: coco`: pictures that are listed, and what the annotations say of them."""
 
 from collections import Counter
+from functools import partial
 
 from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding, check_picture, check_points
-from perceptkit.spec.check_report import CheckReport, SplitCounts
+from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts
 from perceptkit.spec.check_twins import Picture
+from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
 from perceptkit.spec.coco import (
     CocoPicture,
     annotation_file,
@@ -15,8 +17,9 @@ from perceptkit.spec.coco import (
     word_of,
 )
 from perceptkit.spec.coco_file import BACKGROUND, CocoFile, CocoImage
-from perceptkit.spec.coco_labels import class_ids, points_entry
+from perceptkit.spec.coco_labels import UNLABELLED, class_ids, points_entry
 from perceptkit.spec.listed import spread
+from perceptkit.spec.scan import scan
 from perceptkit.spec.tasks_file import (
     SPLITS,
     CocoData,
@@ -33,7 +36,7 @@ SHOWN = 5
 
 
 def check_coco_files(
-    spec: TasksFile, data: CocoData, report: CheckReport, sample: int | None
+    spec: TasksFile, data: CocoData, report: CheckReport, sample: int | None, progress: bool = False
 ) -> dict[Split, list[Picture]]:
     """Adds all splits to the report; gives their pictures.
 
@@ -42,6 +45,7 @@ def check_coco_files(
         data: their source.
         report: is added to.
         sample: how many pictures of each split to open, evenly spread; None opens all.
+        progress: show a bar.
     """
     found: dict[Split, list[Picture]] = {}
     if word_of(data, "val") == word_of(data, "test"):
@@ -49,40 +53,54 @@ def check_coco_files(
             "is test too: the best weights are chosen on what is measured; data.hold_out takes val from train"
         )
         report.add("val", [Finding(message, is_problem=False)])
+    names = {
+        task: coco_classes(of_task, data) if isinstance(of_task, SegmentationSpec) else []
+        for task, of_task in spec.tasks.items()
+    }
+    for task, of_task in spec.tasks.items():
+        if table := counts_of_task(of_task, names[task]):
+            report.classes[task] = table
     for split in SPLITS:
         pictures = coco_pictures(spec.tasks, data, split)
         counts = SplitCounts(len(pictures), {})
         report.splits[split] = counts
+        labelled: dict[str, set[str]] = {}
         for task, of_task in spec.tasks.items():
             if not is_derived(of_task):
-                counts.labels[task] = _count(task, of_task, data, split, pictures, report)
+                labelled[task] = _labelled(task, of_task, data, split, pictures, report)
         for task, of_task in spec.tasks.items():
             if isinstance(of_task, EdgesSpec):
-                counts.labels[task] = min(counts.labels[source] for source in of_task.derive or ())
+                labelled[task] = set.intersection(*(labelled[source] for source in of_task.derive or ()))
+        for task, of_task in spec.tasks.items():
+            if isinstance(of_task, EdgesSpec) and pictures and not labelled[task]:
+                message = f"no picture of {split} has a label"
+                report.add(f"{task}:", [Finding(message, is_problem=split == "train")])
+        counts.labels = {task: len(labelled[task]) for task in spec.tasks}
         for picture in pictures:
             if not picture.path.is_file():
                 report.add(_below(data, picture), [Finding("is missing")], (split, picture.id))
         chosen = pictures if sample is None else spread(pictures, sample)
         counts.opened = len(chosen)
-        for picture in chosen:
-            if picture.path.is_file():
-                _open(spec, data, split, picture, report)
+        chosen = [picture for picture in chosen if picture.path.is_file()]
+        opened = scan(chosen, partial(_open, spec, data, names), split, progress)
+        for picture, seen in zip(chosen, opened, strict=True):
+            report.take(split, picture.id, seen)
         found[split] = [Picture(picture.id, picture.path) for picture in pictures]
     return found
 
 
-def _count(
+def _labelled(
     task: str, spec: TaskBase, data: CocoData, split: Split, pictures: list[CocoPicture], report: CheckReport
-) -> int:
-    """How many pictures have a label; warns of classes and points that no picture has."""
+) -> set[str]:
+    """The ids of the pictures that have a label; counts points and warns of classes and points that no picture has."""
     where = shown(annotation_file(spec, data, split))
-    labelled, names = 0, Counter[str]()
+    labelled, names = set[str](), Counter[str]()
     for picture in pictures:
         if task not in picture.images:
             continue
         file, image = picture.images[task]
         if isinstance(spec, SegmentationSpec):
-            labelled += 1
+            labelled.add(picture.id)
             for annotation in file.annotations.get(image.id, []):
                 segments = annotation.get("segments_info") or [annotation]
                 names.update(file.categories[segment["category_id"]] for segment in segments)
@@ -92,7 +110,9 @@ def _count(
             except DataError as error:
                 report.add(f"{task}:", [Finding(str(error))])
                 continue
-            labelled += spec.kinds is not None or bool(points)
+            if spec.kinds is not None or points:
+                labelled.add(picture.id)
+            report.classes[task].add(split, points_of_kinds(spec, points))
             names.update(points if spec.kinds is None else [kind for _, _, kind in points])
     if pictures and not labelled:
         message = f"no picture of {split} has a label ({where})"
@@ -108,27 +128,32 @@ def _count(
     return labelled
 
 
-def _open(spec: TasksFile, data: CocoData, split: Split, picture: CocoPicture, report: CheckReport) -> None:
-    """Opens one picture and its labels."""
-    size_HW, own = None, (split, picture.id)
+def _open(spec: TasksFile, data: CocoData, names: dict[str, list[str]], picture: CocoPicture) -> Seen:
+    """Opens one picture and its labels; is called by several threads."""
+    findings: list[tuple[str, Finding]] = []
+    classes: dict[str, dict[int, int]] = {}
+    size_HW, where = None, _below(data, picture)
     try:
         size_HW, of_picture = check_picture(picture.path, is_labelled=True)
-        report.add(_below(data, picture), of_picture, own)
+        findings += [(where, finding) for finding in of_picture]
     except DataError as error:
-        report.add(_below(data, picture), [Finding(str(error))], own)
+        findings.append((where, Finding(str(error))))
     for task, (file, image) in picture.images.items():
         of_task = spec.tasks[task]
         if size_HW is not None and size_HW != image.size_HW:
-            report.add(_below(data, picture), [_other_size(size_HW, file, image)], own)
+            findings.append((where, _other_size(size_HW, file, image)))
         try:
             if isinstance(of_task, SegmentationSpec):
-                class_ids(file, image, coco_classes(of_task, data))
+                ids = class_ids(file, image, names[task])
+                own = of_task.model_copy(update={"ignore_index": UNLABELLED})
+                classes[task] = pixels_of_classes(own, ids, len(names[task]))
             elif isinstance(of_task, KeypointsSpec):
                 entry = points_entry(of_task, file, image, data.occluded)
                 found = check_points(of_task, entry, image.size_HW)
-                report.add(f"{shown(file.path)}: {image.file_name}", found, own)
+                findings += [(f"{shown(file.path)}: {image.file_name}", finding) for finding in found]
         except DataError as error:
-            report.add(f"{task}:", [Finding(str(error))], own)
+            findings.append((f"{task}:", Finding(str(error))))
+    return Seen(findings, classes)
 
 
 def _other_size(size_HW: tuple[int, ...], file: CocoFile, image: CocoImage) -> Finding:

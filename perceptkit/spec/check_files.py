@@ -24,7 +24,7 @@ from perceptkit.spec.check_layout import check_layout_files
 from perceptkit.spec.check_listed import check_listed
 from perceptkit.spec.check_packed import check_packed_files
 from perceptkit.spec.check_report import CheckReport, Seen, SplitCounts, together
-from perceptkit.spec.check_twins import Picture, check_twins
+from perceptkit.spec.check_twins import Picture, Pictures, check_twins, check_twins_of_sources
 from perceptkit.spec.class_counts import counts_of_task, pixels_of_classes, points_of_kinds
 from perceptkit.spec.classes import class_names
 from perceptkit.spec.excluded import excluded
@@ -70,12 +70,25 @@ def check_files(
         progress: show bars on stderr.
     """
     opened = None if everything else sample
-    found = {name: _check(part, opened, progress) for name, part in parts(loaded.spec).items()}
-    return found[ALONE] if ALONE in found else together(loaded.spec.name, list(loaded.spec.tasks), found)
+    of_parts = parts(loaded.spec)
+    found = {name: _check(part, opened, progress) for name, part in of_parts.items()}
+    reports = {name: report for name, (report, _) in found.items()}
+    if ALONE in reports:
+        return reports[ALONE]
+    whole = together(loaded.spec.name, list(loaded.spec.tasks), reports)
+    files = {name: part.first for name, part in of_parts.items() if not isinstance(part.first, ScenesData)}
+    check_twins_of_sources(
+        {name: found[name][1] for name in files},
+        {name: list(of_parts[name].tasks) for name in files},
+        {name: data.root for name, data in files.items()},
+        whole,
+        progress,
+    )
+    return whole
 
 
-def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
-    """Of a file with `data`, or of one of its sources."""
+def _check(spec: TasksFile, opened: int | None, progress: bool) -> tuple[CheckReport, Pictures]:
+    """Of a file with `data`, or of one of its sources; and its pictures, where they are files."""
     data = spec.first
     place = "scenes, rendered with all labels" if isinstance(data, ScenesData) else str(data.root)
     report = CheckReport(spec.name, place)
@@ -89,7 +102,7 @@ def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
         if isinstance(data, FolderData):
             pictures = {split: _Split(spec, data, split, report, progress).check(opened) for split in SPLITS}
         elif isinstance(data, CocoData):
-            pictures = check_coco_files(spec, data, report, opened)
+            pictures = check_coco_files(spec, data, report, opened, progress)
         elif isinstance(data, CsvData):
             pictures = check_csv_files(spec, data, report, opened, progress)
         elif isinstance(data, LayoutData):
@@ -107,7 +120,7 @@ def _check(spec: TasksFile, opened: int | None, progress: bool) -> CheckReport:
     if "val" in data.train_on:
         message = "is trained on too (data.train_on): its metrics say nothing of new pictures"
         report.add("val", [Finding(message, is_problem=False)])
-    return report
+    return report, pictures
 
 
 class _Split:
@@ -137,7 +150,7 @@ class _Split:
                 labelled[task] = self._labelled(task, spec, spec.target)
         for task, spec in self.tasks.items():
             if isinstance(spec, EdgesSpec) and spec.derive:
-                labelled[task] = set().union(*(labelled.get(source, set()) for source in spec.derive))
+                labelled[task] = set.intersection(*(labelled.get(source, set()) for source in spec.derive))
             counts.labels[task] = len(labelled.get(task, ()))
             if self.ids and not counts.labels[task]:
                 place = f" ({self._path(spec.target, '*')})" if spec.target else ""

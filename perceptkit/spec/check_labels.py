@@ -152,10 +152,10 @@ def id_counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ids.astype(np.int64), counts
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Two digits, or three of what is nearly all.
 
-    >>> [_percent(share) for share in (0.00123, 0.5, 0.996, 1)]
+    >>> [percent(share) for share in (0.00123, 0.5, 0.996, 1)]
     ['0.12', '50', '99.6', '100']
     """
     return f"{100 * share:.{2 if share < 0.995 else 3}g}"
@@ -169,7 +169,7 @@ def _depth(spec: DepthSpec, values: np.ndarray) -> Iterator[Finding]:
         return
     for what, wrong in (("NaN", np.isnan(depth)), ("infinite depth", np.isinf(depth))):
         if wrong.any():
-            share = f"{_percent(float(wrong.mean()))} % of its pixels"
+            share = f"{percent(float(wrong.mean()))} % of its pixels"
             yield Finding(f"holds {what} in {share}; they are invalid", is_problem=False)
     valid = depth[np.isfinite(depth) & (depth > 0)]
     if not valid.size:

@@ -1,8 +1,9 @@
-"""Pictures that a source holds twice: one id twice in a split, one file's bytes in two splits."""
+"""Pictures that are there twice: one id twice in a split, one file's bytes in two splits or in two sources."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from perceptkit.errors import DataError
 from perceptkit.spec.check_labels import Finding
 from perceptkit.spec.check_report import CheckReport
 from perceptkit.spec.scan import scan
+from perceptkit.spec.several import SEPARATOR
 from perceptkit.spec.tasks_file import SPLITS, Split
 
 HEAD = 4096
@@ -35,6 +37,8 @@ class Picture(NamedTuple):
     path: Path
     part: Part | None = None
     """Of that file; None for all of it."""
+    source: str = ""
+    """Its name, where there are several."""
 
 
 Pictures = Mapping[Split, Sequence[Picture]]
@@ -66,11 +70,7 @@ def twins(
     val and test is declared to do so, and is no pair.
     """
     members = [(split, picture) for split in SPLITS for picture in pictures.get(split, ())]
-    place = {member: i for i, member in enumerate(members)}
-    of_size = _flat(_shared(members, scan(members, _size, "looking for equal pictures", progress)))
-    alike = _flat(_shared(of_size, scan(of_size, _head, "looking for equal pictures", progress)))
-    equal = _shared(alike, scan(alike, _whole, "comparing pictures", progress))
-    for group in sorted(equal, key=lambda group: place[group[0]]):
+    for group in _equal(members, lambda member: member[0], progress):
         last = max((split for split, _ in group), key=SPLITS.index)
         measured = [picture for split, picture in group if split == last]
         for split, picture in group:
@@ -79,15 +79,87 @@ def twins(
                 yield (split, picture), (last, measured[0])
 
 
+def check_twins_of_sources(
+    pictures: Mapping[str, Pictures],
+    tasks: Mapping[str, Collection[str]],
+    roots: Mapping[str, Path],
+    report: CheckReport,
+    progress: bool = False,
+) -> None:
+    """Warns of each picture that two sources have in two splits, and of how many two have in one split with labels of
+    the same task. With labels of different tasks a picture may well be in both.
+
+    Args:
+        pictures: of each source.
+        tasks: that have labels in each source.
+        roots: of each source.
+        report: of all sources.
+        progress: show bars.
+    """
+    members = [
+        (split, picture._replace(source=name))
+        for name, of_source in pictures.items()
+        for split in SPLITS
+        for picture in of_source.get(split, ())
+    ]
+    twice: Counter[tuple[Split, str, str]] = Counter()
+    for group in _equal(members, lambda member: member[1].source, progress):
+        last = max((split for split, _ in group), key=SPLITS.index)
+        for split, picture in group:
+            others = [other for of, other in group if of == last and other.source != picture.source]
+            declared = split == "val" and any(_is_same(picture, other) for other in others)
+            if split != last and others and not declared:
+                _warn_of_pair(split, picture, last, others[0], roots, report)
+        for split in SPLITS:
+            names = dict.fromkeys(picture.source for of, picture in group if of == split)
+            twice.update((split, *pair) for pair in combinations(names, 2))
+    for (split, first, second), count in twice.items():
+        if both := [task for task in tasks[first] if task in tasks[second]]:
+            noun = "picture is" if count == 1 else "pictures are"
+            message = (
+                f"{count} {noun} in {first} too, byte for byte, and both have labels of {', '.join(both)}"
+            )
+            report.add(f"{second}: {split}:", [Finding(message, is_problem=False)])
+
+
+def _warn_of_pair(
+    split: Split,
+    picture: Picture,
+    last: Split,
+    other: Picture,
+    roots: Mapping[str, Path],
+    report: CheckReport,
+) -> None:
+    """A picture of one source and its twin in another, which measures."""
+    where = f"{picture.source}: {_where(picture, roots[picture.source])}"
+    also = f"{other.source}: {_where(other, roots[other.source])}"
+    said = f"is '{other.source}{SEPARATOR}{other.id}' of {last} too"
+    message = f"('{picture.id}' of {split}) {said}, byte for byte ({also})"
+    report.add(where, [Finding(message, is_problem=False)])
+    report.note_bad(split, f"{picture.source}{SEPARATOR}{picture.id}", f"{said} ({also})")
+
+
+Member = tuple[Split, Picture]
+
+
+def _equal(members: Sequence[Member], part_of: Callable[[Member], str], progress: bool) -> list[list[Member]]:
+    """Groups of the same bytes in more than one part, in the members' order."""
+    place = {member: i for i, member in enumerate(members)}
+    of_size = _flat(_shared(members, scan(members, _size, "looking for equal pictures", progress), part_of))
+    alike = _flat(_shared(of_size, scan(of_size, _head, "looking for equal pictures", progress), part_of))
+    equal = _shared(alike, scan(alike, _whole, "comparing pictures", progress), part_of)
+    return sorted(equal, key=lambda group: place[group[0]])
+
+
 def _shared(
-    members: Sequence[tuple[Split, Picture]], keys: Sequence[object]
-) -> list[list[tuple[Split, Picture]]]:
-    """Those of one key that are in more than one split; a key of None is nobody's twin."""
-    groups: dict[object, list[tuple[Split, Picture]]] = defaultdict(list)
+    members: Sequence[Member], keys: Sequence[object], part_of: Callable[[Member], str]
+) -> list[list[Member]]:
+    """Those of one key that are in more than one part; a key of None is nobody's twin."""
+    groups: dict[object, list[Member]] = defaultdict(list)
     for member, key in zip(members, keys, strict=True):
         if key is not None:
             groups[key].append(member)
-    return [group for group in groups.values() if len({split for split, _ in group}) > 1]
+    return [group for group in groups.values() if len(set(map(part_of, group))) > 1]
 
 
 def _size(member: tuple[Split, Picture]) -> int | None:

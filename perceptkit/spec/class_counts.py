@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perceptkit.spec.check_labels import id_counts
+from perceptkit.spec.check_labels import id_counts, percent
 from perceptkit.spec.tasks_file import ClassificationSpec, KeypointsSpec, SegmentationSpec, TaskBase
 
 SHOWN_CLASSES = 40
@@ -88,7 +88,7 @@ class ClassCounts:
         amounts, shown = self.amounts[split], str(self.pictures[split][index])
         if not self.noun or not amounts.sum():
             return shown
-        return f"{shown} ({100 * amounts[index] / amounts.sum():.2g} %)"
+        return f"{shown} ({percent(amounts[index] / amounts.sum())} %)"
 
 
 def counts_of_task(spec: TaskBase, names: Sequence[str]) -> ClassCounts | None:

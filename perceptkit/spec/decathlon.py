@@ -56,8 +56,9 @@ SIZE, CROP = (72, 72), (64, 64)
 NOT_CROPPED = ("daimlerpedcls", "gtsrb", "omniglot", "svhn")
 """Domains that are trained on whole pictures; the others on crops of 64 pixels: `augment.crop` where the recipe says
 nothing of `augment` and pictures have 72 pixels."""
-SIZES = {"daimlerpedcls": (72, 144)}
-"""Of domains whose pictures are no squares: `data.size` where the tasks file does not say it."""
+SIZES = {"daimlerpedcls": (144, 72)}
+"""Of domains whose pictures are no squares, but pedestrians, who stand upright (18 pixels wide, 36 high at first):
+`data.size` where the tasks file does not say it."""
 
 PICKLE = "decathlon_mean_std.pickle"
 

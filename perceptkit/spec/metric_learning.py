@@ -3,11 +3,43 @@
 The names are written out, so that a file is checked without torch; a test compares them with the library's.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from perceptkit.spec.strict import Strict, fault
+
+_WRAPS = "wraps another loss; name that one"
+_PART = "is a part of losses, not one by itself"
+REFUSED_LOSSES = {
+    "BaseLossWrapper": _PART,
+    "BaseMetricLossFunction": _PART,
+    "EmbeddingRegularizerMixin": _PART,
+    "GenericPairLoss": _PART,
+    "WeightRegularizerMixin": _PART,
+    "CrossBatchMemory": f"{_WRAPS}, and raise loader.batch for more pairs",
+    "HistogramLoss": "indexes in a way that torch reads otherwise in newer versions; write FastAPLoss or SmoothAPLoss, "
+    "which rank pairs too",
+    "InstanceLoss": "is a classification of given logits; write NormalizedSoftmaxLoss",
+    "ManifoldLoss": "does not learn from ids alone; write ProxyAnchorLoss, which has proxies too",
+    "MultipleLosses": f"{_WRAPS}, or have one task for each",
+    "SelfSupervisedLoss": f"{_WRAPS}, which learns from ids; two views of a picture are not loaded",
+    "VICRegLoss": "wants two views of each picture and no ids; write SupConLoss or NTXentLoss",
+}
+"""Losses of the library that a task cannot have, and why."""
+
+REFUSED_MINERS = {
+    "BaseMiner": "is a part of miners, not one by itself",
+    "EmbeddingsAlreadyPackagedAsTriplets": "takes the batch for triplets side by side, which no order here keeps; drop "
+    "the key, and the loss sees all triplets of the batch",
+}
+"""Miners of the library that a task cannot have, and why."""
+
+OF_EQUAL_COUNTS = {
+    "SmoothAPLoss": "wants as many pictures of every id in a batch; write loader.m_per_class in the recipe",
+}
+"""Losses that a batch must have as many pictures of every id for, and how it has."""
 
 LossName: TypeAlias = Literal[
     "AngularLoss",
@@ -42,8 +74,7 @@ LossName: TypeAlias = Literal[
     "TripletMarginLoss",
     "TupletMarginLoss",
 ]
-"""All losses of the library that learn from embeddings and ids alone: no wrappers of other losses, none without ids,
-and not HistogramLoss, which indexes in a way that newer versions of torch read otherwise."""
+"""All losses of the library that learn from embeddings and ids alone; REFUSED_LOSSES says why the others are none."""
 
 MinerName: TypeAlias = Literal[
     "AngularMiner",
@@ -59,6 +90,12 @@ MinerName: TypeAlias = Literal[
 """All miners of the library that choose among the pairs of a batch by their ids."""
 
 
+def _known(refused: Mapping[str, str], value: Any) -> Any:
+    if isinstance(value, dict) and (reason := refused.get(str(value.get("name")))):
+        raise fault("name", f"{value['name']} {reason}")
+    return value
+
+
 class MetricLossSpec(Strict):
     """A loss of pytorch-metric-learning."""
 
@@ -70,6 +107,11 @@ class MetricLossSpec(Strict):
     """Factor of the learning rate of weights that the loss has of its own (proxies, class centres), in losses that
     have some."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_had(cls, value: Any) -> Any:
+        return _known(REFUSED_LOSSES, value)
+
 
 class MinerSpec(Strict):
     """A miner of pytorch-metric-learning."""
@@ -78,6 +120,11 @@ class MinerSpec(Strict):
     """Class name, for example `MultiSimilarityMiner`."""
     args: dict[str, Any] = {}
     """Its arguments."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_had(cls, value: Any) -> Any:
+        return _known(REFUSED_MINERS, value)
 
 
 class MPerClassSampler(Strict):
@@ -111,9 +158,7 @@ GIVEN_TO_SAMPLERS = ("labels", "batch_size", "length_before_new_iter")
 
 
 def _can_be_given(value: Any) -> Any:
-    if isinstance(value, dict):
-        if reason := REFUSED_SAMPLERS.get(str(value.get("name"))):
-            raise fault("name", f"{value['name']} {reason}")
+    if isinstance(_known(REFUSED_SAMPLERS, value), dict):
         if given := next((key for key in GIVEN_TO_SAMPLERS if key in value), None):
             raise fault(given, "follows from the data and loader.batch; drop it")
     return value

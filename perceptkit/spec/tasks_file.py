@@ -186,7 +186,7 @@ class DecathlonData(FilesData):
     """Which one, for example `aircraft`; its mean and std are the defaults of `mean` and `std`, its weight decay and
     crop those of the recipe."""
     size: Size = (72, 72)
-    """Network input as [height, width] in pixels; pictures are brought to it. By default [72, 144] of daimlerpedcls."""
+    """Network input as [height, width] in pixels; pictures are brought to it. By default [144, 72] of daimlerpedcls."""
     fit: Literal["crop", "stretch"] = "crop"
     """`crop`, as the challenge: the shorter side is resized and the middle is taken, in training and in use alike;
     `stretch` changes a picture's shape."""

@@ -112,12 +112,16 @@ class Embedding(Task):
         output, target = output.float()[known_B], target[known_B]
         if not len(target):
             return output.sum()
-        return self._made_loss().to(output.device)(output, target)
+        try:
+            value: Tensor = self._made_loss().to(output.device)(output, target)
+        except SpecError as error:
+            raise SpecError(f"tasks.{self.name}.{error}") from error
+        return value
 
     @property
     def loss_module(self) -> nn.Module | None:
         made = self._made_loss()
-        return made if any(True for _ in made.parameters()) else None
+        return made if made.state_dict() else None
 
     def begin_loss(self) -> None:
         self._loss = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptkit.errors import SpecError
-from perceptkit.spec.metric_learning import MetricLossSpec, MinerSpec
+from perceptkit.spec.metric_learning import OF_EQUAL_COUNTS, MetricLossSpec, MinerSpec
 
 
 class MetricLoss(nn.Module):
@@ -45,15 +45,30 @@ class MetricLoss(nn.Module):
                 f"loss: {loss.name} has weights for every id to train on, and there are {num_ids}"
             )
         self.loss: nn.Module = _make("loss", kind, {**known, **loss.args})
+        self.name = loss.name
+        if loss.name == "DynamicSoftMarginLoss":
+            _keep_histogram(self.loss)
         self.miner: nn.Module | None = None
         if miner is not None:
             self.miner = _make("miner", getattr(miners, miner.name), miner.args)
         self._try(loss, miner, dims)
 
     def forward(self, vector_BD: Tensor, id_B: Tensor) -> Tensor:
-        """One number; a zero with a gradient where no pair is left."""
+        """One number; a zero with a gradient where no pair is left.
+
+        Raises SpecError where the loss wants as many pictures of every id, and a batch has not.
+        """
+        count_C = torch.unique(id_B, return_counts=True)[1]
+        if self.name in OF_EQUAL_COUNTS and (count_C != count_C[0]).any():
+            found = f"{int(count_C.min())} to {int(count_C.max())}"
+            raise SpecError(f"loss: {self.name} {OF_EQUAL_COUNTS[self.name]}; this batch has {found}")
+        if self.name == "NCALoss" and len(count_C) == len(id_B):
+            return vector_BD.sum() * 0  # a mean over pictures that have another of their id
         pairs = self.miner(vector_BD, id_B) if self.miner is not None else None
         value: Any = self.loss(vector_BD, id_B, pairs)
+        if self.name == "DynamicSoftMarginLoss":
+            own: Any = self.loss
+            own.hist_ = own.hist_.detach()  # of batches before this one no gradient is left
         return torch.as_tensor(value, device=vector_BD.device) + vector_BD[:0].sum()
 
     def _try(self, loss: MetricLossSpec, miner: MinerSpec | None, dims: int) -> None:
@@ -68,6 +83,17 @@ class MetricLoss(nn.Module):
                 beside = f" with miner {miner.name}" if miner is not None else ""
                 raise SpecError(f"loss: {loss.name}{beside}: {_reason(error)}") from error
         self.load_state_dict(kept)
+
+
+def _keep_histogram(loss: nn.Module) -> None:
+    """Makes the running histogram of DynamicSoftMarginLoss a buffer, which moves and is saved with the loss.
+
+    It gets two bins more: the library writes to the bin after a difference's own, and a difference in the last bin has
+    none there.
+    """
+    bins: Any = loss.hist_
+    del loss.hist_
+    loss.register_buffer("hist_", torch.zeros(len(bins) + 2))
 
 
 def _needs(kind: type, key: str) -> bool:

@@ -13,7 +13,8 @@ those pixels are missing from the classes they belong to. Unlabelled pixels coun
 
 With `compat: adashare` miou is the mean over the classes of which any pixel was found, and pixel_acc the mean over
 pictures of their share of right pixels, where unlabelled ones count as wrong if their stored id (`ignore_index`) is
-below the number of classes: Cityscapes' -1 does, NYUv2's 255 does not.
+below the number of classes: Cityscapes' -1 does, NYUv2's 255 does not. A picture without any labelled pixel, which
+their data have not, counts nowhere here either.
 
 Shapes: B images, C classes, H W pixels. Targets are int64 class ids, -1 = unlabelled.
 """
@@ -109,7 +110,11 @@ class SegmentationMetric(Metric):
         self.predicted += predicted.sum(0)
         if self.compat:
             of_image = target[0].numel()
-            pixels_B = torch.full_like(labelled[:, 0], of_image) if self.void_counts else labelled.sum(1)
+            pixels_B = labelled.sum(1)
+            if self.void_counts:
+                pixels_B = torch.where(
+                    pixels_B > 0, of_image, 0
+                )  # a picture without any label is of no account
             self.image_acc += (right.sum(1) / pixels_B.clamp(min=1)).sum(dtype=torch.float64)
             self.images += (pixels_B > 0).sum()
 

@@ -34,10 +34,11 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.model.supernet import Supernet, head_key
 from perceptkit.policies.adashare import AdaSharePolicy
+from perceptkit.spec.metric_learning import OF_EQUAL_COUNTS, MPerClassSampler
 from perceptkit.spec.recipe import Recipe, SearchStage, StageSpec
 from perceptkit.spec.several import with_data
 from perceptkit.spec.stage_steps import count_train
-from perceptkit.spec.tasks_file import RGB, Data, SceneCounts, TasksFile, class_task
+from perceptkit.spec.tasks_file import RGB, Data, EmbeddingSpec, SceneCounts, TasksFile, class_task
 from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
@@ -207,6 +208,16 @@ def refuse_losses(tasks: Mapping[str, Task]) -> None:
             task.begin_loss()
 
 
+def refuse_unequal_counts(specs: Specs) -> None:
+    """Raises SpecError for a loss that wants as many pictures of every id, where the recipe draws batches otherwise."""
+    loader = specs.recipe.loader
+    equal = loader.m_per_class is not None or isinstance(loader.sampler, MPerClassSampler)
+    for name, task in specs.tasks.tasks.items():
+        loss = task.loss.name if isinstance(task, EmbeddingSpec) else ""
+        if loss in OF_EQUAL_COUNTS and not (equal and name == class_task(specs.tasks)):
+            raise SpecError(f"tasks.{name}.loss: {loss} {OF_EQUAL_COUNTS[loss]}")
+
+
 @torch.no_grad()
 def refuse_size(recipe: Recipe, network: Network, plan: Plan) -> None:
     """Raises SpecError where the network does not take pictures of the size that `augment` makes."""
@@ -264,6 +275,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     warning = check_host(recipe)
     tasks = build_tasks(specs.tasks)
     refuse_losses(tasks)
+    refuse_unequal_counts(specs)
     fabric = make_fabric(recipe)
     left_out = left_out_of_run(specs.tasks, tasks, run, fabric, resume, quiet)
     with fabric.rank_zero_first(local=True):  # the others find the scenes rendered

@@ -275,6 +275,8 @@ class Training:
         """Fresh optimisers: each train stage has its own."""
         made = optim.make_optimizer(self.supernet, self.recipe.optim, stage, self.recipe.adaptation)
         for name, module in self.loss_modules().items():
+            if not list(module.parameters()):
+                continue
             # proxies are directions, which decay would not change
             scale = getattr(getattr(self.tasks[name].spec, "loss", None), "lr_scale", 1.0)
             group = {"params": list(module.parameters()), "weight_decay": 0.0, "lr_scale": scale}

@@ -1,6 +1,8 @@
 """`data.exclude`: splits without the pictures that a fix list names, wherever splits are read, counted or checked."""
 
 import re
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +18,16 @@ from perceptkit.spec.problems import SpecProblems
 from perceptkit.spec.stage_steps import count_pictures, count_train
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train.leaving_out import excluded_in_words
+from tests.coco_files import write_coco
+from tests.layout_files import (
+    write_cityscapes_mtan,
+    write_cityscapes_official,
+    write_nyuv2,
+    write_nyuv2_mtan,
+    write_taskonomy,
+)
+from tests.listed_files import write_decathlon
+from tests.packed_files import write_parquet, write_shards
 
 FOLDER = '{source: folder, root: data, image: "{split}/{id}.jpg", size: [32, 32]}'
 TASKS = f"""\
@@ -150,6 +162,26 @@ def test_sources_share_a_list_or_have_one_each(folder):
     assert not any("no such picture" in warning for warning in check_files(loaded).warnings)
 
 
+def test_a_leak_from_one_source_into_another(folder, capsys):
+    """What is trained on in one place and measured on in another is found, listed and left out."""
+    there = folder / "there"
+    shutil.copytree(folder / "data", there)
+    for k, path in enumerate(sorted(there.rglob("*.jpg"))):
+        Image.fromarray(np.full((32, 32, 3), 10 * k, np.uint8)).save(path)
+    (there / "val/1.jpg").write_bytes((folder / "data/train/0.jpg").read_bytes())
+    other = FOLDER.replace("root: data", "root: there")
+    (folder / "t.yaml").write_text(TASKS.replace(f"data: {FOLDER}", f"sources:\n  a: {FOLDER}\n  b: {other}"))
+    main(["check", "t.yaml", "--fix-list", "bad.txt"])
+    said = "a: train/0.jpg ('0' of train) is 'b/1' of val too, byte for byte (b: val/1.jpg)"
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+    assert "train\ta/0\tis 'b/1' of val too (b: val/1.jpg)\n" in (folder / "bad.txt").read_text()
+    by_source = [f"sources.{name}.exclude=bad.txt" for name in "ab"]
+    report = check_files(load_tasks("t.yaml", by_source))
+    assert not any("byte for byte" in warning for warning in report.warnings)
+    assert ids("train", *by_source) == ["a/1", "a/3", "b/0", "b/1", "b/2", "b/3"]
+
+
 def test_labels_in_a_csv_of_an_excluded_picture(folder):
     (folder / "data/train.csv").write_text("id,label\n0,x\n1,y\n2,x\n3,y\n4,z\n")
     (folder / "t.yaml").write_text(
@@ -186,3 +218,56 @@ def test_other_sources(folder, source):
     assert ids("train", *EXCLUDE) == [image_id for image_id in whole if image_id != first] and len(whole) == 4
     loaded = load_tasks("t.yaml", EXCLUDE)
     assert count_train(loaded.spec) == 3 and check_files(loaded).splits["train"].images == 3
+
+
+SEG40 = "seg: {type: segmentation, classes: 40}"
+SEG13 = "seg: {type: segmentation, classes: 13, ignore_index: -1}"
+SEG19 = "seg: {type: segmentation, classes: 19, ignore_index: -1}"
+FIXED = {
+    "coco": (write_coco, "coco", "seg: {type: segmentation}, kp: {type: keypoints}"),
+    "nyuv2": (write_nyuv2, "nyuv2", SEG40),
+    "nyuv2, folders": (partial(write_nyuv2, lists=False), "nyuv2", SEG40),
+    "nyuv2, mtan": (write_nyuv2_mtan, "nyuv2, layout: mtan", SEG13),
+    "cityscapes": (partial(write_cityscapes_mtan, lists=True), "cityscapes", SEG19),
+    "cityscapes, mtan": (write_cityscapes_mtan, "cityscapes, layout: mtan", SEG19),
+    "cityscapes, official": (write_cityscapes_official, "cityscapes, layout: official", SEG19),
+    "taskonomy": (write_taskonomy, "taskonomy", "sn: {type: normals}"),
+    "decathlon": (write_decathlon, "decathlon, domain: gtsrb", "kind: {type: classification}"),
+    "webdataset": (
+        write_shards,
+        "webdataset, shards: '{split}-*.tar'",
+        "room: {type: classification, target: cls, classes: 3}, depth: {type: depth, target: depth.npy}",
+    ),
+    "huggingface": (
+        write_parquet,
+        "huggingface, files: 'data/{split}-*.parquet'",
+        "room: {type: classification}, seg: {type: segmentation, classes: 3}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_sources_whose_files_have_fixed_names_or_hold_many(name, tmp_path, monkeypatch):
+    write, source, tasks = FIXED[name]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data")
+    (tmp_path / "t.yaml").write_text(
+        f"name: t\ndata: {{source: {source}, root: data, size: [32, 64]}}\ntasks: {{{tasks}}}\n"
+    )
+    split = "test" if name == "nyuv2, folders" else "train"
+    whole = ids(split)
+    out = [whole[1], whole[-1]]
+    (tmp_path / "bad.txt").write_text("".join(f"{split}\t{image_id}\twhy\n" for image_id in out))
+    left = [image_id for image_id in whole if image_id not in out]
+    assert ids(split, *EXCLUDE) == left and len(left) == len(whole) - 2
+    loaded = load_tasks("t.yaml", EXCLUDE)
+    report = check_files(loaded, everything=True)
+    assert report.splits[split].images == report.splits[split].opened == len(left)
+    assert not any("no such picture" in warning for warning in report.warnings)
+    assert count_pictures(loaded.spec, split) == len(left)
+    assert excluded_in_words(loaded.spec) == [f"{split}: 2 pictures excluded (data.exclude)"]
+    both = [open_split(load_tasks("t.yaml", o).spec, build_tasks(loaded.spec), split) for o in ([], EXCLUDE)]
+    for image_id in left:  # pictures keep their own labels
+        one, other = (source.load(source.ids.index(image_id)) for source in both)
+        assert np.array_equal(one.image, other.image) and one.id == other.id == image_id
+        assert all(np.array_equal(one.targets[task], other.targets[task]) for task in one.targets)

@@ -71,6 +71,20 @@ def test_counts_and_missing_labels(root):
     assert report.warnings == ["seg/val/1.png has no labelled pixel", "seg/test/1.png has no labelled pixel"]
 
 
+def test_edges_are_derived_where_all_that_they_are_of_is_labelled(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    for split in ("train", "val", "test"):
+        save(root / f"depth/{split}/2.npy", np.ones((H, W), np.float32))
+    report = check(root, SEG + DEPTH + "  edges: {type: edges, derive: [seg, depth]}\n")
+    assert report.splits["train"].labels == {"seg": 1, "depth": 1, "edges": 0}
+    assert one(report) == "edges: no picture of train has a label"
+
+
+def test_the_share_of_the_only_class(root):
+    label_all(root, "seg", np.zeros((H, W), np.uint8))
+    assert "  0      1 (100 %)" in str(check(root, SEG))
+
+
 def test_class_id_out_of_range(root):
     label_all(root, "seg", np.zeros((H, W), np.uint8))
     save(root / "seg/train/1.png", np.array([[0, 41, 255, 39]] * 4, np.uint8))

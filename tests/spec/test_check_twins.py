@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from perceptkit.spec.check_report import CheckReport
-from perceptkit.spec.check_twins import HEAD, Picture, check_twins, twins
+from perceptkit.spec.check_twins import HEAD, Picture, check_twins, check_twins_of_sources, twins
 
 
 @pytest.fixture
@@ -68,3 +68,49 @@ def test_what_is_said_and_listed(write, tmp_path):
         ("val", "7", "is 2 times in val"),
         ("train", "1", "is '7' of val too (val/7.png)"),
     ]
+
+
+def of_sources(pictures, tasks, tmp_path):
+    report = CheckReport("t", "2 sources")
+    check_twins_of_sources(pictures, tasks, dict.fromkeys(pictures, tmp_path), report)
+    return report
+
+
+def test_a_picture_to_train_on_that_another_source_measures_on(write, tmp_path):
+    pictures = {
+        "rooms": {"train": [write("a/1", b"same"), write("a/2", b"mine")], "val": [write("a/3", b"more")]},
+        "street": {"train": [write("b/4", b"more")], "val": [write("b/5", b"same")], "test": []},
+    }
+    report = of_sources(pictures, {"rooms": ["seg"], "street": ["depth"]}, tmp_path)
+    assert report.warnings == [
+        "rooms: a/1 ('1' of train) is 'street/5' of val too, byte for byte (street: b/5)",
+        "street: b/4 ('4' of train) is 'rooms/3' of val too, byte for byte (rooms: a/3)",
+    ]
+    assert [tuple(bad)[:2] for bad in report.bad] == [("train", "rooms/1"), ("train", "street/4")]
+    assert not report.problems
+
+
+def test_what_one_source_holds_twice_is_not_said_again(write, tmp_path):
+    pictures = {
+        "a": {"train": [write("a/1", b"same")], "val": [write("a/2", b"same")]},
+        "b": {"train": [write("b/3", b"else")], "val": []},
+    }
+    report = of_sources(pictures, {"a": ["seg"], "b": ["seg"]}, tmp_path)
+    assert not report.warnings and not report.bad
+
+
+def test_two_sources_may_have_labels_of_different_tasks_for_one_picture(write, tmp_path):
+    file, copy = write("a/1", b"same"), write("b/1", b"same")
+    pictures = {"a": {"train": [file, write("a/2", b"else")]}, "b": {"train": [copy]}}
+    assert not of_sources(pictures, {"a": ["seg"], "b": ["depth"]}, tmp_path).warnings
+    report = of_sources(pictures, {"a": ["seg"], "b": ["depth", "seg"]}, tmp_path)
+    assert report.warnings == [
+        "b: train: 1 picture is in a too, byte for byte, and both have labels of seg",
+    ]
+    assert not report.bad
+
+
+def test_one_file_may_serve_val_here_and_test_there(write, tmp_path):
+    one = write("one", b"same")
+    pictures = {"a": {"val": [one], "test": [one]}, "b": {"val": [one], "test": [one]}}
+    assert not of_sources(pictures, {"a": ["seg"], "b": ["kp"]}, tmp_path).warnings

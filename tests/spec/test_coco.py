@@ -264,3 +264,38 @@ def test_damaged_panoptic_pictures(coco):
 def test_the_shipped_file_with_what_its_header_names(coco, capsys, changes):
     command = ["check", "coco", "--set", f"data.root={coco / 'data'}", "data.hold_out=25%", *changes]
     assert main(command) == 0, capsys.readouterr().out
+
+
+def test_check_counts_pixels_and_points_of_each_class(coco):
+    tasks = f"{SEG}, {KP}, edges: {{type: edges, derive: [seg]}}"
+    report = check_files(load(coco, HELD, tasks))
+    counts = report.as_json()["classes"]
+    # pictures 1 and 3 of three; a cat of 6 x 6 and 2 x 2, on a chair of 20 x 10; a person of 10 x 5, a crowd of 10 rows
+    assert counts["seg"]["train"]["cat"] == {"pictures": 2, "pixels": 2 * (36 + 4)}
+    assert counts["seg"]["train"]["chair"] == {"pictures": 2, "pixels": 2 * (200 - 40)}
+    assert counts["seg"]["train"]["person"] == {"pictures": 2, "pixels": 2 * 50}
+    assert counts["seg"]["train"]["background"]["pixels"] == 3 * 40 * 60 - 2 * (200 + 50 + 10 * 60 - 5 * 5)
+    assert counts["kp"]["train"]["nose"] == {"pictures": 2, "points": 4}
+    assert counts["kp"]["train"]["right_eye"] == {"pictures": 2, "points": 2}
+    assert "seg: pictures with each class" in str(report)
+
+
+def only(content: dict, images: list[dict]) -> None:
+    """Leaves some images, with their annotations."""
+    numbers = [image["id"] for image in images]
+    content["images"] = images
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in numbers]
+
+
+def test_edges_are_derived_where_all_that_they_are_of_is_labelled(coco):
+    other = "more: {type: segmentation, target: 'annotations/more_{split}.json', classes: [cat, background]}"
+    for word in ("train2017", "val2017"):
+        whole = coco / f"data/annotations/instances_{word}.json"
+        part = coco / f"data/annotations/more_{word}.json"
+        shutil.copy(whole, part)
+        change(part, lambda c: only(c, c["images"][:1]))
+    change(coco / "data" / INSTANCES, lambda c: only(c, c["images"][1:]))
+    edges = f"{SEG}, {other}, edges: {{type: edges, derive: [seg, more]}}"
+    report = check_files(load(coco, DATA, edges))
+    assert report.splits["train"].labels == {"seg": 3, "more": 1, "edges": 0}
+    assert any(m.startswith("edges: no picture of train has a label") for m in report.problems)

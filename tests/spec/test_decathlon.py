@@ -107,3 +107,8 @@ def test_mean_and_std_come_from_the_pickle_or_else_from_the_table(tmp_path):
 def test_the_tables_have_the_domains_of_the_score():
     assert list(MEAN_STD) == list(WEIGHT_DECAY) == list(BASELINE)
     assert {*NOT_CROPPED, *SIZES} <= set(BASELINE)
+
+
+def test_pedestrians_stand_upright():
+    height, width = SIZES["daimlerpedcls"]
+    assert (height, width) == (2 * width, 72)

@@ -10,24 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from perceptkit.errors import DataError, SpecError
-from perceptkit.spec.metric_learning import LossName, MinerName
+from perceptkit.spec.metric_learning import REFUSED_LOSSES, REFUSED_MINERS, LossName, MinerName
 from perceptkit.spec.tasks_file import EmbeddingSpec
 from perceptkit.tasks.embedding import FIRST_UNSEEN, Embedding
 
-LEFT_OUT = {
-    "BaseMetricLossFunction",
-    "BaseLossWrapper",
-    "GenericPairLoss",
-    "MultipleLosses",
-    "SelfSupervisedLoss",
-}
-LEFT_OUT |= {
-    "CrossBatchMemory",
-    "EmbeddingRegularizerMixin",
-    "WeightRegularizerMixin",
-}  # wrap others, or are parts
-LEFT_OUT |= {"VICRegLoss", "ManifoldLoss", "InstanceLoss"}  # want pairs of views, or look at no id
-LEFT_OUT |= {"HistogramLoss"}  # indexes in a way that torch is about to read otherwise
 NEED = {"RankedListLoss": {"margin": 0.4, "Tn": 10}}
 
 
@@ -105,10 +91,47 @@ def test_the_miner_chooses():
 @pytest.mark.parametrize("name", get_args(LossName))
 def test_every_loss_can_be_learned_from(name):
     task = make(loss={"name": name, "args": NEED.get(name, {})})
-    output = some(12).requires_grad_()
-    loss = task.loss(output, torch.arange(12) % 3)
+    for step in range(3):
+        output = some(12).roll(step, dims=1).requires_grad_()
+        loss = task.loss(output, torch.arange(12) % 3)
+        loss.backward()
+        assert loss.isfinite() and output.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", get_args(LossName))
+@pytest.mark.parametrize("ids", [[0, 1, 2], [0, 1], [1, 1, 1], [2]])
+def test_every_loss_is_a_number_where_pairs_are_few(name, ids):
+    task = make(loss={"name": name, "args": NEED.get(name, {})})
+    output = some(len(ids)).requires_grad_()
+    loss = task.loss(output, torch.tensor(ids))
     loss.backward()
     assert loss.isfinite() and output.grad.isfinite().all()
+
+
+def test_the_dynamic_margin_goes_on_where_it_was():
+    """Its histogram is of all batches so far: it belongs into checkpoints, and no trial is in it."""
+    task, ids = make(loss={"name": "DynamicSoftMarginLoss"}), torch.arange(8) % 3
+    assert not task.loss_module.state_dict()["loss.hist_"].any()
+    task.loss(some(), ids)
+    kept = {name: value.clone() for name, value in task.loss_module.state_dict().items()}
+    second = task.loss(some().flip(0), ids)
+    other = make(loss={"name": "DynamicSoftMarginLoss"})
+    assert other.loss(some().flip(0), ids) != second
+    other.loss_module.load_state_dict(kept)
+    assert other.loss(some().flip(0), ids) == second
+
+
+def test_the_dynamic_margin_of_pairs_that_are_as_far_as_can_be():
+    output = unit([1, 0, 0, 0], [-1, 0, 0, 0], [1, 0, 0, 0]).requires_grad_()
+    make(loss={"name": "DynamicSoftMarginLoss"}).loss(output, torch.tensor([0, 0, 1])).backward()
+
+
+def test_a_loss_that_wants_equal_counts_says_so():
+    task = make(loss={"name": "SmoothAPLoss"})
+    with pytest.raises(
+        SpecError, match=r"tasks.place.loss: SmoothAPLoss wants .* loader.m_per_class .* has 1 to 3"
+    ):
+        task.loss(some(4), torch.tensor([0, 0, 0, 1]))
 
 
 @pytest.mark.parametrize("name", get_args(MinerName))
@@ -121,9 +144,11 @@ def test_names_are_those_of_the_library():
     from pytorch_metric_learning import losses, miners
 
     of_losses = {name for name, found in vars(losses).items() if isinstance(found, type)}
-    assert set(get_args(LossName)) == of_losses - LEFT_OUT
+    assert set(get_args(LossName)) == of_losses - set(REFUSED_LOSSES)
+    assert set(REFUSED_LOSSES) < of_losses
     of_miners = {name for name, found in vars(miners).items() if isinstance(found, type)}
-    assert set(get_args(MinerName)) == of_miners - {"BaseMiner", "EmbeddingsAlreadyPackagedAsTriplets"}
+    assert set(get_args(MinerName)) == of_miners - set(REFUSED_MINERS)
+    assert set(REFUSED_MINERS) < of_miners
 
 
 def test_weights_of_the_loss():

@@ -137,6 +137,23 @@ def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_that_wants_equal_counts_wants_batches_that_have_them(tmp_path):
+    tasks = TASKS.replace("ProxyAnchorLoss, lr_scale: 10", "SmoothAPLoss")
+    message = "tasks.place.loss: SmoothAPLoss wants as many pictures of every id in a batch; write loader.m_per_class"
+    with pytest.raises(SpecError, match=message):
+        pk.train(*write(tmp_path, tasks, RECIPE), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["SmoothAPLoss", "DynamicSoftMarginLoss", "NCALoss"])
+def test_losses_that_look_at_more_than_one_batch_or_at_pairs_alone(tmp_path, loss):
+    tasks = TASKS.replace("ProxyAnchorLoss, lr_scale: 10", loss)
+    recipe = ALONE.replace("batch: 4", "batch: 4, m_per_class: 2")
+    run = pk.train(*write(tmp_path, tasks, recipe), tmp_path / "run", quiet=True)
+    state = checkpoint(run, "last.pt")["losses"]
+    assert ("loss.hist_" in state.get("place", {})) == (loss == "DynamicSoftMarginLoss")
+
+
 @pytest.mark.slow
 def test_a_csv_of_ids_with_new_ones_on_test(tmp_path, capsys):
     ids = {"train": "aabbc", "val": "aab", "test": "xxyyz"}
