@@ -92,6 +92,7 @@ def test_layers():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -140,6 +140,7 @@ def kept_by(net, **blocks):
     return Plan.from_keep(list(net.tasks), names, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kept, merges",
     [
@@ -191,6 +192,7 @@ def refuse_another_path(net, plan, small, task):
     refuse_mismatch(parity(lambda x: net(x, plan, [task]), small, probe_images(SIZE)), task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", ["none", "latency", "size"])
 @pytest.mark.parametrize("name", BACKBONES[:3])
 def test_one_task_costs_its_own_path(name, optimize):

@@ -76,6 +76,7 @@ def test_the_base_copy_is_the_base(name, image):
     assert not ours & theirs, "the copies share storage"
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("keep", ["all", "mixed"])

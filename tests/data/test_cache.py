@@ -103,6 +103,7 @@ def _load(source, index, found):
     found.put(source.load(index).image)
 
 
+@pytest.mark.slow
 def test_memory_is_shared_with_processes_that_are_not_forked(folder):
     source, _, _ = opened(folder, cache="ram")
     kept = source.load(1).image

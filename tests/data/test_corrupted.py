@@ -831,6 +831,7 @@ def loaded(folder: Path, *overrides: str) -> list:
     return found["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.on}: {case.name}")
 def test_damaged(case, tmp_path, monkeypatch):
     if case.on == "huggingface":

@@ -9,6 +9,7 @@ from perceptkit.model.blocks import num_params
 from perceptkit.model.survey import survey
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GATEABLE)
 def test_parameters(name):
     with torch.device("meta"):

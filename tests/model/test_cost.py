@@ -11,6 +11,7 @@ from perceptkit.model.supernet import head_key
 from tests.model.conftest import SIZE, TASKS, make_net, some_plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0", "test_vit", "regnety_002"]
 )

@@ -102,6 +102,7 @@ FAST = {
     scope="module",
 )
 class TestFamily:
+    @pytest.mark.slow
     def test_blocks(self, name):
         found = checks.blocks(*made(name))
         assert (found["identity"], found["shortcut"]) == FAMILIES[name][1]

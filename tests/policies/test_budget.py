@@ -196,6 +196,7 @@ def test_open_blocks_owe_their_part():
     assert asked_of_open(TWO_BLOCKS, budget=18.5, closed=1, last_closed=1) == pytest.approx(18.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "sparsity"), [(0.7, 0.0), (0.7, 0.5), (1.2, 0.0)])
 def test_finds_its_budget(part, sparsity):
     """Every block is worth something to every task; nothing but the multiplier says how many are to go."""

@@ -308,6 +308,7 @@ def test_a_folder_that_is_no_run_is_an_error_before_anything_is_written(tmp_path
     assert not (run / "report.html").exists() and not (run / "plots").exists() and list(other.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_report_never_loads_torch(tmp_path):
     run = make_run(tmp_path / "run", tasks=("room",), upto="warmup")
     code = (

@@ -48,6 +48,7 @@ def test_the_best_alone_has_no_metrics_to_compare(tmp_path):
     assert cells(plans_table(results.samples).rows[1])[-1] == ""
 
 
+@pytest.mark.slow
 def test_the_page_has_a_section(run, tmp_path):
     assert "Sampled plans" in write_report(run).read_text()
     other = make_run(tmp_path / "other", tasks=("seg", "room"))

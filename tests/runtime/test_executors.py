@@ -92,6 +92,7 @@ def picture(batch, size_HW=SIZE):
     return torch.randn(batch, 3, *size_HW, generator=torch.Generator().manual_seed(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.inference_mode()
 def test_all_backbones(name):

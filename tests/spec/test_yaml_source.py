@@ -52,6 +52,7 @@ def test_billion_laughs_stop():
     assert [p.message for p in problems] == [f"more than {MOST_VALUES} values, aliases unfolded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["[" * 5000, "a: " + "{" * 3000, "- " * 3000, "\x00", "\ud83d", "a: &", "? ", "!"]
 )

@@ -62,9 +62,7 @@ def test_a_run_that_failed_is_told_and_one_that_was_stopped_goes_on(tmp_path, ca
 @pytest.mark.slow
 def test_every_method_on_the_fixture(tmp_path, capsys):
     tiny = ["backbone.args={channels: [8, 8, 8, 8]}", "heads.channels=8", "loader.batch=2", FRAMES]
-    methods = [
-        method for method in bench.METHODS if method != "adashare_0.7"
-    ]  # its search wants more epochs
+    methods = [method for method in bench.METHODS if method != "adashare_0.7"]  # its search wants more epochs
     arguments = ["--out", str(tmp_path / "runs"), "--epochs", "2", "--methods", *methods, "--set", *tiny]
     assert bench.main(arguments) == 0, [log.read_text() for log in tmp_path.glob("runs/*.log")]
     table = capsys.readouterr().out

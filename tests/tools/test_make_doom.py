@@ -382,6 +382,7 @@ def check(root: Path) -> int:
     return perceptkit(["check", str(ROOT / "tasks/doom.yaml"), "--set", f"data.root={root}"])
 
 
+@pytest.mark.slow
 def test_the_set_is_complete_and_passes_check(tmp_path, no_engine):
     out = tmp_path / "new" / "doom"
     assert make_doom.main([str(out), *counts(60, 5, 3)]) == 0

@@ -39,6 +39,7 @@ def read(run, name="budget.json"):
     return json.loads((run.path / name).read_text())
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_run_costs_what_was_asked_for(small_run, tmp_path):
     run = train(small_run, tmp_path / "run", "{macs: 0.9}")
     found, counted = read(run), run.cost["rows"]

@@ -124,6 +124,7 @@ def test_json_has_no_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hard", "single", "nddr", "mtan"])
 def test_a_head_starts_as_the_classifier_of_the_weights(small_run, tmp_path, method):
     whole = timm.create_model("test_resnet", num_classes=4).eval()

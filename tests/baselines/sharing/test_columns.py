@@ -29,6 +29,7 @@ def test_shares_at_the_start_by_hand():
     assert own_share(1).tolist() == [[1.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SOFT)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "swin_tiny_patch4_window7_224"])
 def test_any_trunk(method, name):
