@@ -485,7 +485,8 @@ class AugmentSpec(Strict):
     pad: NonNegativeInt = 0
     """Pixels added on every side, black and without labels, before the crop."""
     crop: Size | None = None
-    """[height, width] of a window at random; evaluation sees the whole picture."""
+    """[height, width] of a window at random; evaluation sees the whole picture. Where a source cuts pictures to its
+    size (`fit: crop`) the window may lie in what is cut off too."""
     resize: Size | None = None
     """[height, width] that the picture is brought to after all else, with `crop` the window."""
     photometric: list[PhotometricSpec] = []
