@@ -11,6 +11,7 @@ Tasks files and recipes that ship with the package go by their names: pk.train("
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceptkit.errors import PerceptkitError, SpecError
+from perceptkit.errors import ExportError, PerceptkitError, SpecError
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.check_files import check_files
 from perceptkit.spec.check_report import CheckReport
+from perceptkit.spec.export import ExportSpec
 from perceptkit.spec.load import LoadedRecipe, LoadedTasks, load_both, load_recipe, load_tasks
 from perceptkit.spec.overrides import keys_of_section, split_overrides
 from perceptkit.spec.tasks_file import Split, TasksFile
@@ -336,14 +338,17 @@ def remove_domain(path: str | Path, name: str) -> None:
 
 
 def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Run:
-    """The run and then, in one process only, its artifact."""
+    """The run and then, in one process only, its artifact and what the recipe exports."""
     from perceptkit.baselines.sharing.tree import TreeNet
     from perceptkit.compact.artifact import WEIGHTS, Manifest, read_manifest
     from perceptkit.compact.build import write_artifact
+    from perceptkit.compact.export_onnx import needs_packages
     from perceptkit.spec.sharing_options import structural
     from perceptkit.train import session
     from perceptkit.train.stage_record import record_file
 
+    if any(wanted.format == "onnx" for wanted in specs.recipe.export):
+        needs_packages()  # now, not when all is trained
     training = session.train(specs, path, resume, quiet)
     run = Run(path)
     if training.fabric.global_rank == 0:
@@ -376,7 +381,34 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
         written = read_manifest(path / "artifact").size["macs"] if router is None else None
         record_file(path, path / "artifact" / WEIGHTS, written)
     training.fabric.barrier()
+    if training.fabric.global_rank == 0:
+        for wanted in specs.recipe.export:
+            _export_as_asked(path, wanted, training.routing is not None, quiet)
     return run
+
+
+def _export_as_asked(run: Path, wanted: ExportSpec, is_routed: bool, quiet: bool) -> None:
+    """One export of a recipe; its record tells the metrics on val too, by the files themselves.
+
+    Raises ExportError where it cannot be made, with what is to be done now that the run is over.
+    """
+    from perceptkit.compact.exported import as_text
+    from perceptkit.compact.parity_file import amend, recorded
+
+    choices = wanted.model_dump(exclude=set() if is_routed else {"dynamic_skip"})  # nothing is left to decide
+    files: list[Path] = []
+    try:
+        export(run, **choices, wrote=files.append)
+        for file in files:
+            if "accuracy" not in recorded(file):  # else it was measured already
+                amend(file, {"val": evaluate(file, split="val")})
+            if not quiet:
+                print(as_text(file), file=sys.stderr)
+    except PerceptkitError as error:
+        raise ExportError(
+            f"the run is finished and {run / 'artifact'} is written, but an export failed: {error}\n"
+            f"when that is mended: perceptkit export {run} --format {wanted.format}"
+        ) from error
 
 
 def _measure_briefly(run: Path, tasks_file: TasksFile, device: str) -> None:

@@ -195,11 +195,13 @@ def fit_rgb(image: np.ndarray, size_HW: tuple[int, int], fit: Fit = "stretch") -
     """RGB uint8 at `size_HW`: stretched to it, or in its own shape and the middle of it (`crop`)."""
     if fit == "stretch":
         return resize_rgb(image, size_HW)
+    covering, (wanted_H, wanted_W) = cover_rgb(image, size_HW), size_HW
+    top, left = (covering.shape[0] - wanted_H) // 2, (covering.shape[1] - wanted_W) // 2
+    return np.ascontiguousarray(covering[top : top + wanted_H, left : left + wanted_W])
+
+
+def cover_rgb(image: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
+    """RGB uint8 in its own shape, as small as it can be and still cover `size_HW`: what `crop` takes the middle of."""
     (height, width), (wanted_H, wanted_W) = image.shape[:2], size_HW
-    scale = max(
-        wanted_H / height, wanted_W / width
-    )  # the shorter side, as the wanted shape sees it, just fits
-    covering = max(wanted_H, round(height * scale)), max(wanted_W, round(width * scale))
-    top, left = (covering[0] - wanted_H) // 2, (covering[1] - wanted_W) // 2
-    resized = resize_rgb(image, covering)
-    return np.ascontiguousarray(resized[top : top + wanted_H, left : left + wanted_W])
+    scale = max(wanted_H / height, wanted_W / width)  # one side just fits, the other is too long or fits too
+    return resize_rgb(image, (max(wanted_H, round(height * scale)), max(wanted_W, round(width * scale))))

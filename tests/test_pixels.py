@@ -6,6 +6,7 @@ from PIL import Image
 
 from perceptkit.errors import DataError
 from perceptkit.pixels import (
+    cover_rgb,
     fit_rgb,
     nearest,
     plain_jpeg,
@@ -204,3 +205,10 @@ def test_the_shape_stays():
 
 def test_stretching_is_resizing():
     assert np.array_equal(fit_rgb(ramps(8, 20), (4, 4)), resize_rgb(ramps(8, 20), (4, 4)))
+
+
+def test_what_covers_is_what_the_middle_is_taken_of():
+    whole = cover_rgb(ramps(8, 20), (4, 4))
+    assert whole.shape == (4, 10, 3)
+    assert np.array_equal(whole[:, 3:7], fit_rgb(ramps(8, 20), (4, 4), "crop"))
+    assert cover_rgb(ramps(3, 5), (72, 144)).shape == (86, 144, 3)

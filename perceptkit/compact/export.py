@@ -30,7 +30,7 @@ from perceptkit.compact.export_onnx import write_onnx
 from perceptkit.compact.export_torch import write_torch
 from perceptkit.compact.parity_file import record, recorded
 from perceptkit.compact.precision import find_precision
-from perceptkit.compact.routed import refuse_routed
+from perceptkit.compact.routed import RoutedNet, refuse_routed
 from perceptkit.compact.verify import Forward, parity, refuse_mismatch
 from perceptkit.errors import SpecError
 
@@ -95,7 +95,7 @@ def export_network(
         if precision != "32":
             raise SpecError("an artifact holds the weights as they are; it has no --precision")
         refuse_trained(path)
-        build.write_verified(path, network, manifest, {"format": format})
+        build.write_verified(path, network, manifest, {"format": format, **_macs(network, manifest)})
         return path
     if format != "aoti" and device != "cpu":
         raise SpecError(
@@ -110,8 +110,14 @@ def export_network(
         refuse_mismatch(heads, str(path), chosen.bound)
     sizes = {"batches": [len(image) for image in images], "images": [list(i.shape[2:]) for i in images]}
     told = {"format": format, "precision": precision, "bound": chosen.bound, "heads": heads}
+    told |= _macs(network, manifest)
     record(path, {**told, **details, "compared_on": sizes, "bytes": path.stat().st_size})
     return path
+
+
+def _macs(network: nn.Module, manifest: Manifest) -> dict[str, int]:
+    """Of one picture, for the record; nothing where they differ by picture."""
+    return {} if isinstance(network, RoutedNet) else {"macs": manifest.size["macs"]}
 
 
 def refuse_suffix(path: Path, format: str) -> None:

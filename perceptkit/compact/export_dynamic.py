@@ -256,6 +256,8 @@ def _write_codebook(
             "may_drop": book.may_drop,
         }
         told = _told("codebook", heads) | {"sizes": sizes, "codebook": chosen}
+        added_N = served_NR.double() @ torch.tensor(cost.added_R, dtype=torch.float64)
+        told["macs"] = cost.always + cost.router + added_N.mean().item()
         told["bytes"] = sum(file.stat().st_size for file in files)
         told["sha256"] = {file.name: parity_file.digest(file) for file in files}
         parity_file.write_inside(folder, told)

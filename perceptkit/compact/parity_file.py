@@ -5,6 +5,9 @@
 A file whose numbers are beyond its bound is never written, so `ok` is true, but where a file of fewer bits costs some
 task more of its metric than is allowed: then `lost` says which, and `accuracy` has every metric before and after
 (compact/quality.py).
+
+`macs` are those of one picture, of a codebook the mean over what it was calibrated on; a file that otherwise decides by
+picture has none. `val` has metrics on val by the file itself, of exports that a recipe asked for.
 """
 
 import hashlib

@@ -94,6 +94,7 @@ def export_int8(
                 shutil.move(other, temporary)
         size_before, size_after = exact.stat().st_size, temporary.stat().st_size
     entry = {"format": "onnx", "precision": "int8", "bound": None, "heads": heads, **details, **told}
+    entry["macs"] = manifest.size["macs"]
     sizes = {"bytes": size_after, "bytes_float32": size_before, "size_ratio": size_before / size_after}
     quality = compared(before, after, manifest.tasks, ("float32", "int8"), max_drop)
     record(path, {**entry, **sizes, "float_heads": float_heads, **quality})

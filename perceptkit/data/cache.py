@@ -7,6 +7,8 @@ A file's name holds a digest of the path, time of change and size of every file 
 folder's one of all that says how they are read: what is stale is not found, and goes when its successor is written.
 
 What fits is decided by place alone: the first so many pictures of a split are kept, whichever are read first.
+Where training cuts windows of its own (`augment.crop`) from pictures that are else cut to the network's size, they are
+decoded each time.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -193,6 +195,7 @@ def keep_decoded(
     sources: Mapping[str, Source],
     folder: Path,
     ranks: int = 1,
+    whole: Collection[str] = (),
 ) -> str:
     """Gives the sources of files a cache, as the recipe's `loader` says; tells what they take and what is kept.
 
@@ -201,9 +204,14 @@ def keep_decoded(
         sources: by name, the most important first: it has room before the others have.
         folder: of the files, where `cache_dir` names none.
         ranks: processes of this machine that each have a cache of their own in memory.
+        whole: names of sources whose pictures are read before anything is cut off; those are not kept.
     """
     parts = {
-        name: [(part, Records(part.tasks, part.data.size)) for part in _parts(source)]
+        name: [
+            (part, Records(part.tasks, part.data.size))
+            for part in _parts(source)
+            if not (part.cuts and name in whole)
+        ]
         for name, source in sources.items()
     }
     bytes_of = {name: sum(len(part) * records.bytes for part, records in of) for name, of in parts.items()}
@@ -226,14 +234,17 @@ def keep_decoded(
                 source.cache = DiskCache(records, source, where / f"{name}{number}-{how}", slots)
             elif slots:
                 source.cache = RamCache(records, source.ids, slots)
-    needed = ", ".join(f"{name} {in_bytes(size)}" for name, size in bytes_of.items())
+    needed = ", ".join(f"{name} {in_bytes(size)}" for name, size in bytes_of.items() if size)
     whose = f"{in_bytes(free)} of {'the disk' if on_disk else 'memory'} are free"
     place = f"in {where}" if on_disk else "in memory, shared by workers"
     share = {0: "none is kept", total: f"all are kept {place}"}.get(
         kept, f"{kept} of {total} are kept {place}"
     )
-    whole = in_bytes(sum(bytes_of.values()))
-    return f"decoded pictures take about {whole} ({needed}); {whose}: {share} (loader.cache: {loader.cache})"
+    anew = [name for name in whole if any(part.cuts for part in _parts(sources[name]))]
+    more = f"; {', '.join(anew)}: windows are cut from whole pictures, which are not kept" if anew else ""
+    total_bytes = in_bytes(sum(bytes_of.values()))
+    said = f"decoded pictures take about {total_bytes} ({needed}); {whose}: {share} (loader.cache: {loader.cache})"
+    return said + more
 
 
 def bytes_of_sample(tasks: Mapping[str, Task], size_HW: tuple[int, int]) -> int:

@@ -29,6 +29,8 @@ class DecodedSource:
     data: Any
     """Its declaration, with the size of the pictures; every kind has its own."""
     tasks: dict[str, Task]
+    cuts: bool = False
+    """Whether `decode` may leave out a part of a picture; then there is `decode_whole`."""
     cache: Cache | None = None
     """Where decoded samples are kept; None decodes each time."""
 
@@ -38,20 +40,26 @@ class DecodedSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def load(self, index: int) -> Sample:
-        """The picture and every label, at the network's size. Raises DataError that names the file."""
-        if self.cache is not None and (kept := self.cache.get(index)) is not None:
+    def load(self, index: int, whole: bool = False) -> Sample:
+        """The picture and every label, see `Source`. What nothing was cut from is not kept: it has no one size."""
+        whole = whole and self.cuts
+        cache = None if whole else self.cache
+        if cache is not None and (kept := cache.get(index)) is not None:
             return kept
         try:
-            sample = self.decode(index)
+            sample = self.decode_whole(index) if whole else self.decode(index)
         except DataError as error:
             raise DataError(f"{error}; {MEND}") from error
-        if self.cache is not None:
-            self.cache.put(index, sample)
+        if cache is not None:
+            cache.put(index, sample)
         return sample
 
     def decode(self, index: int) -> Sample:
         """Reads one sample from disk."""
+        raise NotImplementedError
+
+    def decode_whole(self, index: int) -> Sample:
+        """The same before anything is cut off."""
         raise NotImplementedError
 
     def files(self, index: int) -> list[Path]:

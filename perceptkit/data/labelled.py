@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from perceptkit.data.sample import Sample
+from perceptkit.data.sample import Missing, Sample
 from perceptkit.data.source import Source
 from perceptkit.tasks.base import Task
 
@@ -62,16 +62,17 @@ class PartlyLabelled:
         labelled: Mapping[str, np.ndarray],
     ) -> None:
         self.source, self.labelled = source, labelled
-        self._missing = {name: tasks[name].missing(size_HW) for name in labelled}
+        self._missing = Missing({name: tasks[name] for name in labelled}, size_HW)
         self.ids: Sequence[str] = source.ids
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, whole: bool = False) -> Sample:
         """One sample, with the labels that it keeps."""
-        sample = self.source.load(index)
-        gone = {name: self._missing[name] for name, kept_N in self.labelled.items() if not kept_N[index]}
+        sample = self.source.load(index, whole)
+        missing = self._missing.of(sample)
+        gone = {name: missing[name] for name, kept_N in self.labelled.items() if not kept_N[index]}
         return Sample(sample.id, sample.image, {**sample.targets, **gone})
 
     def label(self, index: int, task: str) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from perceptkit.data.decoded import DecodedSource
 from perceptkit.data.sample import Sample
 from perceptkit.errors import DataError
-from perceptkit.pixels import fit_rgb, read_rgb
+from perceptkit.pixels import Fit, cover_rgb, fit_rgb, read_rgb
 from perceptkit.spec.decathlon import annotation_file
 from perceptkit.spec.listed import listed_pictures
 from perceptkit.spec.tasks_file import DecathlonData, ListedData, Split
@@ -32,6 +32,8 @@ class ListedSource(DecodedSource):
 
     def __init__(self, data: ListedData, split: Split, tasks: Mapping[str, Task]) -> None:
         self.data, self.tasks = data, dict(tasks)
+        self.fit: Fit = data.fit if isinstance(data, DecathlonData) else "stretch"
+        self.cuts = self.fit == "crop"
         self.annotations: list[Path] = []
         if isinstance(data, DecathlonData):
             self.annotations = [annotation_file(data.root, data.domain, name) for name in ("train", split)]
@@ -57,10 +59,18 @@ class ListedSource(DecodedSource):
 
     def decode(self, index: int) -> Sample:
         """Decodes the picture at the network's size; its target is () int64, the index of the class."""
-        picture = self.pictures[index]
-        image = fit_rgb(read_rgb(picture.path), self.data.size, getattr(self.data, "fit", "stretch"))
+        return self._sample(index, fit_rgb(self._picture(index), self.data.size, self.fit))
+
+    def decode_whole(self, index: int) -> Sample:
+        """The same, but for the sides of a picture of another shape."""
+        return self._sample(index, cover_rgb(self._picture(index), self.data.size))
+
+    def _picture(self, index: int) -> np.ndarray:
+        return read_rgb(self.pictures[index].path)
+
+    def _sample(self, index: int, image: np.ndarray) -> Sample:
         targets = {name: np.array(self.label(index, name), dtype=np.int64) for name in self.tasks}
-        return Sample(picture.id, image, targets)
+        return Sample(self.pictures[index].id, image, targets)
 
     def files(self, index: int) -> list[Path]:
         """See `DecodedSource`."""

@@ -124,9 +124,9 @@ class _Augmented(Dataset):
         self.photometric = Photometric(augment.photometric) if augment and augment.photometric else None
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.source.load(index)
         if self.augment is None:
-            return sample
+            return self.source.load(index)
+        sample = self.source.load(index, whole=self.augment.crop is not None)
         rng = np.random.default_rng([self.seed, self.epoch, index])
         sample = apply_geometry(sample, sample_geometry(self.augment, rng), self.tasks)
         if self.photometric is not None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from perceptkit.data.sample import Sample
+from perceptkit.data.sample import Missing, Sample
 from perceptkit.data.source import Joined, Source
 from perceptkit.spec.several import SEPARATOR
 from perceptkit.tasks.base import Task
@@ -44,12 +44,13 @@ class Mixed(Joined):
         self.ids = [
             f"{name}{SEPARATOR}{image_id}" for name, source in sources.items() for image_id in source.ids
         ]
-        self._missing = {name: task.missing(size_HW) for name, task in tasks.items()}
+        self._missing = Missing(tasks, size_HW)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, whole: bool = False) -> Sample:
         """One sample with a target for every task."""
-        sample = super().load(index)
-        targets = {name: sample.targets.get(name, missing) for name, missing in self._missing.items()}
+        sample = super().load(index, whole)
+        missing = self._missing.of(sample)
+        targets = {name: sample.targets.get(name, nothing) for name, nothing in missing.items()}
         return Sample(self.ids[index], sample.image, targets)
 
     def label(self, index: int, task: str) -> int:

@@ -56,9 +56,9 @@ class Readable:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, whole: bool = False) -> Sample:
         """One of the pictures that are left."""
-        return self.source.load(self.kept[index])
+        return self.source.load(self.kept[index], whole)
 
     def label(self, index: int, task: str) -> int:
         """The class or id of one of the pictures that are left, -1 without."""

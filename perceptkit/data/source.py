@@ -15,8 +15,12 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> Sample:
-        """One sample at the network's size. Raises DataError that names the file."""
+    def load(self, index: int, whole: bool = False) -> Sample:
+        """One sample at the network's size. Raises DataError that names the file.
+
+        `whole`: where that size is a part of the picture, the picture that it is cut from, of at least that size: for
+        who cuts out a part of its own.
+        """
 
     def label(self, index: int, task: str) -> int:
         """The class or id of one sample by a task that has one per picture, -1 without; no picture is read."""
@@ -32,10 +36,10 @@ class Joined:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, whole: bool = False) -> Sample:
         """One sample of the source that holds it."""
         source, index = self._holder(index)
-        return source.load(index)
+        return source.load(index, whole)
 
     def label(self, index: int, task: str) -> int:
         """From the source that holds it."""

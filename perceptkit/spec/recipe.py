@@ -24,10 +24,11 @@ from pydantic_core import PydanticCustomError
 from perceptkit.spec.adaptation import AdaptationSpec
 from perceptkit.spec.balance import BalanceSpec, Uniform
 from perceptkit.spec.budget import BudgetSpec, budget_stage_fault
+from perceptkit.spec.export import ExportSpec, export_faults
 from perceptkit.spec.metric_learning import SamplerSpec
 from perceptkit.spec.router import RouterSpec
 from perceptkit.spec.sharing_options import WITHOUT_PLAN, lacks_one_net, sharing_faults
-from perceptkit.spec.strict import Fraction, Seed, Size, Strict, fault
+from perceptkit.spec.strict import Fraction, Seed, Size, Strict, bits_as_text, fault
 
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
@@ -44,13 +45,9 @@ Workers: TypeAlias = Annotated[
 ]
 
 
-def _bits_as_text(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
 Precision: TypeAlias = Annotated[
     Literal["auto", "32", "bf16", "16"],
-    BeforeValidator(_bits_as_text),
+    BeforeValidator(bits_as_text),
     WithJsonSchema({"enum": ["auto", "32", 32, "bf16", "16", 16]}),
 ]
 
@@ -485,7 +482,8 @@ class AugmentSpec(Strict):
     pad: NonNegativeInt = 0
     """Pixels added on every side, black and without labels, before the crop."""
     crop: Size | None = None
-    """[height, width] of a window at random; evaluation sees the whole picture."""
+    """[height, width] of a window at random; evaluation sees the whole picture. Where a source cuts pictures to its
+    size (`fit: crop`) the window may lie in what is cut off too."""
     resize: Size | None = None
     """[height, width] that the picture is brought to after all else, with `crop` the window."""
     photometric: list[PhotometricSpec] = []
@@ -558,6 +556,9 @@ class Recipe(Strict):
     """`auto`: bf16 where the GPU has it, else 32."""
     seed: Seed = 0
     """Of initial weights, order of pictures, augmentation and policy samples."""
+    export: list[ExportSpec] = []
+    """Files that are written and measured on val when all is done, for example `[{format: onnx}]`: the end of the chain
+    that stages.json and the report show."""
 
     @property
     def router(self) -> RouterSpec | None:
@@ -614,10 +615,22 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _exports_can_be_made(self) -> "Recipe":
+        for found in export_faults(self.export, may_be_routed(self)):
+            raise fault(*found)
+        return self
+
+    @model_validator(mode="after")
     def _classifier_has_weights(self) -> "Recipe":
         if message := classifier_fault(self.heads.classifier, self.backbone.weights):
             raise fault("heads.classifier", message)
         return self
+
+
+def may_be_routed(recipe: object) -> bool:
+    """Whether a recipe, validated or not, may end with a model that decides by picture."""
+    routing, adaptation = _of(recipe, "routing"), _of(recipe, "adaptation")
+    return routing is not None or _of(adaptation, "method") == "spottune"
 
 
 def balance_fault(balance: str, names: Sequence[str], method: str) -> str:

@@ -5,6 +5,7 @@ from typing import get_args
 
 from perceptkit.spec.budget import KINDS, budget_stage_fault, kind_fault
 from perceptkit.spec.draft import absolute, weights_file
+from perceptkit.spec.export import export_faults
 from perceptkit.spec.problems import Problem, closest
 from perceptkit.spec.recipe import (
     STAGE_ORDER,
@@ -15,6 +16,7 @@ from perceptkit.spec.recipe import (
     batchnorm_fault,
     classifier_fault,
     m_per_class_fault,
+    may_be_routed,
     milestones_fault,
     price_fault,
     sampler_fault,
@@ -49,6 +51,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_m_per_class(data, source),
         *_classifier(data, source),
         *_weights(data, source, folder),
+        *_export(data, source),
         *_wide(data, source),
         *_start(data, source, folder),
     ]
@@ -184,6 +187,14 @@ def _search(data: dict[str, object], source: Source) -> list[Problem]:
         if isinstance(stage, dict) and stage.get("name") == "search" and (fault := search_fault(stage)):
             found.append(source.problem(("stages", i, fault[0]), fault[1]))
     return found
+
+
+def _export(data: dict[str, object], source: Source) -> list[Problem]:
+    exports = data.get("export")
+    if not isinstance(exports, list):
+        return []
+    faults = export_faults(exports, may_be_routed(data))
+    return [source.problem(_path(key), message) for key, message in faults]
 
 
 def _path(key: str) -> tuple[int | str, ...]:

@@ -27,6 +27,11 @@ Fraction: TypeAlias = Annotated[
 ]
 
 
+def bits_as_text(value: Any) -> Any:
+    """A precision that was typed as a number, as text."""
+    return str(value) if type(value) is int else value
+
+
 class Strict(BaseModel):
     """A frozen pydantic model that refuses unknown keys."""
 

@@ -188,8 +188,8 @@ class DecathlonData(FilesData):
     size: Size = (72, 72)
     """Network input as [height, width] in pixels; pictures are brought to it. By default [144, 72] of daimlerpedcls."""
     fit: Literal["crop", "stretch"] = "crop"
-    """`crop`, as the challenge: the shorter side is resized and the middle is taken, in training and in use alike;
-    `stretch` changes a picture's shape."""
+    """`crop`, as the challenge: the shorter side is resized and the middle is taken, in training and in use alike, but
+    that `augment.crop` cuts its windows from all of it; `stretch` changes a picture's shape."""
     limit: Limit | None = None
     """Use only so many pictures of each split, evenly spread; or by split, as in {train: 50}."""
 

@@ -157,10 +157,11 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
 
 
 FREE_TO_CHANGE = re.compile(
-    r"recipe\.(start_from|loader\.(workers|cache|cache_limit|cache_dir))|tasks_file\.(data|sources\.[^.]+)\.root"
+    r"recipe\.(start_from|export(\..+)?|loader\.(workers|cache|cache_limit|cache_dir))"
+    r"|tasks_file\.(data|sources\.[^.]+)\.root"
 )
-"""Where data and base lie, how many processes read and where they keep what they read changes no step of a run; that it
-is the same base is checked by its digest."""
+"""Where data and base lie, how many processes read, where they keep what they read and what is exported in the end
+change no step of a run; that it is the same base is checked by its digest."""
 
 
 def refuse_changes(run: Path, tasks: TasksFile, recipe: Recipe) -> None:

@@ -286,6 +286,7 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         {"train": train_source, "val": val_source},
         run / "cache",
         int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        whole=("train",) if recipe.augment.crop is not None else (),
     )
     refuse_empty_turns(recipe, len(train_source), fabric.world_size)
     class_of = classes_to_train_on(specs, train_source, fabric.world_size)

@@ -48,7 +48,7 @@ class NumberedSource:
     def __len__(self):
         return self.count
 
-    def load(self, index):
+    def load(self, index, whole=False):
         image = np.full((*self.size_HW, 3), index, np.uint8)
         points = np.zeros((3, 3), np.float32)
         points[0] = index % self.size_HW[1], 0, 2

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from perceptkit.data.cache import keep_decoded
 from perceptkit.data.listed import ListedSource
+from perceptkit.data.loader import make_loader
 from perceptkit.data.sources import Joined, open_split, open_train
 from perceptkit.errors import DataError
 from perceptkit.spec.load import load_tasks
+from perceptkit.spec.recipe import AugmentSpec, LoaderSpec
 from perceptkit.tasks.table import build_tasks
 from tests.listed_files import label_test_split, write_class_folders, write_decathlon
 
@@ -81,3 +85,63 @@ def test_files_that_changed_since_the_check(tmp_path):
         picture.unlink()
     with pytest.raises(DataError, match="no pictures for test in "):
         open_split(spec, {}, "test")
+
+
+CROPPED = AugmentSpec(crop=(32, 32))
+
+
+def write_ramps(folder, wide=64):
+    """A domain whose pictures are 40 pixels high and `wide`, and have the number of the column as their grey."""
+    write_decathlon(folder / "data")
+    columns = np.broadcast_to(np.arange(wide, dtype=np.uint8)[None, :, None], (40, wide, 3))
+    for picture in (folder / "data/data").rglob("*.jpg"):
+        Image.fromarray(columns).save(picture, format="PNG")  # lossless, whatever it is called
+
+
+def left_columns(folder, epochs, split="train", augment=CROPPED, workers=0, more=""):
+    """Of every picture that is trained on: which column its window begins with, and whether it is one in a row."""
+    path = folder / "t.yaml"
+    path.write_text(
+        f"name: t\ndata: {{source: decathlon, domain: gtsrb, root: data, size: [40, 40]{more}}}\n{TASK % ''}"
+    )
+    spec = load_tasks(path).spec
+    tasks = build_tasks(spec)
+    source = open_train(spec, tasks) if split == "train" else open_split(spec, tasks, split)
+    keep_decoded(LoaderSpec(cache="ram"), {"train": source}, folder, whole=("train",) if augment else ())
+    found = []
+    for epoch in range(epochs):
+        batches = make_loader(
+            source, range(len(source)), tasks, batch=3, workers=workers, augment=augment, mean=(0, 0, 0),
+            std=(1, 1, 1), seed=0, epoch=epoch, shuffle=False, drop_last=False,
+        )  # fmt: skip
+        for batch in batches:
+            row_BW = (batch.image_BCHW[:, 0, 0] * 255).round().int()
+            assert (row_BW.diff(dim=1) == 1).all()
+            found += row_BW[:, 0].tolist()
+    return found
+
+
+def test_training_crops_anywhere_in_the_picture_and_evaluation_takes_the_middle(tmp_path):
+    """The middle is 40 of 64 columns, so windows of 32 in it would begin at 12 to 20."""
+    write_ramps(tmp_path)
+    found = left_columns(tmp_path, epochs=60)
+    assert found == left_columns(tmp_path, epochs=60, workers=1)  # by seed, epoch and index alone
+    assert set(found) == set(range(64 - 32 + 1))
+    # 360 of 33 places: each 10.9 times, with a deviation of 3.3
+    assert max(map(found.count, set(found))) < 10.9 + 5 * 3.3
+    assert left_columns(tmp_path, epochs=1, augment=None) == [12] * 6
+    assert left_columns(tmp_path, epochs=1, split="val", augment=None) == [12] * 6
+    assert set(left_columns(tmp_path, epochs=1, augment=AugmentSpec(hflip=0.0))) == {12}
+
+
+def test_what_is_trained_on_and_partly_labelled_is_cropped_alike(tmp_path):
+    write_ramps(tmp_path)
+    found = left_columns(tmp_path, epochs=10, more=", train_on: [train, val], on_bad: skip")
+    assert len(found) == 120 and min(found) < 12 and max(found) > 20
+
+
+def test_pictures_that_are_stretched_are_whole_already(tmp_path):
+    write_class_folders(tmp_path / "data")
+    spec, tasks = load(tmp_path, "source: imagefolder")
+    source = open_split(spec, tasks, "train")
+    assert source.load(0, whole=True).image.shape == source.load(0).image.shape == (32, 48, 3)

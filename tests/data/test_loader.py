@@ -154,10 +154,10 @@ def test_augmentation_moves_picture_and_points():
 
 
 class Broken(NumberedSource):
-    def load(self, index):
+    def load(self, index, whole=False):
         if index == 2:
             raise DataError("images/2.png: not a readable picture")
-        return super().load(index)
+        return super().load(index, whole)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -67,7 +67,7 @@ def mixed(weights=None):
     parts = {"lab": NumberedSource(12), "field": NumberedSource(30), "home": NumberedSource(6)}
     for name, kept in (("lab", "points"), ("field", "room")):
         whole = parts[name].load
-        parts[name].load = lambda i, whole=whole, kept=kept: only(whole(i), kept)
+        parts[name].load = lambda i, _=False, whole=whole, kept=kept: only(whole(i), kept)
     tasks_of = {"lab": ["points"], "field": ["room"], "home": ["points", "room"]}
     return Mixed(parts, tasks_of, tasks, (8, 8), weights), tasks
 

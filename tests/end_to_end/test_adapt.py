@@ -16,7 +16,10 @@ from perceptkit.compact.domains import read_domain
 from perceptkit.compact.verify import probe_images
 from perceptkit.errors import ExportError, SpecError
 from perceptkit.model.plan import Plan
+from perceptkit.report.chain_file import read_chain
+from perceptkit.report.chain_table import chain_table
 from perceptkit.spec.adaptation import ADAPTATIONS
+from perceptkit.spec.export import ExportSpec
 
 DATA = {"source": "scenes", "size": [32, 32], "count": {"train": 24, "val": 4, "test": 4}}
 RECIPE = """\
@@ -126,6 +129,29 @@ def test_every_stage_is_written_down_from_the_base_to_the_file(adapted):
     about = json.loads((run / "adaptation.json").read_text())
     assert about["before"] == {split: base[split] for split in ("val", "test")}
     assert emitted["macs"] == pk.load(run).manifest.size["macs"]
+
+
+def test_a_recipe_exports_and_the_chain_ends_with_its_file(adapted, monkeypatch):
+    run = adapted("taps", "export=[{format: onnx}]")
+    chain = read_chain(run / "stages.json")
+    *_, emitted = chain.rows
+    (made,) = chain.exported
+    assert (made.stage, made.kind, made.macs) == ("model.onnx", "onnx", emitted.macs)
+    assert made.bits == 8 * (run / "exports/model.onnx").stat().st_size
+    assert 0 <= made.off < 1e-4
+    for task, metrics in emitted.val.items():
+        assert made.val[task] == pytest.approx(metrics, rel=1e-3, abs=1e-3, nan_ok=True)
+    (run / "exports/model.onnx").unlink()
+    assert read_chain(run / "stages.json").exported == ()
+
+    def lost(*_, **__):
+        raise ExportError("it computes something else")
+
+    monkeypatch.setattr(pk.api, "export", lost)
+    with pytest.raises(
+        ExportError, match="the run is finished and .* is written, but an export failed: it comp"
+    ):
+        pk.api._export_as_asked(run, ExportSpec(), False, quiet=True)
 
 
 def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapted):
@@ -316,8 +342,12 @@ def test_the_whole_chain(base, dusk, folder):
     assert set(plan.kept_by_any()) <= {True, False}
     assert all(kept <= before for kept, before in zip(plan.kept_by_any(), old.kept_by_any(), strict=True))
     assert (run.path / "routing.json").is_file() and not (run.path / "domain").exists()
-    if plan.routed():
-        pk.export(run.path, dynamic_skip="branch")
+    file = run.path / "exports" / ("model_branch.onnx" if plan.routed() else "model.onnx")
+    table = chain_table(read_chain(run.path / "stages.json"))
+    shown = {row.label: row.cells[-1].text for row in table.rows}
+    assert table.columns[-1].title == file.name and table.columns[-2].title == "emitted"
+    assert float(shown["miou, val"]) == pytest.approx(float(table.rows[1].cells[-2].text), abs=2e-3)
+    assert float(shown["off the artifact"]) < 1e-4
     stages = {row["stage"]: row for row in json.loads((run.path / "stages.json").read_text())["rows"]}
     assert [*stages] == ["base", "adapt", "fold", "finetune", "emitted"]
     assert set(stages["base"]["val"]) == set(stages["base"]["test"]) == {"seg"}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from perceptkit.report import chain_file
 from perceptkit.report.chain_file import read_chain
 from perceptkit.report.chain_table import chain_table
 from perceptkit.report.page import write_report
@@ -79,3 +80,75 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path, damage):
     (tmp_path / "run/stages.json").write_text(json.dumps(CHAIN | damage))
     run = read_run(tmp_path / "run")
     assert run.chain is None and any(line.startswith("stages.json cannot be read") for line in run.missing)
+
+
+FILE = {"format": "onnx", "precision": "32", "heads": {"seg": {"max_abs": 3e-6, "scale": 1.5}}}
+
+
+def export_to(run, name, entry, size=1000):
+    """A file of exports/ with its record."""
+    folder = run / "exports"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x" * size)
+    record = folder / "parity.json"
+    entries = json.loads(record.read_text()) if record.is_file() else {}
+    record.write_text(json.dumps({**entries, name: entry}))
+
+
+def cells_of(table, label):
+    return next([cell.text for cell in row.cells] for row in table.rows if row.label == label)
+
+
+def test_it_ends_with_the_exported_files(tmp_path):
+    export_to(tmp_path, "model.onnx", FILE | {"val": {"seg": {"miou": 0.481}}, "macs": 2.9e6}, 9_100_000)
+    accuracy = {"seg": {"miou": {"float32": 0.48, "int8": 0.47}}}
+    export_to(
+        tmp_path, "model_int8.onnx",
+        FILE | {"precision": "int8", "measured_on": "val", "accuracy": accuracy}, 2_400_000,
+    )  # fmt: skip
+    book = tmp_path / "exports/codebook"
+    book.mkdir()
+    for name in ("router.onnx", "network_0.onnx"):
+        (book / name).write_bytes(b"x" * 600_000)
+    accuracy = {"seg": {"miou": {"own decisions": 0.48, "codebook": 0.46}}}
+    told = {"dynamic_skip": "codebook", "macs": 3.2e6, "measured_on": "val", "accuracy": accuracy}
+    (book / "parity.json").write_text(json.dumps(FILE | told))
+    table = chain_table(chain_of(tmp_path))
+    assert [(column.title, column.note) for column in table.columns][3:] == [
+        ("emitted", "the artifact"),
+        ("model.onnx", "onnx"),
+        ("model_int8.onnx", "onnx, int8"),
+        ("codebook", "onnx, codebook"),
+    ]
+    assert cells_of(table, "miou, val")[3:] == ["0.480", "0.481", "0.470", "0.460"]
+    assert cells_of(table, "miou, test")[3:] == ["0.450", "", "", ""]
+    assert cells_of(table, "MACs")[3:] == ["3.00", "2.90", "3.00", "3.20"]
+    assert cells_of(table, "stored")[3:] == ["9.00", "9.10", "2.40", "1.20"]
+    assert cells_of(table, "off the artifact") == ["", "", "", "", "2.0e-06", "2.0e-06", "2.0e-06"]
+
+
+def test_a_file_that_only_was_compared_has_no_metrics(tmp_path):
+    export_to(tmp_path, "model.pt2", FILE | {"format": "torch"})
+    (row,) = chain_of(tmp_path).exported
+    assert (row.val, row.macs) == ({}, 3e6)  # those of the artifact, as older records say nothing of MACs
+
+
+def test_what_is_gone_or_damaged_is_not_there(tmp_path):
+    export_to(tmp_path, "model.onnx", FILE)
+    export_to(tmp_path, "gone.onnx", FILE)
+    (tmp_path / "exports/gone.onnx").unlink()
+    for number, damage in enumerate([None, [], {}, FILE | {"heads": {}}, FILE | {"heads": {"seg": 1}}]):
+        export_to(tmp_path, f"{number}.onnx", damage)
+    export_to(tmp_path, "../stages.json", FILE)  # outside of exports/, and no file of this name in it
+    chain = chain_of(tmp_path)
+    assert [row.stage for row in chain.exported] == ["model.onnx"]
+    assert chain.damaged == tuple(f"{number}.onnx" for number in range(5))
+    assert "cannot be read: 0.onnx, 1.onnx" in chain_table(chain).notes[-1]
+    (tmp_path / "exports/parity.json").write_text("{")
+    assert chain_of(tmp_path).exported == ()
+
+
+def test_differences_are_parts_of_the_scale_that_verification_has():
+    from perceptkit.compact import verify
+
+    assert chain_file.SMALLEST_SCALE == verify.SMALLEST_SCALE

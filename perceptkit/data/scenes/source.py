@@ -59,8 +59,8 @@ class SceneSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def load(self, index: int) -> Sample:
-        """The picture and the labels of the declared tasks."""
+    def load(self, index: int, whole: bool = False) -> Sample:
+        """The picture and the labels of the declared tasks; scenes are rendered at the network's size, and whole."""
         record = self._record(index)
         targets = {name: _target(record, task) for name, task in self.tasks.items()}
         return Sample(self.ids[index], np.array(record["image"]), targets)
