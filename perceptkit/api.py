@@ -11,7 +11,6 @@ Tasks files and recipes that ship with the package go by their names: pk.train("
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -383,11 +382,11 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
     training.fabric.barrier()
     if training.fabric.global_rank == 0:
         for wanted in specs.recipe.export:
-            _export_as_asked(path, wanted, training.routing is not None, quiet)
+            _export_as_asked(path, wanted, training.routing is not None, training.say)
     return run
 
 
-def _export_as_asked(run: Path, wanted: ExportSpec, is_routed: bool, quiet: bool) -> None:
+def _export_as_asked(run: Path, wanted: ExportSpec, is_routed: bool, say: Callable[[str], None]) -> None:
     """One export of a recipe; its record tells the metrics on val too, by the files themselves.
 
     Raises ExportError where it cannot be made, with what is to be done now that the run is over.
@@ -398,12 +397,11 @@ def _export_as_asked(run: Path, wanted: ExportSpec, is_routed: bool, quiet: bool
     choices = wanted.model_dump(exclude=set() if is_routed else {"dynamic_skip"})  # nothing is left to decide
     files: list[Path] = []
     try:
-        export(run, **choices, wrote=files.append)
+        export(run, **choices, wrote=files.append, warn=lambda line: say(f"warning: {line}"))
         for file in files:
             if "accuracy" not in recorded(file):  # else it was measured already
                 amend(file, {"val": evaluate(file, split="val")})
-            if not quiet:
-                print(as_text(file), file=sys.stderr)
+            say(as_text(file))
     except PerceptkitError as error:
         raise ExportError(
             f"the run is finished and {run / 'artifact'} is written, but an export failed: {error}\n"

@@ -151,7 +151,7 @@ def test_a_recipe_exports_and_the_chain_ends_with_its_file(adapted, monkeypatch)
     with pytest.raises(
         ExportError, match="the run is finished and .* is written, but an export failed: it comp"
     ):
-        pk.api._export_as_asked(run, ExportSpec(), False, quiet=True)
+        pk.api._export_as_asked(run, ExportSpec(), False, say=print)
 
 
 def test_a_task_of_the_base_keeps_its_blocks_and_a_new_one_the_union(base, adapted):
