@@ -114,7 +114,7 @@ def run_once(o: argparse.Namespace, method: str, seed: int) -> bool:
     print(f"{run.name} ...", file=sys.stderr, flush=True)
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    with run.with_suffix(".log").open("a", encoding="utf-8") as log:
+    with run.with_name(f"{run.name}.log").open("a", encoding="utf-8") as log:  # names have dots
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     return done.returncode == 0
 

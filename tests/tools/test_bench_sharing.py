@@ -52,8 +52,10 @@ def test_a_run_that_failed_is_told_and_one_that_was_stopped_goes_on(tmp_path, ca
     (tmp_path / "hard-s0" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hard-s0" / "checkpoints" / "last.pt").touch()
     (tmp_path / "single-s0").mkdir()
-    assert bench.main(["--methods", "hard", "single", "--out", str(tmp_path), "--set", "seed=7"]) == 1
-    single, hard = commands
+    methods = ["hard", "single", "adashare_0.7"]
+    assert bench.main(["--methods", *methods, "--out", str(tmp_path), "--set", "seed=7"]) == 1
+    single, hard, within = commands
+    assert "budget={macs: 0.7}" in within and (tmp_path / "adashare_0.7-s0.log").is_file()
     assert single[-1] == "seed=7" and "--recipe" in single and not (tmp_path / "single-s0").is_dir()
     assert hard[3:] == ["train", "--resume", "--out", str(tmp_path / "hard-s0")]
     assert f"hard-s0 failed: {tmp_path / 'hard-s0'}.log says why" in capsys.readouterr().err
