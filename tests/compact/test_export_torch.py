@@ -17,6 +17,7 @@ def exported(tmp_path_factory):
     return shared.exported(tmp_path_factory, "torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_same_numbers_without_perceptkit(exported, batch):
     network, manifest = compacted()

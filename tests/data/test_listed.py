@@ -121,6 +121,7 @@ def left_columns(folder, epochs, split="train", augment=CROPPED, workers=0, more
     return found
 
 
+@pytest.mark.slow
 def test_training_crops_anywhere_in_the_picture_and_evaluation_takes_the_middle(tmp_path):
     """The middle is 40 of 64 columns, so windows of 32 in it would begin at 12 to 20."""
     write_ramps(tmp_path)

@@ -131,6 +131,7 @@ def test_every_stage_is_written_down_from_the_base_to_the_file(adapted):
     assert emitted["macs"] == pk.load(run).manifest.size["macs"]
 
 
+@pytest.mark.slow
 def test_a_recipe_exports_and_the_chain_ends_with_its_file(adapted, monkeypatch):
     run = adapted("taps", "export=[{format: onnx}]")
     chain = read_chain(run / "stages.json")

@@ -24,6 +24,7 @@ def nets(name="test_resnet"):
     return copy.deepcopy(network(name, "single", CHOSEN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -109,6 +109,7 @@ def test_all_backbones(name):
     assert tried >= set(EXECUTORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, keep, batches",
     [

@@ -181,7 +181,7 @@ def test_a_network_that_is_no_trunk_with_a_plan(found, folder):
 
 def test_counts_of_pictures_and_labels(found):
     assert found["data"] == {
-        "train": {"images": 3, "labels": {"seg": 2, "depth": 3, "corners": 1, "edges": 3, "room": 2}},
+        "train": {"images": 3, "labels": {"seg": 2, "depth": 3, "corners": 1, "edges": 2, "room": 2}},
         "val": {"images": 2, "labels": {"seg": 2, "depth": 2, "corners": 1, "edges": 2, "room": 2}},
         "test": {"images": 1, "labels": {"seg": 1, "depth": 1, "corners": 1, "edges": 1, "room": 1}},
     }
