@@ -94,7 +94,7 @@ NETWORKS = {
     "lite0": Built("tf_efficientnet_lite0", 128, DECLARED, RouterSpec(downscale=4)),
     "vit": Built("vit_tiny_patch16_224", 128, DECLARED, RouterSpec(downscale=4)),
     "resnet50": Built("resnet50", 96, LABEL, RouterSpec(downscale=4)),
-    "cifar": Built("cifar10_resnet32", 32, LABEL, RouterSpec(downscale=2)),
+    "cifar": Built("cifar10_resnet32", 32, LABEL, RouterSpec(name="conv3", downscale=1)),
 }
 
 

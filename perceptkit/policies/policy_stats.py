@@ -217,7 +217,7 @@ def collapse_findings(
             what = "Let `route` and `finetune` run longer, or allow more (routing.max_drop)."
         found.append(
             Finding(
-                "quality", f"with the router val loses {lost}: more than the {limit:.4g} that it may. {what}"
+                "quality", f"with the router val loses {lost}: more than the {limit:.1%} that it may. {what}"
             )
         )
     if stats.is_static:
