@@ -59,7 +59,7 @@ class CheckReport:
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     """How often each class is labelled, by task."""
     bad: list[BadPicture] = field(default_factory=list)
-    """Pictures with a problem of their own, and those that are there twice, by split."""
+    """Pictures with a problem of their own, and those that are in another split too, by split."""
     skips: bool = False
     """`data.on_bad: skip`: what training leaves out is no problem."""
     sources: dict[str, "CheckReport"] = field(default_factory=dict)

@@ -61,13 +61,10 @@ def test_what_is_said_and_listed(write, tmp_path):
     report = CheckReport("t", str(tmp_path))
     check_twins({"train": [write("train/1.png", b"same")], "val": [one, one]}, tmp_path, report, False)
     assert report.warnings == [
-        "the picture '7' is 2 times in val",
+        "the picture '7' is 2 times in val; keep one of them in the list of the data",
         "train/1.png ('1' of train) is '7' of val too, byte for byte (val/7.png)",
     ]
-    assert [tuple(bad) for bad in report.bad] == [
-        ("val", "7", "is 2 times in val"),
-        ("train", "1", "is '7' of val too (val/7.png)"),
-    ]
+    assert [tuple(bad) for bad in report.bad] == [("train", "1", "is '7' of val too (val/7.png)")]
 
 
 def of_sources(pictures, tasks, tmp_path):
