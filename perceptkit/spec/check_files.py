@@ -144,9 +144,12 @@ class _Split:
         """Adds this split to the report; gives its pictures."""
         counts = SplitCounts(len(self.ids), {})
         self.report.splits[self.split] = counts
+        self._passed_over(self.data.image, "there is no such picture")
         labelled: dict[str, set[str]] = {}
         for task, spec in self.tasks.items():
             if spec.target is not None:
+                if "{id}" in spec.target:
+                    self._passed_over(spec.target, f"its picture has no label of {task}")
                 labelled[task] = self._labelled(task, spec, spec.target)
         for task, spec in self.tasks.items():
             if isinstance(spec, EdgesSpec) and spec.derive:
@@ -162,6 +165,13 @@ class _Split:
         for image_id, of_one in zip(chosen, seen, strict=True):
             self.report.take(self.split, image_id, of_one)
         return [Picture(image_id, self.root / self._path(self.data.image, image_id)) for image_id in self.ids]
+
+    def _passed_over(self, template: str, so: str) -> None:
+        """Warns of names that are there and are no files."""
+        for path, instead in sorted(templates.not_files(self.root, template, self.folder).items()):
+            where = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+            message = f"is {instead}, so {so}; put the file there, or delete it"
+            self.report.add(str(where), [Finding(message, is_problem=False)])
 
     def _labelled(self, task: str, spec: TaskBase, target: str) -> set[str]:
         """The ids that have a label; checks files that hold the labels of many pictures."""

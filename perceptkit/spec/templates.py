@@ -37,12 +37,34 @@ def image_ids(root: Path, template: str, split: str) -> list[str]:
     return sorted(set(_matches(root, template, split)))
 
 
+def not_files(root: Path, template: str, split: str) -> dict[Path, str]:
+    """What has a name of the template and is no file, and what it is instead: it is read as if it were not there."""
+    return {path: _instead(path) for path, _ in _named(root, template, split) if not _is_file(path)}
+
+
+def _instead(path: Path) -> str:
+    if not path.is_symlink():
+        return "a folder" if path.is_dir() else "no regular file"
+    try:
+        return "a link to a folder" if path.resolve(strict=True).is_dir() else "a link to no regular file"
+    except (OSError, RuntimeError):  # nothing there, or a circle
+        return "a link that leads nowhere"
+
+
 def has_images(root: Path, template: str, split: str) -> bool:
     """Whether any file matches the template in one split's folder."""
     return next(_matches(root, template, split), None) is not None
 
 
 def _matches(root: Path, template: str, split: str) -> Iterator[str]:
+    for path, image_id in _named(root, template, split):
+        if _is_file(path):
+            refuse_name(path)
+            yield image_id
+
+
+def _named(root: Path, template: str, split: str) -> Iterator[tuple[Path, str]]:
+    """Whatever has a name of the template, and the id in it."""
     pieces = fill(template, split, "{id}").split("{id}")
     once, *repeats = ["([^/]+?)", *["\\1"] * (len(pieces) - 2)] if len(pieces) > 1 else [""]
     pattern = re.escape(pieces[0])
@@ -54,9 +76,8 @@ def _matches(root: Path, template: str, split: str) -> Iterator[str]:
     prefix = "/" if star.startswith("/") else ""
     for path in base.glob(relative):
         match = matcher.fullmatch(prefix + path.relative_to(base).as_posix())
-        if match and _is_file(path) and not match[1].startswith("."):
-            refuse_name(path)
-            yield match[1]
+        if match and not match[1].startswith("."):
+            yield path, match[1]
 
 
 def refuse_name(path: Path) -> None:

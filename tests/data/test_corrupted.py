@@ -1,6 +1,6 @@
 """Damaged inputs of every reader: told of with file and what to do, or left out and counted, or read rightly.
 
-`pytest tests/data/test_corrupted.py -q` runs them all. A case writes a small sound set and damages it. Then
+`pytest tests/data/test_corrupted.py -m slow -q` runs them all. A case writes a small sound set and damages it. Then
 
     refused   `check` has a problem that names the file, training stops at the same file with a DataError or SpecError
               that says what to do, and where one picture is bad `data.on_bad: skip` leaves out that one alone
@@ -505,28 +505,32 @@ CASES = [
         "link to itself",
         "folder",
         lambda root: linked(root / RGB, f"{BAD}.png"),
-        kind="read",
+        f"{BAD}.png|is a link that leads nowhere|delete",
+        kind="warned",
         holds=lambda root, samples: ids_are(samples, "0", "2"),
     ),
     Case(
         "link to nothing",
         "folder",
         lambda root: linked(root / SEG, "nothing.png"),
-        kind="read",
+        f"{SEG}|is a link that leads nowhere|no label of seg",
+        kind="warned",
         holds=lambda root, samples: seg_is(-1)(root, samples),
     ),
     Case(
         "folder called png",
         "folder",
         lambda root: folder_of_its_name(root / RGB),
-        kind="read",
+        f"{RGB}|is a folder|no such picture",
+        kind="warned",
         holds=lambda root, samples: ids_are(samples, "0", "2"),
     ),
     Case(
         "label is a folder",
         "folder",
         lambda root: folder_of_its_name(root / SEG),
-        kind="read",
+        f"{SEG}|is a folder|no label of seg",
+        kind="warned",
         holds=lambda root, samples: seg_is(-1)(root, samples),
     ),
     fine("label missing", SEG, lambda path: path.unlink(), seg_is(-1)),
