@@ -187,6 +187,9 @@ class Taps(Strict):
     """Weight (lambda) of the mean layer score, which makes a layer keep the base's weights."""
     threshold: PositiveFloat = 0.1
     """A layer is tuned where its score, which starts at 0.15, is at least this."""
+    score_lr: PositiveFloat | None = None
+    """Highest learning rate of the scores; by default 1e-2, with sgd that of the weights as in the unofficial code: at
+    1e-3 Adam would not bring a score below the threshold in fifty steps, and everything would be tuned."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.07
     """Part of the stage before the penalty sets in."""
 

@@ -1,24 +1,32 @@
 """The optimiser of the weights and its learning rate as a function of the step."""
 
 import math
+from collections.abc import Mapping
 
 from torch import nn, optim
 
-from perceptkit.spec.adaptation import AdaptationSpec, L2sp, Piggyback
+from perceptkit.spec.adaptation import AdaptationSpec, L2sp, Piggyback, Taps
 from perceptkit.spec.recipe import AdaptStage, OptimSpec, Recipe, StageSpec
 
 MASK_LR = 1e-4
 """Of Piggyback's masks with Adam: ten times as much tears the network apart."""
+SCORE_LR = 1e-2
+"""Of TAPS' scores with Adam, whose steps have the size of the rate: a score starts 0.05 above the threshold, and a
+short run has few steps."""
 
 
-def parameter_groups(model: nn.Module, spec: OptimSpec, mask_scale: float | None = None) -> list[dict]:
+def parameter_groups(
+    model: nn.Module, spec: OptimSpec, switch_scales: Mapping[str, float] | None = None
+) -> list[dict]:
     """Backbone, units between trunks and rest, each with and without weight decay (norms, biases and the numbers of a
     mixture have none: a pull to zero would make features small).
 
-    `mask_scale` is of the rate of Piggyback's masks, where there are any.
+    `switch_scales` are of the rates of what switches weights on and off, by the last part of a parameter's name: the
+    masks of Piggyback, the scores of TAPS.
     """
+    switches = dict(switch_scales or {})
     scales = {
-        "masks": mask_scale,
+        **switches,
         "backbone": spec.backbone_lr_scale,
         "units": getattr(model, "unit_lr_scale", 1.0),
         "rest": 1.0,
@@ -28,8 +36,8 @@ def parameter_groups(model: nn.Module, spec: OptimSpec, mask_scale: float | None
         if not parameter.requires_grad:
             continue
         part = "units" if name.startswith("units.") else "backbone" if "backbone." in name else "rest"
-        if mask_scale is not None and name.endswith(".mask"):
-            part = "masks"
+        if (last := name.rpartition(".")[2]) in switches:
+            part = last
         is_mixture = part == "units" and name.endswith((".alpha", ".beta"))
         groups.setdefault((part, parameter.ndim > 1 and not is_mixture), []).append(parameter)
     return [
@@ -46,14 +54,17 @@ def make_optimizer(
     model: nn.Module, spec: OptimSpec, stage: StageSpec, adaptation: AdaptationSpec | None = None
 ) -> optim.Optimizer:
     """A fresh optimiser for one train stage; a method of `adaptation` may say otherwise than `spec`."""
-    mask_scale = None
-    if isinstance(stage, AdaptStage) and isinstance(adaptation, L2sp):
+    if not isinstance(stage, AdaptStage):
+        return _optimizer(parameter_groups(model, spec), spec, stage)
+    peak, is_sgd = stage.lr or spec.lr, spec.name == "sgd"
+    switch_scales = {}
+    if isinstance(adaptation, L2sp):
         spec = spec.model_copy(update={"weight_decay": adaptation.weight_decay})
-    if isinstance(stage, AdaptStage) and isinstance(adaptation, Piggyback):
-        peak = stage.lr or spec.lr
-        lr = adaptation.mask_lr or (peak if spec.name == "sgd" else MASK_LR)
-        mask_scale = lr / peak
-    return _optimizer(parameter_groups(model, spec, mask_scale), spec, stage)
+    elif isinstance(adaptation, Piggyback):
+        switch_scales["mask"] = (adaptation.mask_lr or (peak if is_sgd else MASK_LR)) / peak
+    elif isinstance(adaptation, Taps):
+        switch_scales["score"] = (adaptation.score_lr or (peak if is_sgd else SCORE_LR)) / peak
+    return _optimizer(parameter_groups(model, spec, switch_scales), spec, stage)
 
 
 def router_optimizer(router: nn.Module, recipe: Recipe, stage: StageSpec) -> optim.Optimizer:

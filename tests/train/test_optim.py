@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceptkit.spec.adaptation import L2sp, Piggyback
+from perceptkit.spec.adaptation import L2sp, Piggyback, Taps
 from perceptkit.spec.recipe import AdaptStage, OptimSpec, RetrainStage
 from perceptkit.train import optim
 
@@ -78,6 +78,25 @@ def test_masks_have_a_rate_of_their_own(keys, optimiser, expected):
     found = rates(made, model)
     assert found["backbone.mask"] == pytest.approx(expected)
     assert found["backbone.conv.weight"] == found["head.weight"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "optimiser", "expected"),
+    [
+        ({}, "adamw", 1e-2),
+        ({"score_lr": 5e-3}, "adamw", 5e-3),
+        ({}, "sgd", 1e-3),
+        ({"score_lr": 1e-2}, "sgd", 1e-2),
+    ],
+)
+def test_scores_have_a_rate_of_their_own(keys, optimiser, expected):
+    model, spec = Masked(), OptimSpec(name=optimiser, lr=1e-3, backbone_lr_scale=0.1)
+    model.backbone.score = nn.Parameter(torch.tensor(0.15))
+    made = optim.make_optimizer(model, spec, ADAPT, Taps(method="taps", **keys))
+    found = rates(made, model)
+    assert found["backbone.score"] == pytest.approx(expected)
+    assert found["backbone.mask"] == found["backbone.conv.weight"] == pytest.approx(1e-4)
+    assert [g["weight_decay"] for g in made.param_groups if g["params"][0] is model.backbone.score] == [0.0]
 
 
 @pytest.mark.parametrize(
