@@ -1,4 +1,4 @@
-"""What README.md says, tried: commands parse, the YAML loads, the error is printed, the Python names exist."""
+"""What README.md and docs/results.md say, tried: commands parse, the YAML loads, the error is printed, the Python names exist."""
 
 import ast
 import re
@@ -16,15 +16,17 @@ from perceptkit.spec.tasks_file import TasksFile
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    lines = [line for block in [*blocks("console"), *blocks("")] for line in block.splitlines()]
-    inline = re.findall(r"`(perceptkit [^`]*)`", README)
+    shown = [*blocks("console"), *blocks(""), *blocks("console", RESULTS)]
+    lines = [line for block in shown for line in block.splitlines()]
+    inline = re.findall(r"`(perceptkit [^`]*)`", README + RESULTS)
     return [line for line in [*lines, *inline] if line.startswith("perceptkit ")]
 
 
@@ -45,13 +47,23 @@ def test_make_targets_and_scripts_exist():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     assert {"demo", "test"} <= targets
     assert all(f"\n{target}: " in makefile for target in targets)
-    for script in set(re.findall(r"tools/\w+\.py", README)):
+    for script in set(re.findall(r"tools/\w+\.py", README + RESULTS)):
         assert (ROOT / script).is_file(), script
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target, section in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", path.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            linked = path.parent / target if target else path
+            assert linked.exists(), target
+            assert not section or section in anchors(linked), f"{target}#{section}"
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_tasks_file_is_one():

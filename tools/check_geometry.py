@@ -1,6 +1,6 @@
 """Augmented scenes against the same scenes rendered anew, with the camera (or the world) moved to match.
 
-    python tools/check_geometry.py                          the table of README, in Markdown
+    python tools/check_geometry.py                          the table of docs/results.md
     python tools/check_geometry.py --scenes 5 --size 48 64  fewer and smaller ones
 
 A row is one operation, a column one target: the largest error over all scenes and pixels. Depth is in parts of the true

@@ -1,4 +1,4 @@
-"""tools/check_geometry.py: cameras by hand, and the table that README shows.
+"""tools/check_geometry.py: cameras by hand, and the table that docs/results.md shows.
 
 What it finds on scenes is tested in tests/data/test_geometry_rendered.py.
 """
@@ -79,13 +79,13 @@ def test_distances_of_edges_by_hand():
     assert checks._edge_distance(some, other, ~everywhere) == 0
 
 
-def test_the_table_is_readmes(monkeypatch, capsys):
+def test_the_table_is_that_of_the_docs(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check_geometry.py", "--scenes", "1", "--size", "96", "128"])
     monkeypatch.setattr(checks, "check", lambda *_: checks.Errors(pixels=1, near=1, depth=0.051))
     checks.main()
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert "| h-flip | 0 (0.0%) | 5.1 % | 0 | 0 | 0 | 0 | 0 | 0 | 100.0% | 0.0% |" in rows
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    start = readme.index(head)
-    shown = readme[start + 2 : start + 2 + len(rows)]
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines()
+    start = page.index(head)
+    shown = page[start + 2 : start + 2 + len(rows)]
     assert [line.split(" | ")[0] for line in shown] == [line.split(" | ")[0] for line in rows]
