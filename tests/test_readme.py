@@ -1,4 +1,5 @@
-"""What README.md and docs/results.md say, tried: commands parse, the YAML loads, the error is printed, the Python names exist."""
+"""What README.md and docs/results.md say, tried: commands parse, links lead somewhere, the YAML loads, the error
+is printed, the Python names exist."""
 
 import ast
 import re
