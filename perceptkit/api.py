@@ -225,8 +225,8 @@ def adapt(
         base: a finished run; its backbone, heads and sharing are kept.
         tasks: tasks file of the new domain; its tasks may be others.
         method: one of spec/adaptation.py; the recipe's by default (`spottune` in recipe `adapt`). `auto` trains the
-            cheap ones for a fifth of the epochs and goes on with the best on val; `adaptation.KEY=VALUE` in `overrides`
-            then goes to those that read the key.
+            cheap ones for a fifth of the epochs, those of which little learns with two learning rates, and goes on with
+            the best on val; `adaptation.KEY=VALUE` in `overrides` then goes to those that read the key.
         recipe: recipe file or name; `adapt` by default.
         out: the run folder; `runs/NAME` by default.
         overrides: `key=value` strings, as for `--set`.
@@ -255,8 +255,7 @@ def adapt(
             return train_and_compact(shrink(specs), Path(folder) / "run", resume=False, quiet=quiet)
     path = Path(out) if out is not None else Path("runs") / specs.tasks.name
     if method == "auto":
-        chosen = choose_method(specs, path, say, tried)
-        specs = replace(specs, recipe=specs.recipe.model_copy(update={"adaptation": chosen}))
+        specs = replace(specs, recipe=choose_method(specs, path, say, tried))
     return train_and_compact(specs, path, resume=False, quiet=quiet)
 
 

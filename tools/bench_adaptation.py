@@ -29,7 +29,7 @@ from perceptkit.spec.adaptation import ADAPTATIONS
 
 METHODS: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in ADAPTATIONS if method != "lwf"},
-    "spottune_fixed": {"method": "spottune", "outside": "fixed"},
+    "spottune_lora": {"method": "spottune", "tuned": "lora"},
     "taps_10": {"method": "taps", "sparsity": 10},
 }
 """By row, what `adaptation` says."""

@@ -1,7 +1,8 @@
 """`--method auto`: the cheap methods are trained for a fifth of the epochs, and the best on val goes on.
 
 Of methods whose scores on val lie within one percent of the best, the one that stores least is taken. It is a guess
-from short runs: methods that learn slowly are judged too hard.
+from short runs: methods that learn slowly are judged too hard. Those of which little learns are tried with ten times
+the learning rate as well, which suits them better where the head is new, and go on with the better one.
 """
 
 import math
@@ -16,12 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from perceptkit.errors import SpecError
 from perceptkit.spec.adaptation import ADAPTATIONS, AdaptationSpec
+from perceptkit.spec.recipe import Recipe, StageSpec
 from perceptkit.train.domain_file import needed, trunk_bits
 from perceptkit.train.loop import run_stages
 from perceptkit.train.run_folder import refuse_used, write_json
 from perceptkit.train.session import Specs, prepare
 
 CANDIDATES = ("feature_extractor", "bn", "parallel_adapter", "last_k", "taps", "finetune")
+LIGHT = ("feature_extractor", "bn", "parallel_adapter")
+"""Of these little but the head learns."""
+FASTER = 10
+"""What their learning rate is multiplied by in a second trial."""
 SHARE = 5
 """Part of the epochs that each of them gets: one of this many."""
 CLOSE = 0.01
@@ -63,8 +69,9 @@ def choose_method(
     run: Path,
     say: Callable[[str], None],
     tried: Mapping[str, AdaptationSpec] | None = None,
-) -> AdaptationSpec:
-    """The section `adaptation` to go on with. What was tried is told, and written beside the run, RUN.auto.json.
+) -> Recipe:
+    """The recipe to go on with: its section `adaptation`, and the learning rate of its stage. What was tried is told,
+    and written beside the run, RUN.auto.json.
 
     `tried` are the sections by method; of `candidates({})` by default.
 
@@ -78,29 +85,27 @@ def choose_method(
     run = run.absolute()
     refuse_used(run)
     stage = specs.recipe.stages[0]
-    short = stage.model_copy(update={"epochs": max(1, stage.epochs // SHARE)})
     rows: list[dict[str, Any]] = []
+    tried_with: list[Recipe] = []
     refused: SpecError | None = None
     for method, spec in tried.items():
-        recipe = specs.recipe.model_copy(update={"adaptation": spec, "stages": [short]})
-        trial = run.with_name(f".{run.name}.{method}")
-        shutil.rmtree(trial, ignore_errors=True)
-        try:
-            training = prepare(replace(specs, recipe=recipe), trial, resume=False, quiet=True)
-            run_stages(training)
-        except SpecError as error:
-            say(f"{method}: refused ({error})")
-            refused = error
-            continue
-        finally:
-            shutil.rmtree(trial, ignore_errors=True)
-        assert training.strategy is not None
-        packed = training.strategy.pack(training.supernet)  # type: ignore[arg-type]  # adaptation has one network
-        bits = trunk_bits(needed(training.supernet, training.plan, packed))  # type: ignore[arg-type]
-        rows.append({"method": method, "score": training.best_score, "trunk_bits": bits})
-        say(
-            f"{method}: {training.best_score:.4f} on val after {short.epochs} epochs, {bits / 8e6:.2f} MB of the trunk"
-        )
+        for factor in (1, FASTER) if method in LIGHT else (1,):
+            lr = factor * (stage.lr or specs.recipe.optim.lr)
+            named = f"{method}, lr {lr:g}" if method in LIGHT else method
+            stages = [stage.model_copy(update={"lr": lr}), *specs.recipe.stages[1:]]
+            changes = {"adaptation": spec, "stages": stages}
+            recipe = specs.recipe.model_copy(update=changes)
+            trial = run.with_name(f".{run.name}.{method}")
+            try:
+                score, bits = _try(replace(specs, recipe=recipe), trial)
+            except SpecError as error:
+                say(f"{method}: refused ({error})")
+                refused = error
+                break
+            rows.append({"method": method, "lr": lr, "score": score, "trunk_bits": bits})
+            tried_with.append(recipe)
+            epochs = _short(stage).epochs
+            say(f"{named}: {score:.4f} on val after {epochs} epochs, {bits / 8e6:.2f} MB of the trunk")
     if not rows and refused is not None:  # what all of them refuse is no matter of the method
         raise refused
     rows = [row | {"score": row["score"] if math.isfinite(row["score"]) else -math.inf} for row in rows]
@@ -111,9 +116,30 @@ def choose_method(
         if chosen["score"] == best
         else f"within {CLOSE:.0%} of the best on val, and smaller"
     )
-    say(f"chosen: {chosen['method']}, {why}")
-    write_json(run.with_name(f"{run.name}.auto.json"), {"rows": rows, "chosen": chosen["method"], "why": why})
-    return tried[chosen["method"]]
+    rate = f" with lr {chosen['lr']:g}" if chosen["method"] in LIGHT else ""
+    say(f"chosen: {chosen['method']}{rate}, {why}")
+    about = {"rows": rows, "chosen": chosen["method"], "lr": chosen["lr"], "why": why}
+    write_json(run.with_name(f"{run.name}.auto.json"), about)
+    return tried_with[rows.index(chosen)]
+
+
+def _try(specs: Specs, trial: Path) -> tuple[float, int]:
+    """Score on val after a short stage, and bits that a domain would store of the trunk. Leaves no folder."""
+    recipe = specs.recipe.model_copy(update={"stages": [_short(specs.recipe.stages[0])]})
+    shutil.rmtree(trial, ignore_errors=True)
+    try:
+        training = prepare(replace(specs, recipe=recipe), trial, resume=False, quiet=True)
+        run_stages(training)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+    assert training.strategy is not None
+    packed = training.strategy.pack(training.supernet)  # type: ignore[arg-type]  # adaptation has one network
+    bits = trunk_bits(needed(training.supernet, training.plan, packed))  # type: ignore[arg-type]
+    return training.best_score, bits
+
+
+def _short(stage: StageSpec) -> StageSpec:
+    return stage.model_copy(update={"epochs": max(1, stage.epochs // SHARE)})
 
 
 def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -314,7 +314,12 @@ def test_auto_tries_and_tells(base, dusk, folder, capsys):
     told = capsys.readouterr().err
     assert "chosen: " in told
     record = json.loads((folder / "auto.auto.json").read_text())
-    assert {row["method"] for row in record["rows"]} >= {"bn", "finetune", "taps"}
+    rates = {
+        m: [row["lr"] for row in record["rows"] if row["method"] == m] for m in ("bn", "finetune", "taps")
+    }
+    assert rates == {"bn": [1e-3, pytest.approx(1e-2)], "finetune": [1e-3], "taps": [1e-3]}
+    (stage,) = yaml.safe_load((folder / "auto/resolved.yaml").read_text())["recipe"]["stages"]
+    assert stage["lr"] == record["lr"]
     assert json.loads((folder / "auto/adaptation.json").read_text())["method"] == record["chosen"]
 
 
