@@ -123,13 +123,13 @@ def agreement_penalty(tuned_BR: Tensor, k: int, count_weight: float, agree_weigh
 
     Args:
         tuned_BR: samples of a whole batch, that of all processes, with a gradient.
-        k: blocks to be tuned.
+        k: blocks to be tuned; all, where there are fewer.
         count_weight, agree_weight: lambda_1 and lambda_2.
     """
     share_R = tuned_BR.mean(0)
     inside_R = share_R.clamp(1e-6, 1 - 1e-6)
     entropy_R = -(inside_R * inside_R.log() + (1 - inside_R) * (1 - inside_R).log())
-    return count_weight * (share_R.sum() - k) ** 2 + agree_weight * entropy_R.sum()
+    return count_weight * (share_R.sum() - min(k, len(share_R))) ** 2 + agree_weight * entropy_R.sum()
 
 
 def agreed(share_R: Tensor, k: int) -> Tensor:
