@@ -78,7 +78,8 @@ def look_back(training: Training, learned: OldHeads) -> dict[str, Any] | None:
     old_plan = replace(plan, dual=_common(plan, training.plan))
 
     def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
-        image_BCHW, keep_BR = as_normalised_for(base, adapted, image_BCHW), None
+        image_BCHW = as_normalised_for(base, adapted, image_BCHW)
+        keep_BR = None
         if training.routing is not None:
             names = training.plan.dual
             columns = [names.index(block) for block in old_plan.dual]
