@@ -184,13 +184,16 @@ def _write_base(folder: Path, run: Path, expected: str) -> None:
 
 
 def _base_with(expected: str, folder: Path, run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
-    """The base that has the digest: the run whose artifact `folder` is, or else where `run` found it."""
+    """The base that has the digest: the run whose artifact `folder` is, or else where `run` found it.
+
+    Raises SpecError where it is not there any more, or changed, or `folder` is the artifact of another run.
+    """
     own = folder.parent
     if (own / "resolved.yaml").is_file():
         try:
             base, plan = base_of(own, recipe)
         except SpecError:
-            pass  # domains may lie in any folder, in that of another run too
+            pass  # of another network, or adapted itself
         else:
             if digest(base.backbone) == expected:
                 return base, plan
@@ -200,6 +203,11 @@ def _base_with(expected: str, folder: Path, run: Path, recipe: Recipe) -> tuple[
         raise SpecError(
             f"{origin} is not what {run} was adapted from: its weights have changed. Base moved? perceptkit domains "
             f"BASE --add {run}, where BASE is the run that it was adapted from"
+        )
+    if (own / "resolved.yaml").is_file() and (folder / artifact.MANIFEST).is_file():
+        # its own model would pass for the base of these domains
+        raise SpecError(
+            f"{run} was adapted from {origin}, not from {own}: add it there, or to a folder for domains alone"
         )
     return base, plan
 

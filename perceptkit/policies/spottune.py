@@ -26,6 +26,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from perceptkit.errors import SpecError
 from perceptkit.model import parametrized
 from perceptkit.model.copies import add_copies, may_have_copies
 from perceptkit.model.layers import adapted_convs, learn_norms_only, spatial_convs, weighted_layers
@@ -50,7 +51,15 @@ class SpotTune(Strategy):
         self.spec = spec
 
     def plan(self, net: Supernet, plan: Plan) -> Plan:
-        return replace(plan, dual=may_have_copies(net, plan))
+        """With two copies of every block that may have them. Raises SpecError where there is none to choose about."""
+        dual = may_have_copies(net, plan)
+        if not dual:
+            raise SpecError(
+                f"adaptation.method {self.method} gives blocks a second copy, and none can have one: the network has "
+                "no block that can be skipped, or each that a task keeps is a stage transition that another one skips; "
+                "use taps, bn or finetune"
+            )
+        return replace(plan, dual=dual)
 
     def begin(self, net: Supernet, plan: Plan) -> None:
         if self.spec.tuned == "parallel_adapter":
@@ -123,13 +132,13 @@ def agreement_penalty(tuned_BR: Tensor, k: int, count_weight: float, agree_weigh
 
     Args:
         tuned_BR: samples of a whole batch, that of all processes, with a gradient.
-        k: blocks to be tuned.
+        k: blocks to be tuned; all, where there are fewer.
         count_weight, agree_weight: lambda_1 and lambda_2.
     """
     share_R = tuned_BR.mean(0)
     inside_R = share_R.clamp(1e-6, 1 - 1e-6)
     entropy_R = -(inside_R * inside_R.log() + (1 - inside_R) * (1 - inside_R).log())
-    return count_weight * (share_R.sum() - k) ** 2 + agree_weight * entropy_R.sum()
+    return count_weight * (share_R.sum() - min(k, len(share_R))) ** 2 + agree_weight * entropy_R.sum()
 
 
 def agreed(share_R: Tensor, k: int) -> Tensor:

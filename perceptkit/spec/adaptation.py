@@ -150,7 +150,7 @@ class SpottuneGlobal(Strict):
 
     method: Literal["spottune_global"]
     k: PositiveInt = 3
-    """How many blocks are tuned."""
+    """How many blocks are tuned; all, where fewer have two copies."""
     tuned: Tuned = "full_copy"
     """As for `spottune`."""
     frozen_bn: Literal["adapt", "freeze"] = "adapt"

@@ -177,7 +177,8 @@ def settle(training: Training, spec: SpottuneGlobal) -> None:
     routing.settled = tuple(agreed(tuned_NR.double().mean(0), spec.k).tolist())
     training.best_score = float("-inf")
     names = [block for block, tuned in zip(training.plan.dual, routing.settled, strict=True) if tuned]
-    training.say(f"settled: {', '.join(names)} tuned for all pictures")
+    fewer = f"; k is {spec.k}, but no other block has two copies" if spec.k > len(names) else ""
+    training.say(f"settled: {', '.join(names)} tuned for all pictures{fewer}")
 
 
 def _samples(training: Training, logits_BR: Tensor) -> Tensor:

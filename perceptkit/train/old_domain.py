@@ -1,6 +1,8 @@
 """The base's tasks on the base's test split, before and after adapting: the key `old_domain` of adaptation.json.
 
 The base itself is stored beside what the domain adds, and answers as ever: this is what would be forgotten without it.
+The base's pictures are normalised as the base expects them, where the domain has a mean and std of its own too: a trunk
+that was not changed has forgotten nothing.
 
     before, after    metrics by task; `after` is null, and `why` says why, where the base's test split cannot be read
     tasks            {task: {"primary", "info"}}: how to read the metrics
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptkit.baselines.adaptation.lwf import OLD
+from perceptkit.baselines.adaptation.lwf import OLD, as_normalised_for
 from perceptkit.data.sources import open_split
 from perceptkit.errors import DataError
 from perceptkit.model.plan import Plan
@@ -76,6 +78,7 @@ def look_back(training: Training, learned: OldHeads) -> dict[str, Any] | None:
     old_plan = replace(plan, dual=_common(plan, training.plan))
 
     def forward(image_BCHW: Tensor) -> dict[str, Tensor]:
+        image_BCHW = as_normalised_for(base, adapted, image_BCHW)
         keep_BR = None
         if training.routing is not None:
             names = training.plan.dual

@@ -74,20 +74,20 @@ def base_of(run: Path, recipe: Recipe) -> tuple[Supernet, Plan]:
 
 def transferred(base: Supernet, network: Supernet) -> tuple[str, ...]:
     """Tasks of `network` whose heads `start_as_base` takes from the base: of the same name and type, with as many
-    outputs."""
+    outputs that are called the same, in the same order: those of as many other classes answer another question."""
     return tuple(
         name
         for name, task in network.tasks.items()
         if (old := base.tasks.get(name)) is not None
-        and (old.type, old.out_channels) == (task.type, task.out_channels)
+        and (old.type, old.out_channels, old.labels) == (task.type, task.out_channels, task.labels)
     )
 
 
 def start_as_base(base: Supernet, plan: Plan, network: Supernet) -> Plan:
     """Puts the weights of a base into the network of other tasks, in place.
 
-    The trunk is the base's; so is the neck, where both have one, and the head of a task of the same name and type with
-    as many outputs. Such a task also keeps the blocks that it keeps in the base; a new one those that any task keeps.
+    The trunk is the base's; so is the neck, where both have one, and the heads of the tasks that are `transferred`. A
+    task of the same name and type keeps the blocks that it keeps in the base; a new one those that any task keeps.
 
     Returns:
         The plan of the new tasks.

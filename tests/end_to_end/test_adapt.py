@@ -237,6 +237,20 @@ def test_what_is_refused(base, adapted, dusk, folder):
         pk.add_domain(home, adapted("taps"), "z")
 
 
+def test_the_artifact_of_another_base_takes_no_domain(base, adapted, folder):
+    other = folder / "other_base"
+    shutil.copytree(base, other)
+    best = other / "checkpoints/best.pt"
+    state = torch.load(best, weights_only=True)
+    next(v for k, v in state["supernet"].items() if k.startswith("backbone.")).add_(1)
+    torch.save(state, best)
+    before = sorted((other / "artifact").iterdir())
+    for place in (other, adapted("taps")):
+        with pytest.raises(SpecError, match=f"was adapted from {base}, not from {place}: add it there"):
+            pk.add_domain(place, adapted("taps"))
+    assert sorted((other / "artifact").iterdir()) == before
+
+
 def test_a_damaged_domain_is_not_run(adapted, folder):
     home = folder / "damaged"
     pk.add_domain(home, adapted("taps"), "x")

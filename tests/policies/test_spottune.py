@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from perceptkit.errors import SpecError
 from perceptkit.model.copies import choose_copy
 from perceptkit.model.strategy import learned_names, set_train_mode
 from perceptkit.policies.spottune import SpotTune, agreed, agreement_penalty, tuned_samples
@@ -44,6 +45,11 @@ def test_agreement_by_hand():
     assert got.item() == pytest.approx(2 * (1.5 - 1) ** 2 + 3 * math.log(2), abs=1e-3)
 
 
+def test_more_blocks_than_there_are_means_all_blocks():
+    tuned = torch.ones(4, 2)
+    assert agreement_penalty(tuned, 99, 1.0, 0.0) == agreement_penalty(tuned, 2, 1.0, 0.0) == 0
+
+
 def test_agreement_pulls_a_share_to_the_nearer_end():
     for share, sign in ((0.8, -1), (0.2, 1)):
         tuned = torch.full((4, 1), share, requires_grad=True)
@@ -66,6 +72,17 @@ def test_every_kept_block_has_a_copy_in_memory_of_its_own():
         ]
         memory[kind] = {p.untyped_storage().data_ptr() for p in of_kind}
     assert not memory["base"] & memory["tuned"]
+
+
+@pytest.mark.parametrize("method", ["spottune", "spottune_global"])
+def test_a_network_with_nothing_to_choose_about_is_refused(method):
+    net = domain("test_resnet")
+    kept = all_keep(net)
+    nothing = replace(kept, table=tuple(("skip",) * len(row) for row in kept.table))
+    with pytest.raises(
+        SpecError, match=f"{method} gives blocks a second copy, and none can have one: .* use taps"
+    ):
+        SpotTune(adaptation(method)).plan(net, nothing)
 
 
 @pytest.mark.parametrize("outside", ["tuned", "fixed"])

@@ -12,6 +12,8 @@ from perceptkit.model.plan import Plan
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import session
 from perceptkit.train.loop import begin_stage
+from perceptkit.train.start_from import start_as_base, transferred
+from tests.baselines.adaptation.conftest import all_keep, base, classes
 
 
 def prepared(tasks, recipe, out):
@@ -101,6 +103,22 @@ def test_other_tasks_and_other_routers_are_refused(begun, tmp_path):
     (tmp_path / "first/checkpoints/best.pt").unlink()
     with pytest.raises(SpecError, match="best.pt does not exist"):
         prepared(tasks, write(tmp_path, recipe), tmp_path / "second")
+
+
+@pytest.mark.parametrize("names", [["old0", "old1", "old2", "old3", "old4"], ["a", "b", "c", "d", "e"]])
+def test_a_head_is_taken_over_for_the_same_classes_only(names):
+    trained, net = base(), base()
+    task = net.tasks["old"]
+    net.tasks = {"old": type(task)("old", task.spec.model_copy(update={"classes": names}), names)}
+    with torch.no_grad():
+        for value in net.parameters():
+            value.add_(1)
+    start_as_base(trained, all_keep(trained), net)
+    same = names == classes("old", 5)["old"].labels
+    assert transferred(trained, net) == (("old",) if same else ())
+    theirs = trained.state_dict()
+    for name, value in net.named_parameters():
+        assert torch.equal(value, theirs[name]) == (same or name.startswith("backbone.")), name
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ PUBLISHED = {
     "scratch": 10,
     "feature_extractor": 1,
     "finetune": 10,
+    "lwf": 10,
     "bn": 1.01,  # 0.13 % of the weights a domain: scale and shift of 3872 channels
     "parallel_adapter": 2,
     "series_adapter": 2,
