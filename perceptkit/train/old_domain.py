@@ -52,14 +52,14 @@ def learned_heads(net: Supernet) -> OldHeads:
 def answering_as_base(adapted: Supernet, base: Supernet, learned: OldHeads) -> Supernet:
     """A copy of the adapted network with the base's tasks: with the heads that learned, where there are any.
 
-    Dense heads read the adapted network's neck, or where it has none the one that learned, or the base's.
+    Dense heads read the neck that learned with them, or the base's: a neck is trained and stored with the heads, so a
+    domain's own is nothing that the base's heads would ever read.
     """
     old = copy.deepcopy(adapted)
     old.tasks, old.heads = base.tasks, copy.deepcopy(base.heads)
     for name, head in learned.by_task.items():
         old.heads[head_key(name)] = copy.deepcopy(head)
-    if old.neck is None:
-        old.neck = copy.deepcopy(learned.neck if learned.neck is not None else base.neck)  # type: ignore[assignment]
+    old.neck = copy.deepcopy(learned.neck if learned.neck is not None else base.neck)  # type: ignore[assignment]
     return old
 
 

@@ -1,12 +1,17 @@
 """The look back at the base's tasks is fair: to heads that learned while the trunk did, and to what did not change."""
 
+import copy
 from types import SimpleNamespace
 
 import torch
 
+from perceptkit.model.build import build_supernet
+from perceptkit.spec.recipe import HeadsSpec
+from perceptkit.spec.tasks_file import DepthSpec
+from perceptkit.tasks.depth import Depth
 from perceptkit.train import old_domain
-from perceptkit.train.old_domain import answering_as_base, learned_heads, look_back
-from tests.baselines.adaptation.conftest import all_keep, base, begun, images, train
+from perceptkit.train.old_domain import OldHeads, answering_as_base, learned_heads, look_back
+from tests.baselines.adaptation.conftest import SIZE, all_keep, backbone_spec, base, begun, images, train
 
 
 def test_heads_of_lwf_that_learned_answer_for_the_old_tasks():
@@ -28,6 +33,19 @@ def test_other_methods_have_none():
     _, net, _ = begun("bn")
     learned = learned_heads(net)
     assert not learned.by_task and learned.neck is None
+
+
+def test_the_bases_neck_comes_with_its_dense_heads():
+    tasks = {"depth": Depth("depth", DepthSpec(type="depth", target="d/{id}.png"), ())}
+    backbone = backbone_spec("resnet18")
+    old = build_supernet(backbone, HeadsSpec(channels=16), tasks, SIZE).eval()
+    adapted = copy.deepcopy(old)
+    with torch.no_grad():
+        for parameter in adapted.neck.parameters():
+            parameter.add_(1.0)
+    learned = OldHeads({}, None)
+    answered = answering_as_base(adapted, old, learned).eval()(images(), all_keep(old))
+    assert torch.equal(answered["depth"], old(images(), all_keep(old))["depth"])
 
 
 def test_a_trunk_that_did_not_change_forgets_nothing_where_the_domain_has_its_own_mean_and_std(
