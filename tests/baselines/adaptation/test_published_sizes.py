@@ -54,6 +54,19 @@ def test_ten_domains_store_what_the_paper_says(method):
         assert ours == pytest.approx(PUBLISHED[method], rel=0.03)
 
 
+def test_what_no_paper_counts_is_counted_by_hand():
+    """L2-SP stores what fine-tuning does. Three blocks of the last stage: two convolutions of 3x3 with 256 channels in
+    and out, two norms; and the norm that comes after them. Norms have scale, shift, mean, variance and a 64 bit count of
+    batches. TAPS with all layers tuned: the network and a score for each of 25 convolutions."""
+    whole = trunk_bits(domain(NAME).state_dict())
+    strategy, net, _ = begun("l2sp", NAME)
+    assert strategy.stored_bits(net) == whole
+    strategy, net, _ = begun("last_k", NAME, k=3)
+    assert strategy.stored_bits(net) == 32 * (3 * 2 * 9 * 256 * 256 + 7 * (4 * 256 + 2))
+    strategy, net, _ = begun("taps", NAME)
+    assert strategy.stored_bits(net) == whole + 32 * 25
+
+
 def test_spottune_stores_a_second_network_and_a_router_for_each_domain():
     net = domain(NAME)
     strategy = SpotTune(adaptation("spottune"))
