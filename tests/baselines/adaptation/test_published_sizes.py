@@ -56,8 +56,8 @@ def test_ten_domains_store_what_the_paper_says(method):
 
 def test_what_no_paper_counts_is_counted_by_hand():
     """L2-SP stores what fine-tuning does. Three blocks of the last stage: two convolutions of 3x3 with 256 channels in
-    and out, two norms; and the norm that comes after them. Norms have scale, shift, mean, variance and a 64 bit count of
-    batches. TAPS with all layers tuned: the network and a score for each of 25 convolutions."""
+    and out, two norms; and the norm that comes after them. A norm has scale, shift, mean, variance and a 64 bit count
+    of batches. TAPS with all layers tuned: the network and a score for each of 25 convolutions."""
     whole = trunk_bits(domain(NAME).state_dict())
     strategy, net, _ = begun("l2sp", NAME)
     assert strategy.stored_bits(net) == whole
