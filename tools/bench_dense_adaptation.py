@@ -11,8 +11,8 @@ once. Every run takes about as many steps (--steps). A run that is finished is n
 
     new       mean over the tasks of how much better their main metric is than fine-tuning's with as many pictures, in
               percent (Delta-MTL's formula with fine-tuning in the place of single-task nets)
-    old       the same on the base's own test split: the base's heads on the adapted trunk, against the base. The base
-              itself is kept beside what a domain adds and answers as before, whatever is said here
+    old       the same on the base's own test split: the base's neck and heads on the adapted trunk, against the base.
+              The base itself is kept beside what a domain adds and answers as before, whatever is said here
     stored    what the domain stores of trunk and router, over the base's trunk
 """
 
@@ -172,7 +172,8 @@ def _spread(values: Sequence[float], form: str) -> str:
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{form}}{spread}"
+    mean = float(f"{statistics.mean(values):{form}}") + 0.0  # no -0.0
+    return f"{mean:{form}}{spread}"
 
 
 if __name__ == "__main__":
