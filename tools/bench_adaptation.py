@@ -40,6 +40,7 @@ RATES: dict[str, list[str]] = {
     "series_adapter": ["optim.lr=1e-2"],
     "parallel_adapter": ["optim.lr=1e-2"],
     "piggyback": ["optim.lr=1e-2"],  # of the head: masks have their own
+    "spottune_lora": ["optim.lr=1e-2"],
 }
 """Changes of recipe `adapt`, whose rate is 1e-3: that, ten times as much, and ten times as much for all but the trunk
 were tried on the val split of one domain (textures, 300 pictures to learn from), and the best was taken."""
