@@ -15,6 +15,7 @@ old heads, and `lwf` has no row. Model selection on val, one look at test. A run
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,7 @@ def run_once(o: argparse.Namespace, domain: str, method: str, seed: int) -> None
     out = o.out / f"{domain}-{method}-{seed}"
     if (out / "results.json").is_file():
         return
+    shutil.rmtree(out, ignore_errors=True)
     tasks = o.out / "tasks" / f"{domain}.yaml"
     tasks.parent.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"source": "imagefolder", "root": str((o.root / domain).absolute())}

@@ -19,6 +19,7 @@ once. Every run takes about as many steps (--steps). A run that is finished is n
 import argparse
 import json
 import math
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,7 @@ def run_once(o: argparse.Namespace, domain: str, file: Path, count: int, method:
     out = o.out / f"{domain}-{count}-{method}-{seed}"
     if (out / "results.json").is_file():
         return
+    shutil.rmtree(out, ignore_errors=True)
     held_out = max(1, count // 5)
     is_rendered = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["source"] == "scenes"
     key = "data.count" if is_rendered else "data.limit"

@@ -47,6 +47,23 @@ def test_a_domain_with_seeds_has_a_spread_and_a_missing_one_no_mean(tmp_path, ca
     assert any(row.startswith("| taps_10 | 85.0 |  |  |  |") for row in rows)
 
 
+def test_a_run_that_was_stopped_begins_anew_and_a_finished_one_stays(tmp_path, monkeypatch):
+    (tmp_path / "a/train").mkdir(parents=True)
+    (tmp_path / "out/a-bn-0/checkpoints").mkdir(parents=True)
+    write_run(tmp_path / "out", "a-finetune-0", 0.8)
+    trained = []
+
+    def train(tasks, recipe, out, overrides, quiet):
+        assert not out.exists()
+        trained.append((out.name, overrides[1], overrides[-2]))
+        write_run(out.parent, out.name, 0.9)
+
+    monkeypatch.setattr(bench.pk, "train", train)
+    command = [str(tmp_path), "--methods", "bn", "--out", str(tmp_path / "out"), "--set", "optim.clip_norm=1"]
+    assert bench.main(command) == 0
+    assert trained == [("a-bn-0", 'adaptation={"method": "bn"}', "seed=0")]
+
+
 @pytest.mark.parametrize("method", bench.METHODS)
 def test_every_row_is_a_section_that_reads(method):
     assert bench.METHODS[method]["method"] in bench.ADAPTATIONS
