@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, cast, get_args
 
 from pydantic import (
+    ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -591,9 +592,16 @@ class OneOfSeveral(Strict):
     """As `labelled` of the whole file, in its place for this source."""
 
 
+class _NoSource(Strict):
+    """Last base of a model made by a function: there is no class statement that docstrings could be read from, and
+    pydantic's search for one goes through all callers, which took seconds under pytest."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 SEVERAL_SOURCES: dict[str, type[DataBase]] = {
     name: create_model(
-        f"{data.__name__}OfSeveral", __base__=cast(Any, (OneOfSeveral, data)), __doc__=data.__doc__
+        f"{data.__name__}OfSeveral", __base__=cast(Any, (OneOfSeveral, data, _NoSource)), __doc__=data.__doc__
     )
     for name, data in DATA_SOURCES.items()
 }
