@@ -1,17 +1,18 @@
-"""The most probable plan that meets a budget, found by walking from the most probable plan of all.
+"""The plan that meets a budget and is nearest to a given one, found by walking from there.
 
-Keeping a block where the policy says skip, or the other way round, costs log-probability: the distance of its two
-logits. Among plans whose cost is within `TOLERANCE` of the budget we want the one that costs least of it. Everett
+Between two plans lies, for every entry in which they differ, the distance of its two logits. From the most probable
+plan of all that is log-probability, so that the nearest plan to it is the most probable that meets the budget; a plan
+that was drawn moves least where the policy is least sure, and not at all if it meets the budget. Everett
 (*Generalized Lagrange Multiplier Method for Solving Problems of Optimum Allocation of Resources*, Operations Research
 1963) ranks changes by what they save for what they cost; so does the walk, one change after another:
 
 * a change makes one task, all tasks, or all tasks that share the block's input keep or skip one block. Single entries
   alone would not do: of a block that several tasks share, nothing is saved until the last of them skips it;
-* if any change ends inside, the one that costs least log-probability is taken; else the one with the best ratio, of
+* if any change ends inside, the nearest one is taken; else the one with the best ratio, of
   those that do not go past the budget as long as there are any;
 * no plan is visited twice. Where none is inside, pairs of changes are tried around those that came nearest, and what
   comes out in the end is the nearest plan below the budget;
-* at last single changes and pairs of them that stay inside and win log-probability back are taken.
+* at last single changes and pairs of them that stay inside and come nearer again are taken.
 
 A heuristic, and compared with enumeration in its test.
 
@@ -41,7 +42,7 @@ class Fit:
     """Bool."""
     cost: float
     given_up: float
-    """Log-probability below that of the most probable plan, at least 0."""
+    """How far it is from the plan to begin with, at least 0: if that is the most probable one, log-probability."""
     is_within: bool
     """Whether the cost is within `TOLERANCE` of the budget, or of what of it is to be spent."""
     next_above: float
@@ -59,7 +60,7 @@ def fit_plan(
     """The plan.
 
     Args:
-        keep_KL: the plan to begin with, bool.
+        keep_KL: the plan to be near to, bool; it is returned as it is where it is within the budget.
         log_odds_KL: log of keep's probability over skip's.
         costs: of plans.
         budget: in the same unit.
@@ -67,14 +68,12 @@ def fit_plan(
         spend: as much of a budget as is to be spent; between this and the budget every plan is within it.
     """
     low, high = (1 - TOLERANCE) * min(budget, spend), (1 + TOLERANCE) * budget
-    odds_KL = log_odds_KL.detach().cpu().double()
-    likely_KL = odds_KL >= 0
-    likely_KL[:, :closed] = keep_KL[:, :closed].cpu()
+    odds_KL, begun_KL = log_odds_KL.detach().cpu().double(), keep_KL.cpu()
 
     def given_up(keep_NKL: Tensor) -> Tensor:
-        return ((keep_NKL != likely_KL) * odds_KL.abs()).sum(dim=(1, 2))
+        return ((keep_NKL != begun_KL) * odds_KL.abs()).sum(dim=(1, 2))
 
-    here_KL = keep_KL.cpu().clone()
+    here_KL = begun_KL.clone()
     cost, lost = costs(here_KL[None]).item(), given_up(here_KL[None]).item()
     below, above = Fit(here_KL, -math.inf, math.inf, False, math.inf), math.inf
     met: list[tuple[float, Tensor]] = []
@@ -110,7 +109,7 @@ def fit_plan(
         here_KL, cost, lost = near_NKL[chosen], cost_N[chosen].item(), lost_N[chosen].item()
     if inside is None:
         if below.cost == -math.inf:  # everything met is above: the cheapest plan there is
-            here_KL = keep_KL.cpu().clone()
+            here_KL = begun_KL.clone()
             here_KL[:, closed:] = False
             below = Fit(here_KL, costs(here_KL[None]).item(), math.inf, False, math.inf)
         met.sort(key=lambda plan: plan[0])
@@ -145,7 +144,7 @@ def neighbours(keep_KL: Tensor, closed: int = 0) -> Tensor:
 def _improved(
     fit: Fit, costs: Costs, given_up: Costs, bounds: tuple[float, float], closed: int
 ) -> Fit | None:
-    """A more probable plan inside, by one change or else by two; None where there is none."""
+    """A nearer plan inside, by one change or else by two; None where there is none."""
     near_NKL = neighbours(fit.keep_KL, closed)
     if (one := _better(fit, near_NKL, costs, given_up, bounds)) is not None:
         return one
@@ -164,7 +163,7 @@ def _pairs(keep_KL: Tensor, closed: int, first_N: Tensor | None = None) -> Tenso
 def _better(
     fit: Fit, tried_NKL: Tensor, costs: Costs, given_up: Costs, bounds: tuple[float, float]
 ) -> Fit | None:
-    """Of these plans the most probable inside, if it is more so than `fit`."""
+    """Of these plans the nearest inside, if it is nearer than `fit`."""
     lost_N = given_up(tried_NKL)
     more = lost_N < fit.given_up - 1e-9
     tried_NKL, lost_N = tried_NKL[more], lost_N[more]

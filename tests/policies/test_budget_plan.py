@@ -69,6 +69,51 @@ def test_a_large_budget_is_a_limit():
     assert raised.is_within and 4.9 <= raised.cost <= 20.0
 
 
+def test_a_drawn_plan_that_meets_it_stays_however_improbable():
+    z = torch.tensor([[1.0, 2.0, 1.0, 3.0], [1.0, 2.0, 1.0, 3.0]])
+    costs = partial(cost_of, prices=EVEN)
+    drawn = torch.tensor(
+        [[True, False, True, True]] * 2
+    )  # costs 4; the policy would rather skip block 0 or 2
+    found = fit_plan(drawn, z, costs, budget=4.0)
+    assert torch.equal(found.keep_KL, drawn) and found.given_up == 0 and found.is_within
+    alone = torch.tensor([[False, True, True, True], [True, True, True, True]])  # costs 8: nothing is shared
+    assert torch.equal(fit_plan(alone, z, costs, budget=20.0, spend=5.0).keep_KL, alone)
+
+
+def test_a_drawn_plan_moves_where_the_policy_is_least_sure_and_keeps_the_rest():
+    z = torch.tensor([[3.0, -0.2, 1.0, 3.0], [3.0, -0.3, 1.0, 3.0]])
+    drawn = torch.tensor(
+        [[True, True, False, True]] * 2
+    )  # costs 4; of the probable ones block 1 is not, block 2 is
+    costs = partial(cost_of, prices=EVEN)
+    assert fit_plan(drawn, z, costs, budget=3.0).keep_KL.tolist() == [[True, False, False, True]] * 2
+    apart = fit_plan(drawn, z, costs, budget=5.0)  # 1 + 1 + (0 + 1) + 0 + 2: one task leaves block 1
+    assert apart.keep_KL.tolist() == [[True, False, False, True], [True, True, False, True]]
+    assert apart.given_up == pytest.approx(0.2)
+    assert fit_plan(z >= 0, z, costs, budget=3.0).keep_KL.tolist() == [[True, False, False, True]] * 2
+    assert fit_plan(z >= 0, z, costs, budget=5.0).keep_KL.all()
+
+
+def test_draws_stay_distinct_and_meet_the_budget():
+    prices = Prices(
+        3.0, (1, 1, 0.78, 1, 0.78, 1, 0.78, 1), (0, 0, 0.05, 0, 0.05, 0, 0.05, 0), 1.5, (True, True)
+    )
+    costs, generator = partial(cost_of, prices=prices), torch.Generator().manual_seed(0)
+    # where few plans meet the budget some draws have the same one next to them
+    for part, at_least in ((0.7, 10), (0.8, 12), (1.0, 20)):
+        budget = part * dense_cost(prices)
+        z = torch.randn(2, 8, generator=generator, dtype=torch.double)
+        drawn = [torch.rand(2, 8, generator=generator, dtype=torch.double) < z.sigmoid() for _ in range(24)]
+        assert len({tuple(d.flatten().tolist()) for d in drawn}) == 24
+        found = [fit_plan(d, z, costs, budget, spend=dense_cost(prices)) for d in drawn]
+        assert all(fit.is_within for fit in found)
+        assert len({tuple(fit.keep_KL.flatten().tolist()) for fit in found}) >= at_least
+        for plan, fit in zip(drawn, found, strict=True):
+            if abs(costs(plan[None]).item() - budget) <= TOLERANCE * budget:
+                assert torch.equal(fit.keep_KL, plan)
+
+
 def test_union():
     prices = Prices(1.0, (1.0, 2.0, 3.0), (0.0,) * 3, 0.0, (True, True), is_union=True)
     z = torch.tensor([[1.0, 0.2, 5.0], [-2.0, 0.3, 5.0]])

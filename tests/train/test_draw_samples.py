@@ -10,9 +10,11 @@ import perceptkit as pk
 from perceptkit.model.plan import KEEP, SKIP, Plan
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import session
+from perceptkit.train.budgeting import conclude_budget
 from perceptkit.train.draw_samples import draw_samples, spread_of, validation_loss
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.losses import task_losses, weighted_sum
+from perceptkit.train.samples import distinct
 
 
 @pytest.fixture
@@ -46,6 +48,21 @@ def test_each_distinct_plan_is_retrained(prepare):
     assert len(samples.plans) == 2 and samples.drawn == 8 and samples.queue == [0, 1]
     assert training.progress.total == before + 12  # 2 epochs of 6 steps more
     assert (training.run / "checkpoints/searched.pt").is_file()
+
+
+def test_a_budget_leaves_draws_that_meet_it_as_they_are(prepare):
+    """One task is unsure of every block; what it costs beyond hard sharing is within a wide limit."""
+    training = prepare("stages.search.samples=8", "stages.search.curriculum=none", "budget={macs: 6.0}")
+    with torch.no_grad():
+        training.policy.policy_logits_KL2[0, :, KEEP] = 1.0
+        training.policy.policy_logits_KL2[0, :, SKIP] = 0.0
+    training.plan = conclude_budget(training, 4)
+    before = training.generator.get_state()
+    drawn = distinct([training.policy.sample(4, training.generator) for _ in range(8)])
+    training.generator.set_state(before)
+    samples = draw(training)
+    assert (samples.plans, samples.counts) == drawn and len(samples.plans) > 3
+    assert any(plan != training.plan for plan in samples.plans)
 
 
 def test_the_best_by_validation_loss_is_retrained_alone(prepare):
