@@ -283,6 +283,19 @@ class SearchStage(StageBase):
             raise fault(*found)
         return self
 
+    @model_validator(mode="after")
+    def _cools(self) -> "SearchStage":
+        if message := tau_fault(self.tau):
+            raise fault("tau", message)
+        return self
+
+
+def tau_fault(tau: Sequence[object]) -> str:
+    """What is wrong with the order of temperatures at start and end; nothing is wrong with anything else here."""
+    ends = [end for end in tau if isinstance(end, int | float)]
+    rises = len(tau) == len(ends) == 2 and ends[0] < ends[1]
+    return f"expected [start, floor], which falls, got [{ends[0]:g}, {ends[1]:g}]" if rises else ""
+
 
 def search_fault(stage: Mapping[str, object]) -> tuple[str, str] | None:
     """What is wrong between the keys of a stage `search`, as (key, message); None where nothing is."""
@@ -318,6 +331,12 @@ class RouteStage(StageBase):
     """Epochs until the curriculum frees one more block."""
     tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.5)
     """With `estimator: gumbel`, the temperature at the start and its floor; it falls geometrically in between."""
+
+    @model_validator(mode="after")
+    def _cools(self) -> "RouteStage":
+        if message := tau_fault(self.tau):
+            raise fault("tau", message)
+        return self
 
 
 class AdaptStage(StageBase):
@@ -584,7 +603,8 @@ class Recipe(Strict):
         for key, message in stage_faults(names, method, estimator, started, adapted, samples, tree):
             raise fault(key, message)
         routed = self.routing is not None
-        if message := batchnorm_fault(self.sharing.batchnorm, self.sharing.method, routed, adapted):
+        budgeted = self.budget is not None
+        if message := batchnorm_fault(self.sharing.batchnorm, self.sharing.method, routed, adapted, budgeted):
             raise fault("sharing.batchnorm", message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
@@ -697,7 +717,9 @@ def classifier_fault(classifier: str, weights: str) -> str:
     return ""
 
 
-def batchnorm_fault(batchnorm: object, method: str, routed: bool, adapted: bool) -> str:
+def batchnorm_fault(
+    batchnorm: object, method: str, routed: bool, adapted: bool, budgeted: bool = False
+) -> str:
     """What is wrong with norms of each task's own; nothing is wrong with anything else here."""
     if batchnorm != "per_task":
         return ""
@@ -708,6 +730,10 @@ def batchnorm_fault(batchnorm: object, method: str, routed: bool, adapted: bool)
     if routed or adapted:
         section = "routing" if routed else "adaptation"
         return f"per_task leaves no activation that tasks share; {section} wants one network for all; drop this key"
+    if budgeted:
+        return (
+            "per_task leaves no activation that tasks share, which a budget counts; drop this key, or budget"
+        )
     return ""
 
 

@@ -22,6 +22,7 @@ from perceptkit.spec.recipe import (
     sampler_fault,
     search_fault,
     stage_faults,
+    tau_fault,
     wide_fault,
     zoom_fault,
 )
@@ -42,6 +43,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_sharing(data, source, folder),
         *_stages(data, source),
         *_search(data, source),
+        *_tau(data, source),
         *_batchnorm(data, source),
         *_zoom(data, source),
         *_milestones(data, source),
@@ -174,8 +176,9 @@ def _batchnorm(data: dict[str, object], source: Source) -> list[Problem]:
     if not isinstance(sharing, dict):
         return []
     routed, adapted = data.get("routing") is not None, data.get("adaptation") is not None
+    budgeted = data.get("budget") is not None
     message = batchnorm_fault(
-        sharing.get("batchnorm"), str(sharing.get("method", "adashare")), routed, adapted
+        sharing.get("batchnorm"), str(sharing.get("method", "adashare")), routed, adapted, budgeted
     )
     return [source.problem(("sharing", "batchnorm"), message)] if message else []
 
@@ -186,6 +189,16 @@ def _search(data: dict[str, object], source: Source) -> list[Problem]:
     for i, stage in enumerate(stages if isinstance(stages, list) else []):
         if isinstance(stage, dict) and stage.get("name") == "search" and (fault := search_fault(stage)):
             found.append(source.problem(("stages", i, fault[0]), fault[1]))
+    return found
+
+
+def _tau(data: dict[str, object], source: Source) -> list[Problem]:
+    stages = data.get("stages")
+    found = []
+    for i, stage in enumerate(stages if isinstance(stages, list) else []):
+        tau = stage.get("tau") if isinstance(stage, dict) else None
+        if isinstance(tau, list) and stage.get("name") in ("search", "route") and (message := tau_fault(tau)):
+            found.append(source.problem(("stages", i, "tau"), message))
     return found
 
 

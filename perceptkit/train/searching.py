@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from perceptkit.data.batch import Batch
+from perceptkit.errors import PerceptkitError
 from perceptkit.model.gates import Keep
 from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import Plan
-from perceptkit.policies.adashare import keep_prob, open_blocks, temperature
+from perceptkit.policies.adashare import AdaSharePolicy, keep_prob, open_blocks, temperature
 from perceptkit.spec.recipe import Recipe, SearchStage
 from perceptkit.train.budgeting import budget_row, budget_term
-from perceptkit.train.losses import task_losses, weighted_sum
+from perceptkit.train.checkpoint import Position
+from perceptkit.train.losses import refuse_nan, task_losses, weighted_sum
 from perceptkit.train.ranks import average_gradients, mean_losses
 from perceptkit.train.training import Training
 from perceptkit.train.turns import Turn, turns
@@ -59,10 +61,14 @@ def sample_for_weights(training: Training, stage: SearchStage, turn: Turn, step:
 
 
 def policy_step(training: Training, stage: SearchStage, batch: Batch, turn: Turn) -> dict[str, float]:
-    """One update of the policy's logits; the weights are not changed."""
+    """One update of the policy's logits; the weights are not changed.
+
+    Raises PerceptkitError where a loss or what becomes of the logits is not finite.
+    """
     assert training.policy_optimizer is not None
     outputs = _policy_forward(training, stage, batch, turn)
     losses = task_losses(outputs, batch, training.tasks)
+    refuse_nan(losses, training.position)
     sharing = training.recipe.sharing
     open_count = open_blocks_now(training, stage, turn)
     sparsity, share = training.policy.regularisers(open_count)
@@ -74,9 +80,19 @@ def policy_step(training: Training, stage: SearchStage, batch: Batch, turn: Turn
     training.fabric.backward(total)
     average_gradients(training.policy.parameters())
     training.policy_optimizer.step()
+    refuse_nan_policy(training.policy, training.position)
     for parameter in training.supernet.parameters():
         parameter.requires_grad_(True)
     return mean_losses({"loss": total, "sparsity_loss": sparsity, "sharing_loss": share})
+
+
+def refuse_nan_policy(policy: AdaSharePolicy, position: Position) -> None:
+    """Raises PerceptkitError where a logit is no number: it would be decided as skip, and after the last step of a
+    search no loss would tell."""
+    if not torch.isfinite(policy.policy_logits_KL2).all():
+        raise PerceptkitError(
+            f"step {position.step}: the policy's logits are not finite; try a smaller policy_lr of the search"
+        )
 
 
 def _policy_forward(training: Training, stage: SearchStage, batch: Batch, turn: Turn) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import perceptkit as pk
+from perceptkit.errors import PerceptkitError
 from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import KEEP, SKIP
 from perceptkit.spec.load import load_recipe, load_tasks
@@ -92,6 +93,26 @@ def test_a_policy_step_changes_only_the_logits(prepare, gumbel):
     assert differ(weights, after) == [] and all(p.requires_grad for p in after.values())
     # a soft sample is what the weights are trained with, a hard one runs what they are not
     assert bool(differ(before, statistics(training))) == (gumbel == "soft")
+
+
+def test_a_policy_step_whose_loss_is_no_number_is_refused_and_changes_nothing(prepare):
+    training = prepare("stages.search.tau=[30.0, 10.0]")
+    stage, (_, policy), batch = parts(training)
+    head = next(p for name, p in training.supernet.heads.named_parameters() if "depth" in name)
+    with torch.no_grad():
+        head.fill_(float("nan"))
+    logits = training.policy.policy_logits_KL2.detach().clone()
+    with pytest.raises(PerceptkitError, match=r"step 0: the loss of depth is not finite"):
+        policy_step(training, stage, batch, policy)
+    assert torch.equal(training.policy.policy_logits_KL2, logits)
+
+
+def test_logits_that_become_no_number_are_refused(prepare):
+    training = prepare("stages.search.tau=[30.0, 10.0]")
+    stage, (_, policy), batch = parts(training)
+    training.policy.policy_logits_KL2.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(PerceptkitError, match="the policy's logits are not finite; try a smaller policy_lr"):
+        policy_step(training, stage, batch, policy)
 
 
 def test_still_statistics_normalise_by_the_batch():
