@@ -152,6 +152,7 @@ def sweep_budgets(
     overrides: Sequence[str] = (),
     resume: bool = False,
     quiet: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Run]:
     """Trains a run for each budget, and writes the curve of accuracy over cost: sweep.json, sweep.md, sweep.png.
 
@@ -164,12 +165,14 @@ def sweep_budgets(
             warm-up, is trained once, in OUT/warmup.
         overrides: `key=value` strings, as for `--set`.
         resume: goes on with the sweep in `out`: what is finished is not trained again, and budgets may be added.
+        say: is told of each budget that no plan can meet, with the smallest that one can. The others are trained, and
+            the curve lists it.
 
     Returns:
-        The runs, in the order of `budgets`.
+        The runs, in the order of `budgets`, without those that cannot be.
 
     Raises:
-        SpecError, DataError: what was declared cannot be trained, or no plan can meet one of the budgets.
+        SpecError, DataError: what was declared cannot be trained, or no plan can meet any of the budgets.
         ResumeError: a run in `out` was started with other settings.
     """
     from perceptkit.report import budget_curve
@@ -190,9 +193,9 @@ def sweep_budgets(
     folder = Path(out) if out is not None else Path("runs") / first.tasks.name
     sweeping.refuse_used(folder, list(declared), resume)
     fabric = session.make_fabric(first.recipe)
-    new = [specs for name, specs in declared.items() if not (folder / name / "resolved.yaml").is_file()]
-    session.refuse_impossible_budgets(new, fabric)
-    open_runs = [name for name in declared if not run_folder.is_finished(folder / name)]
+    left_out = sweeping.out_of_reach(declared, folder, fabric, say)
+    names = [name for name in declared if left_out is None or name not in left_out.budgets]
+    open_runs = [name for name in names if not run_folder.is_finished(folder / name)]
     warmup = sweeping.share_warmup(first, folder, quiet) if open_runs else None
     for name in open_runs:
         specs, path = declared[name], folder / name
@@ -201,11 +204,13 @@ def sweep_budgets(
             sweeping.begin_after(warmup, specs, path, fabric)
         train_and_compact(specs, path, resume=begun or warmup is not None, quiet=quiet)
     if fabric.global_rank == 0:
-        curve = budget_curve.read_curve([folder / name for name in declared])
+        curve = budget_curve.read_curve([folder / name for name in names])
+        if left_out is not None:
+            curve = replace(curve, unreached=tuple(sorted(left_out.budgets.values())), least=left_out.least)
         run_folder.write_json(folder / "sweep.json", budget_curve.as_json(curve))
         run_folder.write_text(folder / "sweep.md", markdown(budget_curve.as_table(curve)))
         budget_curve.write_plot(curve, folder / "sweep.png")
-    return [Run(folder / name) for name in declared]
+    return [Run(folder / name) for name in names]
 
 
 def adapt(

@@ -288,7 +288,10 @@ def sweep_budgets(options: argparse.Namespace, first: bool) -> int:
     if o.dry_run:
         raise errors.SpecError("--dry-run rehearses one run; drop --budget-sweep")
     try:
-        runs = api.sweep_budgets(o.tasks, o.budget_sweep, o.recipe, o.out, o.overrides, resume=o.resume)
+        runs = api.sweep_budgets(
+            o.tasks, o.budget_sweep, o.recipe, o.out, o.overrides, resume=o.resume,
+            say=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True) if first else None,
+        )  # fmt: skip
     except Interrupted as stopped:
         print(f"\nsaved in {stopped.run}; continue with the same command and --resume", file=sys.stderr)
         return INTERRUPTED

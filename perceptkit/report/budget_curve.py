@@ -56,6 +56,18 @@ class Curve:
     points: tuple[Point, ...]
     metrics: dict[str, tuple[str, MetricInfo]]
     """By task: its primary metric."""
+    unreached: tuple[float, ...] = ()
+    """Budgets that no plan can meet, and so no run has, rising."""
+    least: float | None = None
+    """The smallest budget that a plan can meet, where there is any that none can."""
+
+    @property
+    def note(self) -> str:
+        """What cannot be reached, in words; empty where everything can."""
+        if not self.unreached:
+            return ""
+        asked = ", ".join(f"{budget:g}" for budget in self.unreached)
+        return f"{asked} cannot be reached (least {self.least:g})"
 
 
 def read_curve(folders: Sequence[Path]) -> Curve:
@@ -89,6 +101,8 @@ def as_json(curve: Curve) -> dict[str, Any]:
         "cost": AXES[curve.kind],
         "points": [asdict(point) for point in curve.points],
         "metrics": {task: {"primary": key, **asdict(info)} for task, (key, info) in curve.metrics.items()},
+        "unreached": list(curve.unreached),
+        "least": curve.least,
     }
 
 
@@ -103,17 +117,23 @@ def curve_from(loaded: Mapping[str, Any]) -> Curve:
         for task, told in loaded["metrics"].items()
     }
     AXES[loaded["kind"]]  # a kind that is known
-    return Curve(loaded["kind"], points, metrics)
+    # older sweeps were refused as a whole
+    return Curve(loaded["kind"], points, metrics, tuple(loaded.get("unreached", ())), loaded.get("least"))
 
 
 def as_table(curve: Curve) -> Table:
-    """A column for each budget."""
+    """A column for each budget; one that cannot be reached has nothing in it."""
     points = curve.points
+    order = sorted([*curve.unreached, *(point.budget for point in points)])
 
     def row(label: str, values: Sequence[float], decimals: int, note: str, up: bool | None, kind: Any) -> Row:
         best = best_of(values, decimals, up) if up is not None else [False] * len(values)
-        cells = zip(values, best, strict=True)
-        return Row(label, tuple(Cell(number(v, decimals), "best" if b else "") for v, b in cells), note, kind)
+        reached = zip(values, best, strict=True)
+        cells = {
+            point.budget: Cell(number(v, decimals), "best" if b else "")
+            for point, (v, b) in zip(points, reached, strict=True)
+        }
+        return Row(label, tuple(cells.get(budget, Cell("")) for budget in order), note, kind)
 
     rows = [row("cost of the plan", [point.cost for point in points], 3, AXES[curve.kind], None, "total")]
     for label, values in (
@@ -131,7 +151,8 @@ def as_table(curve: Curve) -> Table:
         rows.append(row(label, values, decimals, direction(info), info.higher_is_better, ""))
     coarse = [f"{point.budget:g}" for point in points if not point.is_within]
     notes = [f"Blocks are too coarse to meet {', '.join(coarse)} within 2 %."] if coarse else []
-    columns = tuple(Column(f"{point.budget:g}") for point in points)
+    notes += [f"{curve.note}."] if curve.note else []
+    columns = tuple(Column(f"{budget:g}") for budget in order)
     return Table(f"budget: {curve.kind}", columns, tuple(rows), tuple(notes))
 
 
@@ -166,5 +187,6 @@ def _panel(
         )  # fmt: skip
     ax.margins(x=0.1, y=0.22)
     ax.set_title(title)
-    ax.set_xlabel(f"{AXES[curve.kind]}\nbeside the points: {curve.kind} asked for")
+    told = f"\n{curve.note}" if curve.note else ""
+    ax.set_xlabel(f"{AXES[curve.kind]}\nbeside the points: {curve.kind} asked for{told}")
     ax.grid()

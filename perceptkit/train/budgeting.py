@@ -70,6 +70,11 @@ class Budget:
         """The budget in the unit of the prices; one hard-shared pass where it is a loss of quality."""
         return self.unit * (1.0 if self.spec.kind == "max_drop" else self.spec.amount)
 
+    @property
+    def least(self) -> float:
+        """The smallest budget that a plan can meet, in the unit that the user reads, rounded up to three decimals."""
+        return _up(smallest_cost(self.prices, self.last_closed) / self.unit)
+
     def cost(self, plan: Plan) -> float:
         """Of a plan, in the unit of the prices."""
         keep_KL = torch.tensor([plan.row(task) for task in plan.tasks])
@@ -119,19 +124,23 @@ def begin_budget(recipe: Recipe, supernet: Supernet, fabric: Fabric, opened: int
     budget = Budget(spec, prices, num_blocks - opened)
     if spec.kind == "max_drop":
         budget.multiplier.value = FIRST_PRICE
-    elif refuse:
-        _refuse_too_small(budget, num_blocks)
+    elif refuse and (message := too_small(budget, budget.spec.amount)):
+        raise SpecError(message)
     return budget
 
 
-def _refuse_too_small(budget: Budget, num_blocks: int) -> None:
-    """Raises SpecError, with the smallest number that is possible."""
-    kind, amount = budget.spec.kind, budget.spec.amount
-    least = smallest_cost(budget.prices, budget.last_closed) / budget.unit
-    if amount >= least:
-        return
-    told = math.ceil(1000 * least) / 1000
-    ever = math.ceil(1000 * smallest_cost(budget.prices) / budget.unit) / 1000
+def _up(value: float) -> float:
+    """To three decimals."""
+    return math.ceil(1000 * value) / 1000
+
+
+def too_small(budget: Budget, amount: float) -> str:
+    """Why no plan can meet so small a budget of this kind, with the smallest number that is possible; empty where one
+    can, and with `max_drop`, which all blocks meet."""
+    kind, num_blocks = budget.spec.kind, len(budget.prices.kept_L)
+    if kind == "max_drop" or amount >= smallest_cost(budget.prices, budget.last_closed) / budget.unit:
+        return ""
+    told, ever = budget.least, _up(smallest_cost(budget.prices) / budget.unit)
     message = f"budget.{kind} {amount:g} cannot be met: "
     if budget.last_closed and told > ever:
         opened = num_blocks - budget.last_closed
@@ -145,7 +154,7 @@ def _refuse_too_small(budget: Budget, num_blocks: int) -> None:
             f"without any block, what is left (stem, projections, neck, heads) is {told:g} {OF_DENSE[kind]}, "
             "the smallest possible"
         )
-    raise SpecError(message)
+    return message
 
 
 def _device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ The order is the contract: everything that can be refused is refused before the 
 import math
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.budgeting import begin_budget
+from perceptkit.train.budgeting import Budget, begin_budget
 from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
@@ -240,19 +240,14 @@ def refuse_size(recipe: Recipe, network: Network, plan: Plan) -> None:
         network.train()
 
 
-def refuse_impossible_budgets(all_specs: Sequence[Specs], fabric: Fabric) -> None:
-    """Raises SpecError where no plan can meet one of several budgets of one kind for the same network: before any of
-    them is trained."""
-    found = [(specs.recipe.budget.amount, specs) for specs in all_specs if specs.recipe.budget is not None]
-    if not found:
-        return
-    smallest = min(found, key=lambda pair: pair[0])[1]
-    data = smallest.tasks.first
-    network = make_supernet(smallest.recipe, build_tasks(smallest.tasks), data.size, data.mean, data.std)
+def budget_of(specs: Specs, fabric: Fabric) -> Budget:
+    """The budget of a run that is not begun, whether or not a plan can meet it."""
+    data = specs.tasks.first
+    network = make_supernet(specs.recipe, build_tasks(specs.tasks), data.size, data.mean, data.std)
     assert isinstance(network, Supernet)
-    num_train = count_train(smallest.tasks)
-    opened = opened_in_the_end(smallest.recipe, len(network.blocks), num_train, fabric.world_size)
-    begin_budget(smallest.recipe, network, fabric, opened, refuse=True)
+    num_train = count_train(specs.tasks)
+    opened = opened_in_the_end(specs.recipe, len(network.blocks), num_train, fabric.world_size)
+    return begin_budget(specs.recipe, network, fabric, opened, refuse=False)
 
 
 def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:

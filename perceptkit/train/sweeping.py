@@ -3,16 +3,17 @@ from its checkpoint, with the bits that it would have had by itself."""
 
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from perceptkit.errors import SpecError
 from perceptkit.train import run_folder
+from perceptkit.train.budgeting import too_small
 from perceptkit.train.loop import run_stages
-from perceptkit.train.session import Specs, prepare, stop_on_interrupt
+from perceptkit.train.session import Specs, budget_of, prepare, stop_on_interrupt
 
 WARMUP = "warmup"
 """The folder of the common warm-up, beside those of the runs."""
@@ -32,6 +33,44 @@ def refuse_used(folder: Path, names: Sequence[str], resume: bool) -> None:
         run_folder.refuse_used(folder)
     elif not any((folder / name).is_dir() for name in (*names, WARMUP)):
         raise SpecError(f"nothing to resume: {folder} holds no sweep with one of {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class OutOfReach:
+    """Budgets of a sweep that no plan can meet, by the name of the run that there will not be."""
+
+    budgets: Mapping[str, float]
+    least: float
+    """The smallest that one can."""
+
+
+def out_of_reach(
+    declared: Mapping[str, Specs], folder: Path, fabric: Fabric, say: Callable[[str], None]
+) -> OutOfReach | None:
+    """What cannot be reached of a sweep, before any of it is trained; None where all can.
+
+    Runs that are begun are not judged again: a measured time may have changed since.
+
+    Args:
+        declared: by name, all with a budget of one kind for the same network.
+        folder: of the sweep.
+        fabric: whose first rank measures times for all.
+        say: is told of each, with the smallest budget that can be reached.
+
+    Raises SpecError where none can be reached.
+    """
+    new = {name: specs for name, specs in declared.items() if not (folder / name / "resolved.yaml").is_file()}
+    if not new:
+        return None
+    budget = budget_of(next(iter(new.values())), fabric)
+    amounts = {name: specs.recipe.budget.amount for name, specs in new.items() if specs.recipe.budget}
+    reasons = {name: too_small(budget, amount) for name, amount in amounts.items()}
+    found = {name: amounts[name] for name, reason in reasons.items() if reason}
+    if len(found) == len(declared):
+        raise SpecError(reasons[max(found, key=lambda name: found[name])])
+    for name in sorted(found, key=lambda name: found[name]):
+        say(f"{reasons[name]}; the sweep goes on without it")
+    return OutOfReach(found, budget.least) if found else None
 
 
 def share_warmup(specs: Specs, folder: Path, quiet: bool) -> Path | None:

@@ -1,10 +1,11 @@
 """The curve of a sweep as table, data and picture."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from perceptkit.report.budget_curve import Curve, Point, as_json, as_table, draw, write_plot
+from perceptkit.report.budget_curve import Curve, Point, as_json, as_table, curve_from, draw, write_plot
 from perceptkit.report.grid import markdown
 from perceptkit.report.run_folder import MetricInfo
 from perceptkit.report.theme import LIGHT, style
@@ -35,6 +36,28 @@ def test_table():
     assert cells["seg miou \N{UPWARDS ARROW}"] == ["0.300", "**0.410**", "0.400"]
     assert cells["depth rmse_m m \N{DOWNWARDS ARROW}"] == ["0.900", "0.720", "**0.700**"]
     assert lines[-1] == "Blocks are too coarse to meet 0.4 within 2 %."
+
+
+PARTLY = replace(CURVE, points=CURVE.points[1:], unreached=(0.2, 0.4), least=0.492)
+"""A sweep of 0.2, 0.4, 0.6 and 1, of which two cannot be."""
+
+
+def test_what_cannot_be_reached_is_listed():
+    table = as_table(PARTLY)
+    assert [column.title for column in table.columns] == ["0.2", "0.4", "0.6", "1"]
+    assert [cell.text for cell in table.rows[0].cells] == ["", "", "0.601", "0.990"]
+    assert table.notes == ("0.2, 0.4 cannot be reached (least 0.492).",)
+    assert markdown(table).splitlines()[-1] == "0.2, 0.4 cannot be reached (least 0.492)."
+    with style(LIGHT):
+        axes = draw(PARTLY, LIGHT).axes
+    assert all(ax.get_xlabel().endswith("\n0.2, 0.4 cannot be reached (least 0.492)") for ax in axes)
+
+
+def test_a_sweep_of_before_is_read():
+    old = json.loads(json.dumps(as_json(CURVE)))
+    del old["unreached"], old["least"]
+    assert curve_from(old) == CURVE
+    assert curve_from(json.loads(json.dumps(as_json(PARTLY)))) == PARTLY
 
 
 def test_data():
