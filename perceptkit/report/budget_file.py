@@ -37,6 +37,8 @@ class BudgetFile:
     next_above: float
     """Cost of the next plan above it that was found; infinite where there is none."""
     tried: tuple[Trial, ...]
+    ended_with: float | None = None
+    """Cost of the plan that the search ended with, where another is shipped: of the best epoch or sample on val."""
 
     @property
     def distance(self) -> float:
@@ -61,6 +63,7 @@ def read_budget(file: Path) -> BudgetFile:
         is_within=bool(loaded["is_within"]),
         next_above=math.inf if above is None else float(above),
         tried=tuple(Trial(float(row["cost"]), float(row["drop"])) for row in loaded["tried"]),
+        ended_with=None if loaded.get("search_ended_with") is None else float(loaded["search_ended_with"]),
     )
 
 

@@ -70,13 +70,18 @@ def sweep_of(run: Run) -> Curve | None:
 def _outcome(found: BudgetFile) -> str:
     unit = UNITS[found.kind]
     costs = f"The plan costs {number(found.cost, 3)} {unit}"
+    other = ""
+    if found.ended_with is not None:
+        other = (
+            f" It was the best on val; the search ended with one that costs {number(found.ended_with, 3)}."
+        )
     distance = found.distance
     if found.kind == "max_drop":
         lost = "" if math.isnan(distance) else f" and loses {(1 + distance) * found.asked:.2%} of the quality"
-        return f"{costs}{lost}."
+        return f"{costs}{lost}.{other}"
     told = f"{costs}, {abs(distance):.1%} {'above' if distance > 0 else 'below'} the budget."
-    if found.is_within:
-        return told
+    if found.is_within or other:
+        return f"{told}{other}"
     if math.isinf(found.next_above):
         return f"{told} No plan that was found spends more."
     return f"{told} Blocks are too coarse for less: the next plan that was found above it costs {found.next_above:.3f}."

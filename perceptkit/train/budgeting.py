@@ -4,6 +4,7 @@ Shapes: K tasks, L blocks, N pictures.
 """
 
 import copy
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -46,7 +47,12 @@ FIRST_PRICE = 0.3
 """Of a hard-shared pass, in sizes of the tasks' loss: what max_drop begins with."""
 TRIALS = 6
 """Budgets that are tried for max_drop at the end of the search, besides the policy's own plan."""
-OF_DENSE = {"macs": "of a hard-shared pass", "params": "of the hard-shared network", "latency_ms": "ms"}
+OF_DENSE = {
+    "macs": "of a hard-shared pass",
+    "params": "of the hard-shared network",
+    "latency_ms": "ms",
+    "max_drop": "of a hard-shared pass",
+}
 
 
 @dataclass
@@ -260,6 +266,40 @@ def conclude_budget(training: "Training", open_count: int) -> Plan:
     return plan
 
 
+def ship_budget(training: "Training", plan: Plan) -> None:
+    """Rewrites budget.json for the plan that the run ends with, and tells what it costs, where that is not the one that
+    the search ended with: a search that comes last ships the plan of its best epoch, sampling that of its best sample.
+
+    `most_probable` and `multiplier` stay those of the end of the search.
+    """
+    budget, file = training.budget, training.run / "budget.json"
+    if budget is None or training.fabric.global_rank != 0:
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    shipped, ended = budget.cost(plan) / budget.unit, found.get("search_ended_with", found["cost"])
+    lost = _given_up(training, plan)
+    if math.isclose(shipped, found["cost"]) and math.isclose(lost, found["given_up"], abs_tol=1e-6):
+        return
+    found |= {"cost": shipped, "given_up": lost, "next_above": math.inf, "search_ended_with": ended}
+    if budget.spec.kind != "max_drop":
+        low = (1 - TOLERANCE) * min(budget.limit, dense_cost(budget.prices))
+        found["is_within"] = low <= budget.cost(plan) <= (1 + TOLERANCE) * budget.limit
+    write_json(file, found)
+    training.say(
+        f"budget: the plan that is shipped, the best on val, costs {shipped:.3f} {OF_DENSE[budget.spec.kind]}; "
+        f"that of the end of the search costs {ended:.3f}"
+    )
+
+
+def _given_up(training: "Training", plan: Plan) -> float:
+    """Log-probability of a plan below that of the most probable one at the end of the search."""
+    policy, budget = training.policy, training.budget
+    assert budget is not None
+    likely = policy.decide(len(policy.blocks) - budget.last_closed)
+    keep_KL, likely_KL = (torch.tensor([p.row(task) for task in p.tasks]) for p in (plan, likely))
+    return ((keep_KL != likely_KL) * _log_odds(training).double().cpu().abs()).sum().item()
+
+
 def _told(budget: Budget, fit: Fit, own: float, tried: list[dict[str, float]]) -> str:
     kind, amount, unit = budget.spec.kind, budget.spec.amount, budget.unit
     costs, probable = f"{fit.cost / unit:.3f}", f"{own / unit:.3f}"
@@ -343,11 +383,16 @@ def _fit(training: "Training", plan: Plan, open_count: int, limit: float) -> Fit
     policy, budget = training.policy, training.budget
     assert budget is not None
     keep_KL = torch.tensor([plan.row(task) for task in plan.tasks])
-    logits_KL2 = policy.policy_logits_KL2.detach()
-    log_odds_KL = logits_KL2[..., KEEP] - logits_KL2[..., SKIP]
     closed = len(policy.blocks) - open_count
     costs = partial(cost_of, prices=budget.prices)
-    return fit_plan(keep_KL, log_odds_KL, costs, limit, closed, spend=dense_cost(budget.prices))
+    spend = dense_cost(budget.prices)
+    return fit_plan(keep_KL, _log_odds(training), costs, limit, closed, spend=spend)
+
+
+def _log_odds(training: "Training") -> Tensor:
+    """Of keep to skip, (K, L)."""
+    logits_KL2 = training.policy.policy_logits_KL2.detach()
+    return logits_KL2[..., KEEP] - logits_KL2[..., SKIP]
 
 
 def _as_plan(training: "Training", keep_KL: Tensor) -> Plan:

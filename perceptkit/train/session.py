@@ -43,7 +43,7 @@ from perceptkit.tasks.base import Task
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
-from perceptkit.train.budgeting import Budget, begin_budget
+from perceptkit.train.budgeting import Budget, begin_budget, ship_budget
 from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
@@ -485,6 +485,10 @@ def finish(training: Training, specs: Specs) -> None:
         if training.samples.chosen is not None and is_final(training):
             of_samples[training.samples.chosen] = result.metrics
         results["samples"] = samples_record(training, of_samples)
+    if isinstance(recipe.stages[-1], SearchStage):
+        ship_budget(training, training.plan)
+    elif training.samples is not None and training.samples.chosen is not None:
+        ship_budget(training, training.samples.plans[training.samples.chosen])
     run_folder.write_text(run / "policy.json", training.plan.to_json() + "\n")
     run_folder.write_json(run / "cost.json", cost.table(training.supernet, training.plan, size_HW))
     run_folder.write_json(

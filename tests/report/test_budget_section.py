@@ -76,6 +76,10 @@ def test_what_was_asked_for_and_what_was_found(tmp_path):
     [
         ({"is_within": False, "cost": 0.6}, "25.0% below the budget. Blocks are too coarse for less: the next plan"),
         ({"is_within": False, "next_above": None}, "No plan that was found spends more."),
+        (
+            {"is_within": False, "cost": 0.6, "next_above": None, "search_ended_with": 0.788},
+            "25.0% below the budget. It was the best on val; the search ended with one that costs 0.788.",
+        ),
         ({"kind": "latency_ms", "budget": 4.0, "cost": 4.04}, "The plan costs 4.040 ms, 1.0% above the budget."),
         ({"kind": "params", "cost": 0.8}, "Asked for: 0.8 of the parameters of the hard-shared network."),
     ],

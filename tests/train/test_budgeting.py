@@ -15,7 +15,7 @@ from perceptkit.model import cost
 from perceptkit.model.plan import Plan
 from perceptkit.policies.budget import Multiplier, dense_cost, run_prices
 from perceptkit.spec.budget import BudgetSpec
-from perceptkit.train import budgeting
+from perceptkit.train import budgeting, loop
 from perceptkit.train.budgeting import Budget, mean_qualities, relative_drop, timed_prices
 from perceptkit.train.evaluate import Evaluation
 from tests.model.conftest import SIZE, make_net, some_plan
@@ -71,6 +71,27 @@ def test_a_search_that_comes_last_ships_a_plan_within_the_budget(small_run, tmp_
     )
     counted = run.cost["rows"]
     assert counted["compact"]["params"] <= 1.02 * 0.3 * counted["hard_shared"]["params"]
+
+
+@pytest.mark.slow
+def test_what_is_said_of_a_plan_is_of_the_one_that_is_shipped(small_run, tmp_path, monkeypatch):
+    """The best epoch on val is not the last one, and its plan is another."""
+    real = loop.validate
+
+    def falling(training, stage, turn):
+        _, plan = real(training, stage, turn)
+        nothing = Plan.from_keep(plan.tasks, plan.blocks, [[False] * len(plan.blocks) for _ in plan.tasks])
+        return -float(training.position.epoch), plan if training.position.epoch else nothing
+
+    monkeypatch.setattr(loop, "validate", falling)
+    stages = "stages=[{name: search, epochs: 2, curriculum: none, policy_fraction: 0.5}]"
+    changes = ["data.count.train=16", stages, "budget={macs: 0.9}"]
+    run = pk.train(*small_run, tmp_path / "run", overrides=changes, quiet=True)
+    found, counted = read(run), run.cost["rows"]
+    assert counted["compact"]["macs"] / counted["hard_shared"]["macs"] == pytest.approx(found["cost"])
+    assert found["cost"] < 0.7 and not found["is_within"]
+    assert found["search_ended_with"] == pytest.approx(0.9, rel=0.02)
+    assert f"costs {found['cost']:.3f} of a hard-shared pass" in (run.path / "log.txt").read_text()
 
 
 def test_what_no_plan_can_meet_is_refused_with_what_one_can(small_run, tmp_path):

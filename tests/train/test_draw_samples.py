@@ -10,7 +10,7 @@ import perceptkit as pk
 from perceptkit.model.plan import KEEP, SKIP, Plan
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.train import session
-from perceptkit.train.budgeting import conclude_budget
+from perceptkit.train.budgeting import conclude_budget, ship_budget
 from perceptkit.train.draw_samples import draw_samples, spread_of, validation_loss
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.losses import task_losses, weighted_sum
@@ -62,7 +62,21 @@ def test_a_budget_leaves_draws_that_meet_it_as_they_are(prepare):
     training.generator.set_state(before)
     samples = draw(training)
     assert (samples.plans, samples.counts) == drawn and len(samples.plans) > 3
-    assert any(plan != training.plan for plan in samples.plans)
+    other = next(plan for plan in samples.plans if plan != training.plan)
+
+    file, log = training.run / "budget.json", training.run / "log.txt"
+    concluded = file.read_bytes()
+    ship_budget(training, training.plan)
+    assert file.read_bytes() == concluded and "shipped" not in log.read_text()
+    for _ in range(2):  # a run that was killed after it comes here again
+        ship_budget(training, other)
+        found, before = json.loads(file.read_text()), json.loads(concluded)
+        assert found["cost"] == training.budget.cost(other) / training.budget.unit > before["cost"] == 1
+        assert found["search_ended_with"] == before["cost"] and found["is_within"]
+        skipped = sum(not keep for task in other.tasks for keep in other.row(task))
+        assert found["given_up"] == pytest.approx(skipped * 1.0)
+        assert {**found, "cost": 1, "given_up": 0} == {**before, "search_ended_with": 1}
+    assert log.read_text().count("the plan that is shipped, the best on val, costs") == 1
 
 
 def test_the_best_by_validation_loss_is_retrained_alone(prepare):
