@@ -328,7 +328,8 @@ class AdaptStage(StageBase):
 
 
 class FinetuneStage(StageBase):
-    """Router and weights are trained together; with `estimator: gumbel` it may come without `route`."""
+    """Router and weights are trained together, with all blocks under the router's control, also those that the
+    curriculum of `route` had not reached; with `estimator: gumbel` it may come without `route`."""
 
     name: Literal["finetune"]
     gamma: PositiveFloat | None = None
