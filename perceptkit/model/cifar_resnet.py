@@ -1,4 +1,4 @@
-"""CIFAR ResNets, registered with timm as cifar10_resnet8, 20, 32, 44, 56 and 110: BlockDrop's nets for CIFAR.
+"""CIFAR ResNets, registered with timm as cifar10_resnet8, 20, 32, 44, 56 and 110.
 
 He, Zhang, Ren, Sun. *Deep Residual Learning for Image Recognition.* CVPR 2016, section 4.2.
 https://arxiv.org/abs/1512.03385
@@ -9,6 +9,10 @@ channels that are new. It has no parameters, so skipping a transition costs noth
 
 Half of the zeros are put before the channels and half after them, as in the widely used weights with these keys
 (conv1, bn1, layer1.0.conv1, ..., linear). The paper does not say where they go.
+
+BlockDrop's host and policy networks for CIFAR have these depths, but in the authors' code (Tushar-N/blockdrop,
+models/base.py) that shortcut is the mean of 2x2 pixels with all zeros after the channels, and but for ResNet-32 on
+CIFAR-10 pictures are not normalised; here they are, by MEAN and STD of ImageNet.
 
 Shapes: B batch, C channels, H W pixels.
 """

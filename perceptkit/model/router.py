@@ -27,7 +27,8 @@ PRESETS = {
     "resnet8": BackboneSpec(name="cifar10_resnet8", weights="none"),
     "resnet10": BackboneSpec(name="resnet18", weights="none", args={"layers": [1, 1, 1, 1]}),
 }
-"""BlockDrop's own policy networks, for CIFAR and for ImageNet."""
+"""BlockDrop's policy networks, for CIFAR (with the shortcut of model/cifar_resnet.py) and for ImageNet. A file of
+weights may be of a ResNet with more blocks."""
 
 CONV3 = "conv3"
 """Three convolutions, for hosts so small that a deeper router's calls cost more than its MACs: on a CPU, at batch 1, a
@@ -112,7 +113,15 @@ def _timm_trunk(spec: RouterSpec, size_HW: tuple[int, int], load: bool) -> nn.Mo
         made = BackboneSpec(name=spec.name, weights=spec.weights, args=spec.args)
     else:
         made = preset.model_copy(update={"weights": spec.weights, "args": preset.args | spec.args})
-    return create_backbone(made, size_HW, load, key="routing.router", presets=[*PRESETS, CONV3])
+    # BlockDrop's ResNet-10 starts as the stem and the first block of each stage of a ResNet-18
+    return create_backbone(
+        made,
+        size_HW,
+        load,
+        key="routing.router",
+        presets=[*PRESETS, CONV3],
+        fewer_blocks=preset is not None,
+    )
 
 
 def _conv3(spec: RouterSpec) -> nn.Module:

@@ -52,6 +52,7 @@ def create_backbone(
     num_classes: int = 0,
     key: str = "backbone",
     presets: Sequence[str] = (),
+    fewer_blocks: bool = False,
 ) -> nn.Module:
     """A timm model, as a rule without classifier.
 
@@ -62,6 +63,7 @@ def create_backbone(
         num_classes: of its own classifier, whose weights then must fit too; 0 leaves it out.
         key: of the recipe, where the spec comes from; errors name it.
         presets: names that are no timm models and could be meant there.
+        fewer_blocks: of `load_backbone`.
 
     Raises:
         SpecError: unknown name or arguments, weights that cannot be had or do not fit.
@@ -97,7 +99,7 @@ def create_backbone(
         of_wide = spec.model_copy(update={"args": spec.wide, "wide": None})
         start_thin(model, create_backbone(of_wide, size_HW, key=key), key)
     elif load and spec.weights not in ("pretrained", "none"):
-        load_backbone(model, Path(spec.weights), key)
+        load_backbone(model, Path(spec.weights), key, fewer_blocks)
     return model
 
 
@@ -153,9 +155,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_backbone(model: nn.Module, path: Path, key: str = "backbone") -> None:
+def load_backbone(model: nn.Module, path: Path, key: str = "backbone", fewer_blocks: bool = False) -> None:
     """Loads a safetensors file with timm's keys; a classifier that only the file has is ignored, all else
-    must fit."""
+    must fit.
+
+    Args:
+        model: gets the weights, in place.
+        path: of the file.
+        key: of the recipe, where the path comes from; errors name it.
+        fewer_blocks: the file may be of a ResNet with more blocks in a stage; those are ignored too.
+
+    Raises SpecError where the file cannot be read, or does not fit.
+    """
     if not path.is_file():
         raise SpecError(f"{key}.weights: {path} does not exist (pretrained, none, or a safetensors file)")
     try:
@@ -166,6 +177,8 @@ def load_backbone(model: nn.Module, path: Path, key: str = "backbone") -> None:
     missing = [key for key in own if key not in loaded and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in loaded and own[key].shape != loaded[key].shape]
     extra = [key for key in loaded if key not in own and key.split(".")[0] not in CLASSIFIERS]
+    if fewer_blocks:
+        extra = [key for key in extra if not _is_of_a_further_block(model, key)]
     problems = {"missing": missing, "other shape": wrong, "unknown": extra}
     told = [
         f"{what}: {', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''}"
@@ -175,3 +188,11 @@ def load_backbone(model: nn.Module, path: Path, key: str = "backbone") -> None:
     if told:
         raise SpecError(f"{key}.weights: {path} does not fit {type(model).__name__} ({'; '.join(told)})")
     model.load_state_dict({key: loaded[key] for key in own if key in loaded}, strict=False)
+
+
+def _is_of_a_further_block(model: nn.Module, key: str) -> bool:
+    """Whether a ResNet's key (layer2.1.conv1.weight) is of a block that comes after the last of its stage here."""
+    stage, _, rest = key.partition(".")
+    block = rest.partition(".")[0]
+    blocks = getattr(model, stage, None) if stage.startswith("layer") else None
+    return isinstance(blocks, nn.Sequential) and block.isdecimal() and int(block) >= len(blocks)

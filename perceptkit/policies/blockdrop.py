@@ -29,11 +29,16 @@ Differs from the authors' code (Tushar-N/blockdrop ec52b36). `parity=True` gives
 * the entropy bonus there is -s' log s', one term of two: its optimum is s' = 1/e, so it pushes towards skipping;
 * it is summed over all blocks: those that the curriculum still forces on drift to skip before they are free;
 * the joint stage sums the policy loss over the batch and averages the task loss, so that their ratio is the
-  batch size; here both are means, and the ratio is a weight that the caller states.
+  batch size; here both are means, and the ratio is a weight that the caller states;
+* the joint stage runs the network in train mode, in the greedy pass too, and every block on the whole batch: rewards
+  are of batch statistics, and running ones move twice a step, by pictures that skip the block as well. Here both
+  choices are judged in eval mode, and norms move, if at all, in the pass that trains, by the pictures that run the
+  block (train/routing.py).
 The same in both: `usage` counts the blocks that are forced on (pass `open_R` to leave them out), the
-bounded probabilities are in force in both stages, and a skipped block leaves its shortcut without the activation
-that would follow the addition, also where it is a projection that may be negative (model/blocks.py). Left out:
-a value net that no loss uses.
+bounded probabilities are in force in both stages, the curriculum in the first alone (all blocks are free in the joint
+one), and a skipped block leaves its shortcut without the activation that would follow the addition, also where it is
+a projection that may be negative (model/blocks.py). Left out: a value net that no loss uses, and the advantage of
+two choices that are alike, which batch statistics leave there in the joint stage.
 
 Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to the image), K tasks, N classes.
 """

@@ -185,7 +185,8 @@ class RoutingSpec(Strict):
     exceptions (each block's deviation over pictures below 0.01) becomes static as a whole unless a task then loses more
     than this part of its quality on val, 0.1% by default."""
     parity: bool = False
-    """Reproduce the quirks of the released code, which policies/blockdrop.py lists, instead of correcting them."""
+    """Reproduce the quirks of the released code, which policies/blockdrop.py lists, instead of correcting them. One of
+    them is that norms move: `finetune` then wants `batchnorm: train`."""
     compare_epochs: NonNegativeInt | None = None
     """How long each rule that looks at no picture is fine-tuned for the table beside the router; by default as long as
     the stage `finetune`, or `route` where that is the last. 0 leaves them untuned, and the report says so."""
@@ -328,7 +329,7 @@ class RouteStage(StageBase):
     curriculum: Literal["last_first", "none"] = "last_first"
     """`last_first` lets the router decide on the last block first and on one more per `speed` epochs."""
     speed: PositiveFloat = 1.0
-    """Epochs until the curriculum frees one more block."""
+    """With `curriculum: last_first`, epochs until it frees one more block."""
     tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.5)
     """With `estimator: gumbel`, the temperature at the start and its floor; it falls geometrically in between."""
 
@@ -346,7 +347,8 @@ class AdaptStage(StageBase):
 
 
 class FinetuneStage(StageBase):
-    """Router and weights are trained together; with `estimator: gumbel` it may come without `route`."""
+    """Router and weights are trained together, with all blocks under the router's control, also those that the
+    curriculum of `route` had not reached; with `estimator: gumbel` it may come without `route`."""
 
     name: Literal["finetune"]
     gamma: PositiveFloat | None = None
@@ -362,7 +364,8 @@ class FinetuneStage(StageBase):
     """Weight of a loss that pulls the answers to those of the network before anything was skipped, which stays as it
     was; rules that the router is compared with are tuned with it too."""
     batchnorm: Literal["frozen", "train"] = "frozen"
-    """`frozen` keeps the running statistics, `train` updates them from pictures that skip the block too."""
+    """`frozen` keeps the running statistics. `train` updates them, from the pictures that run the block; with
+    `estimator: gumbel` or `parity` from those that skip it too, until the router is fixed (`settle`)."""
 
 
 StageSpec: TypeAlias = Annotated[
@@ -608,6 +611,10 @@ class Recipe(Strict):
             raise fault("sharing.batchnorm", message)
         if self.routing is not None and (found := price_fault(self.routing.max_drop, self.stages)):
             raise fault(*found)
+        given = [stage.model_dump(exclude_defaults=True) for stage in self.stages]
+        if self.routing is not None:
+            for key, message in routing_stage_faults(given, self.routing.estimator, self.routing.parity):
+                raise fault(key, message)
         return self
 
     @model_validator(mode="after")
@@ -744,6 +751,36 @@ def price_fault(max_drop: object, stages: Sequence[object]) -> tuple[str, str] |
         if gamma is not None and max_drop is not None:
             return f"stages.{i}.gamma", "routing.max_drop is given, which solves for gamma"
     return None
+
+
+def routing_stage_faults(stages: Sequence[object], estimator: str, parity: bool) -> list[tuple[str, str]]:
+    """What is wrong between the keys of `route` and `finetune` and how the router is learned, each as (key, message).
+
+    Args:
+        stages: the keys that are given of each. Of a whole spec, in which everything has a value, those that are as
+            by default are not given.
+        estimator: routing.estimator.
+        parity: routing.parity.
+    """
+    faults = []
+    for i, stage in enumerate(stages):
+        given = stage if isinstance(stage, dict) else {}
+        if given.get("name") == "route" and "tau" in given and estimator == "reinforce":
+            message = "is for routing.estimator gumbel; reinforce has no temperature; drop this key"
+            faults.append((f"stages.{i}.tau", message))
+        if given.get("name") == "route" and "speed" in given and given.get("curriculum") == "none":
+            message = "is for 'curriculum: last_first'; drop it, or write curriculum: last_first"
+            faults.append((f"stages.{i}.speed", message))
+        if given.get("name") == "finetune" and "rl_weight" in given and estimator == "gumbel":
+            message = (
+                "is for routing.estimator reinforce; gumbel has one loss for router and tasks; drop this key"
+            )
+            faults.append((f"stages.{i}.rl_weight", message))
+        frozen = given.get("batchnorm", "frozen") == "frozen"
+        if given.get("name") == "finetune" and frozen and parity and estimator == "reinforce":
+            message = "routing.parity moves the norms, as the released code does; write batchnorm: train"
+            faults.append((f"stages.{i}.batchnorm", message))
+    return faults
 
 
 NEEDS_RETRAIN = {

@@ -19,6 +19,7 @@ from perceptkit.spec.recipe import (
     may_be_routed,
     milestones_fault,
     price_fault,
+    routing_stage_faults,
     sampler_fault,
     search_fault,
     stage_faults,
@@ -48,6 +49,7 @@ def check_recipe(source: Source, folder: Path) -> list[Problem]:
         *_zoom(data, source),
         *_milestones(data, source),
         *_prices(data, source),
+        *_routing_stages(data, source),
         *_balance(data, source),
         *_budget(data, source),
         *_m_per_class(data, source),
@@ -83,6 +85,15 @@ def _prices(data: dict[str, object], source: Source) -> list[Problem]:
         return [source.problem(("routing", "max_drop"), TWO_PRICES)]
     found = price_fault(routing["max_drop"], stages if isinstance(stages, list) else [])
     return [source.problem(_path(found[0]), found[1])] if found else []
+
+
+def _routing_stages(data: dict[str, object], source: Source) -> list[Problem]:
+    routing, stages = data.get("routing"), data.get("stages")
+    if not isinstance(routing, dict) or not isinstance(stages, list):
+        return []
+    estimator, parity = str(routing.get("estimator", "reinforce")), routing.get("parity") is True
+    faults = routing_stage_faults(stages, estimator, parity)
+    return [source.problem(_path(key), message) for key, message in faults]
 
 
 def _balance(data: dict[str, object], source: Source) -> list[Problem]:

@@ -11,10 +11,11 @@ class RouterSpec(Strict):
     """The small net that decides, from the picture alone, which blocks run."""
 
     name: str = "resnet8"
-    """`resnet8` or `resnet10` (BlockDrop's own), `conv3` (three convolutions, for small hosts at batch 1), or any
-    name that `timm.create_model` knows."""
+    """`resnet8` or `resnet10` (BlockDrop's, for CIFAR and ImageNet), `conv3` (three convolutions, for small hosts at
+    batch 1), or any name that `timm.create_model` knows."""
     weights: str = "none"
-    """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys."""
+    """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys; for `resnet10` that may be
+    a ResNet-18's, for `resnet8` a deeper CIFAR ResNet's, of which the first block of each stage is taken."""
     args: dict[str, Any] = {}
     """Passed on to `timm.create_model`."""
     downscale: PositiveInt = 2

@@ -2,9 +2,9 @@
 
     route       weights fixed, norms in eval mode; every picture runs by a sampled and by the most probable decision,
                 and the difference of their rewards is what the router learns from
-    finetune    the same, and the sampled pass trains the weights too; in its last part (`settle`) the router is fixed,
-                and the weights are trained for its most probable decisions, as in AdaMML's last phase. With `distill`
-                the network as it was before anything was skipped teaches it
+    finetune    the same with all blocks open, and the sampled pass trains the weights too; in its last part (`settle`)
+                the router is fixed, and the weights are trained for its most probable decisions, as in AdaMML's last
+                phase. With `distill` the network as it was before anything was skipped teaches it
 
 What is sampled and what is most probable are judged in one pass: what comes before the first block that is open to the
 router runs once per picture, equal decisions for a picture run once, and a block runs for those pictures only that keep
@@ -62,10 +62,8 @@ GAMMA = 5.0
 
 
 def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None:
-    """From now on every block that some task keeps is the router's to decide on.
-
-    `finetune` has no curriculum: where it is the first stage, all of them are open at once.
-    """
+    """From now on every block that some task keeps is the router's to decide on; `route` opens them by its
+    curriculum, `finetune` has all of them open."""
     spec, plan = routing_spec(training), training.plan
     kept = [b for b, is_kept in enumerate(plan.kept_by_any()) if is_kept]
     if not kept:
@@ -78,16 +76,18 @@ def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None
 
 
 def begin_finetune(training: Training, stage: FinetuneStage) -> None:
-    """Keeps the router as it is, for the row of the table that is not fine-tuned."""
+    """Keeps the router as it is, for the row of the table that is not fine-tuned; then all blocks are open, as in the
+    authors' joint stage."""
     routing = current(training)
     if stage.gamma is not None:
         routing.gamma = stage.gamma
     if training.fabric.global_rank == 0 and training.recipe.has_stage("route"):
         checkpoint.save(training.run / ROUTED, {"routing": routing.state()}, training.position)
+    training.open_everything()
 
 
 def open_blocks_of(training: Training, stage: RouteStage, epoch: int) -> None:
-    """Opens what the curriculum has reached in this epoch; what is open stays so in later stages."""
+    """Opens what the curriculum has reached in this epoch of `route`."""
     routing = current(training)
     num_routed = len(routing.cost_R)
     first = stage.curriculum == "last_first"

@@ -267,8 +267,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             raise ResumeError(f"{run} is finished: nothing to resume")
         if (run / "checkpoints/last.pt").exists():
             state = checkpoint.load(run / "checkpoints/last.pt")
-    warning = check_host(recipe)
     tasks = build_tasks(specs.tasks)
+    warning = check_host(recipe, tasks)
     refuse_losses(tasks)
     refuse_unequal_counts(specs)
     fabric = make_fabric(recipe)

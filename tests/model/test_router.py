@@ -1,5 +1,7 @@
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file, save_file
 
 from perceptkit.compact.fold import fold_batchnorm
 from perceptkit.errors import SpecError
@@ -33,6 +35,33 @@ def test_an_impossible_router_is_refused():
         build_router(RouterSpec(name="resnet10", downscale=100), 2, SIZE)
     with pytest.raises(SpecError, match="has neither weights nor args"):
         build_router(RouterSpec(name="conv3", args={"depth": 3}), 2, SIZE)
+
+
+@pytest.mark.parametrize("name, deeper", [("resnet10", "resnet18"), ("resnet8", "cifar10_resnet20")])
+def test_a_preset_starts_as_the_first_blocks_of_a_deeper_net(tmp_path, name, deeper):
+    path = tmp_path / "deeper.safetensors"
+    save_file(timm.create_model(deeper).state_dict(), path)
+    own = build_router(RouterSpec(name=name, weights=str(path)), 2, SIZE).trunk.state_dict()
+    written = load_file(path)
+    assert all(torch.equal(value, written[key]) for key, value in own.items())
+    assert any(".1." in key for key in written.keys() - own.keys())
+
+
+def test_a_file_with_anything_else_is_refused(tmp_path):
+    path = tmp_path / "deeper.safetensors"
+    weights = timm.create_model("resnet18").state_dict()
+    nothing = torch.zeros(1)
+    for key in "layer5.0.conv1.weight", "layer1.0.conv9.weight", "layer1.x.conv1.weight", "neck.1.weight":
+        save_file(weights | {key: nothing}, path)
+        with pytest.raises(SpecError, match=rf"does not fit ResNet \(unknown: {key}\)"):
+            build_router(RouterSpec(name="resnet10", weights=str(path)), 2, SIZE)
+    save_file({key: value for key, value in weights.items() if not key.startswith("layer3.0.")}, path)
+    with pytest.raises(SpecError, match="missing: layer3.0.conv1.weight"):
+        build_router(RouterSpec(name="resnet10", weights=str(path)), 2, SIZE)
+    save_file(weights, path)  # a net by timm's name is that net
+    args = {"layers": [1, 1, 1, 1]}
+    with pytest.raises(SpecError, match="unknown: layer1.1"):
+        build_router(RouterSpec(name="resnet18", weights=str(path), args=args), 2, SIZE)
 
 
 def test_three_convolutions():

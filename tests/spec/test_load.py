@@ -8,6 +8,7 @@ import pytest
 
 from perceptkit.errors import SpecError
 from perceptkit.spec.load import load_both, load_recipe, load_tasks
+from perceptkit.spec.recipe import Recipe
 from perceptkit.spec.shipped import find_spec, list_shipped
 
 REPOSITORY = Path(__file__).parents[2]
@@ -185,3 +186,10 @@ def test_reference_pictures_start_from_the_recipe(tmp_path):
     )
     first, second = load_recipe(tmp_path / "r.yaml").spec.augment.photometric
     assert first.references == [str(tmp_path / "looks/a.png")] and second.references == []
+
+
+@pytest.mark.parametrize("change", ["routing.estimator=gumbel", "routing={}", "stages.route.curriculum=none"])
+def test_a_resolved_recipe_writes_out_what_its_stages_do_not_read(change):
+    stages = "stages=[{name: retrain, epochs: 3}, {name: route, epochs: 1}, {name: finetune, epochs: 1}]"
+    spec = load_recipe("blockdrop_cifar10", [stages, change]).spec
+    assert Recipe.model_validate(spec.model_dump(mode="json")) == spec

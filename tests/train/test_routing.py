@@ -16,7 +16,7 @@ from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.distillation import distillation, regresses
-from perceptkit.train import routing, routing_host, rules, session
+from perceptkit.train import checkpoint, routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
@@ -257,7 +257,7 @@ def test_distill_adds_to_the_loss_what_the_host_teaches(training, batch, estimat
 
 def test_parity_moves_the_norms_in_the_greedy_pass_too(training, batch):
     change(training, parity=True)
-    stage = training.recipe.stages[2]
+    stage = training.recipe.stages[2].model_copy(update={"batchnorm": "train"})
     training.begin_stage_optimizers(stage)
     named = training.supernet.backbone.named_modules()
     norms = [m for n, m in named if isinstance(m, torch.nn.BatchNorm2d) and "downsample" not in n]
@@ -363,6 +363,30 @@ def test_finetune_alone_opens_all_blocks_at_once(routed_run, tmp_path):
     batch = next(iter(training.loader(training.train, range(4), train=False)))
     routing.finetune_step(training, stage, batch, 1e-2)
     assert any(not torch.equal(a, b) for a, b in zip(before, found.router.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_finetune_opens_what_the_curriculum_had_not_reached(training, batch, parity):
+    change(training, parity=parity)
+    found, stage = routing.current(training), training.recipe.stages[2]
+    stage = stage.model_copy(update={"batchnorm": "train"})
+    found.open_count = 1
+    torch.nn.init.constant_(found.router.decide.bias, -30)
+    assert found.keep(batch.image_BCHW)[:, :-1].all()
+    training.position.stage = 2
+    begin_stage(training, stage)
+    assert found.open_R.all() and not found.keep(batch.image_BCHW).any()
+    # the row that is not fine-tuned is of the router as `route` left it
+    assert checkpoint.load(training.run / routing.ROUTED)[0]["routing"]["open_count"] == 1
+    bias_R = found.router.decide.bias
+    torch.nn.init.zeros_(bias_R)
+    routing.finetune_step(training, stage, batch, 1e-2)
+    assert bias_R[:-1].any()  # they are learned
+    training.save()
+    resumed, _ = checkpoint.load(training.run / "checkpoints/last.pt")
+    found.open_count = 1
+    found.load(resumed["routing"])
+    assert found.open_R.all()
 
 
 def test_a_router_that_cannot_be_made_is_refused_before_anything_is_trained(routed_run, tmp_path):
