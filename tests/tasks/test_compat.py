@@ -155,6 +155,18 @@ def test_the_mean_cosine():
     assert found["mean_cos"] == pytest.approx(math.sqrt(3) / 2)
 
 
+def test_an_angle_of_just_the_bound(monkeypatch):
+    # given, not computed from vectors: a rounding either way would decide
+    monkeypatch.setattr("perceptkit.tasks.normals.angle_deg", lambda output, target: bounds_1HW)
+    bounds_1HW = torch.tensor([[[11.25, 22.5, 30.0]]])
+    pair = torch.ones(1, 3, 1, 3), torch.ones(1, 3, 1, 3)
+    within = ("within_11_25", "within_22_5", "within_30")
+    found = measured(normals(), pair)
+    assert [found[name] for name in within] == pytest.approx([0, 1 / 3, 2 / 3])
+    found = measured(normals(**COMPAT), pair)
+    assert [found[name] for name in within] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
 def test_outputs_are_enlarged_by_the_nearest_pixel():
     """Every output of 4 x 4 pixels is one number with compat, and a slope without."""
     tasks = {
