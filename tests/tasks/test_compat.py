@@ -63,6 +63,24 @@ def test_accuracy_is_a_mean_over_pictures():
     assert measured(seg(**COMPAT), both) == measured(seg(**COMPAT), SEG, one)
 
 
+def test_the_cross_entropy_is_a_metric():
+    # logits are 1 for what was found, else 0: a pixel costs log(e + 2) - 1 where that is right, log(e + 2) where not
+    wrong = math.log(math.e + 2)
+    assert (
+        measured(seg(**COMPAT), SEG)["err"] == pytest.approx(wrong - 2 / 4) == pytest.approx(1.0514, abs=5e-5)
+    )
+    weighted = seg(class_weights={"b": 3}, **COMPAT)  # of the labels, a weighs 1 + 1 + 1 and b 3
+    assert measured(weighted, SEG)["err"] == pytest.approx(wrong - 2 / 6) == pytest.approx(1.2181, abs=5e-5)
+    assert weighted.loss(*SEG).item() == pytest.approx(wrong - 2 / 6)
+    one = (logits([[0, 0, 0, 0, 0]], 3), torch.tensor([[[0, -1, -1, -1, -1]]]))
+    none = (logits([[0, 0, 0, 0, 0]], 3), torch.tensor([[[-1, -1, -1, -1, -1]]]))
+    batch = tuple(torch.cat(parts) for parts in zip(SEG, one, none, strict=True))
+    of_two = ((wrong - 2 / 6) + (wrong - 1)) / 2  # a mean over pictures; the last has no label
+    assert measured(weighted, batch)["err"] == pytest.approx(of_two)
+    assert not weighted.metric_info["err"].higher_is_better
+    assert "err" not in measured(seg(), SEG) and "err" not in seg().metric_info
+
+
 def depth(**more):
     return Depth("depth", DepthSpec(type="depth", **more), [])
 
