@@ -1062,7 +1062,8 @@ def report(
         say: is told what is measured.
 
     Raises:
-        SpecError: one of the paths is no run folder; or, of a lesion study, the run is not finished, or was adapted.
+        SpecError: one of the paths is no run folder; or, of a lesion study, the run is not finished, was adapted,
+            or is of a method without blocks that can be skipped: branch, fafs, cross_stitch, sluice, nddr, mtan.
     """
     from perceptkit.report.page import write_report
 

@@ -179,6 +179,23 @@ def test_recipes_load(path):
     assert load_recipe(path).spec.stages
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_the_reference_code_say_which_of_its_quirks_are_on(path):
+    text = path.read_text(encoding="utf-8")
+    header = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    on, _, off = header.partition("Switched on:")[2].partition("Switched off:")
+    recipe = load_recipe(path).spec
+    is_of_the_code = recipe.sharing.method == "adashare" and recipe.sharing.formulation == "reference_code"
+    assert bool(on) is bool(off) is is_of_the_code
+    if is_of_the_code:
+        search = next(stage for stage in recipe.stages if stage.name == "search")
+        assert "late blocks are pulled together" in on and "raw logits" in on and "towards skipping" in on
+        assert ("logits decay" in on) is (search.policy_weight_decay > 0)
+        assert ("plans are drawn" in on) is (search.samples > 0)
+        assert ("soft samples" in on) is (search.gumbel == "soft")
+        assert ("tau without a floor" in off) is (search.tau[1] > 0)
+
+
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_tasks_files_load(path, tmp_path):
     overrides = []

@@ -12,6 +12,8 @@ from perceptkit.report.run_folder import Run
 
 DECIDED = 0.1
 """A choice is decided where a keep probability is this near to 0 or 1."""
+WITHOUT_SKIPS = frozenset({"branch", "fafs", "cross_stitch", "sluice", "nddr", "mtan"})
+"""Methods whose network has no blocks that a plan skips: `read_trained` refuses a lesion study of their runs."""
 NEGLIGIBLE = 0.01
 """Part of the mean quality that a block may be worth and still be called spare."""
 
@@ -29,7 +31,8 @@ class Section:
 
 def analysis_section(run: Run) -> Section:
     """Sentences that are empty where there is nothing to say."""
-    can_be_studied = run.finished and not run.adapts and run.plan is not None
+    has_blocks = run.plan is not None and run.method not in WITHOUT_SKIPS
+    can_be_studied = run.finished and not run.adapts and has_blocks
     return Section(
         decided=decided_words(run),
         affinity=affinity_words(run),

@@ -7,12 +7,17 @@ NeurIPS 2020. https://arxiv.org/abs/1911.12423
     Delta_T     = 1/|T| * sum_{i <= |T|} Delta_{T_i}
 
 M_{i,j} is metric j of task i, STL the single-task net of the same backbone, s_j = 1 where lower is better.
-Each task weighs the same, and each metric the same within its task. Positive is better.
+Each task weighs the same, and each metric the same within its task, but for those that are `NOT_COUNTED`. Positive is
+better.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+NOT_COUNTED = frozenset({"err"})
+"""Segmentation's cross-entropy, which `compat: adashare` adds: where the paper reports miou and pixel_acc, as on NYUv2
+and Cityscapes, its delta has no third."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ def delta_task(
 ) -> float:
     """Delta_{T_i} of one task, in percent.
 
-    A metric counts when its direction is known, both values are finite and the single-task value is not 0
-    (a relative change of nothing does not exist). NaN where no metric counts.
+    A metric that is not `NOT_COUNTED` counts when its direction is known, both values are finite and the single-task
+    value is not 0 (a relative change of nothing does not exist). NaN where no metric counts.
 
     >>> delta_task({"miou": 45.0, "rmse": 0.75}, {"miou": 40.0, "rmse": 0.5}, {"miou": True, "rmse": False})
     -18.75
@@ -37,7 +42,8 @@ def delta_task(
     changes = []
     for name, higher in higher_is_better.items():
         value, reference = metrics.get(name, math.nan), single.get(name, math.nan)
-        if math.isfinite(value) and math.isfinite(reference) and reference != 0:
+        counts = name not in NOT_COUNTED and reference != 0
+        if counts and math.isfinite(value) and math.isfinite(reference):
             change = (value - reference) / reference
             changes.append(change if higher else -change)
     return 100 * sum(changes) / len(changes) if changes else math.nan

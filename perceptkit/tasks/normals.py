@@ -11,8 +11,8 @@ as large. Pixels with a byte of 255, and black ones, are invalid.
 
 Metrics, pooled over all valid pixels of the data set (Fouhey, Gupta, Hebert. ICCV 2013): mean and median
 angle in degrees, and the share of pixels within 11.25, 22.5 and 30 degrees. The median is that of the angles
-rounded to 0.01 degrees, so that it can be counted instead of kept. `compat: adashare`
-adds the mean cosine, which AdaShare reports for Taskonomy.
+rounded to 0.01 degrees, so that it can be counted instead of kept. With `compat: adashare` an angle of just the
+bound is within it, and there is the mean cosine, which AdaShare reports for Taskonomy.
 
 Shapes: B images, 3 = (x, y, z), H W pixels. Targets are unit vectors, a zero vector = invalid.
 """
@@ -113,7 +113,8 @@ class NormalsMetric(Metric):
         """Adds a batch, (B, 3, H, W) each."""
         angle_N = angle_deg(output, target)[is_valid(target)]
         self.total += angle_N.sum(dtype=torch.float64)
-        self.within += torch.stack([(angle_N < bound).sum() for bound in WITHIN_DEG.values()])
+        is_within = torch.le if self.compat else torch.lt
+        self.within += torch.stack([is_within(angle_N, bound).sum() for bound in WITHIN_DEG.values()])
         if self.compat:
             self.cosine += angle_N.deg2rad().cos().sum(dtype=torch.float64)
         # an output of NaN shows in the mean; the histogram has no place for it

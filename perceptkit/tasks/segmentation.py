@@ -13,8 +13,9 @@ those pixels are missing from the classes they belong to. Unlabelled pixels coun
 
 With `compat: adashare` miou is the mean over the classes of which any pixel was found, and pixel_acc the mean over
 pictures of their share of right pixels, where unlabelled ones count as wrong if their stored id (`ignore_index`) is
-below the number of classes: Cityscapes' -1 does, NYUv2's 255 does not. A picture without any labelled pixel, which
-their data have not, counts nowhere here either.
+below the number of classes: Cityscapes' -1 does, NYUv2's 255 does not. There is a third, `err`, which AdaShare reports
+for Taskonomy: the mean over pictures of the loss above on each picture's labelled pixels, at the full size. A picture
+without any labelled pixel, which their data have not, counts nowhere here either.
 
 Shapes: B images, C classes, H W pixels. Targets are int64 class ids, -1 = unlabelled.
 """
@@ -58,6 +59,19 @@ def pixel_loss(output_BCHW: Tensor, target_BHW: Tensor, weight_C: Tensor | None 
     )
 
 
+def image_losses(output_BCHW: Tensor, target_BHW: Tensor, weight_C: Tensor | None = None) -> Tensor:
+    """(B,) float64: `pixel_loss` of each image by itself; 0 where it has no labelled pixel."""
+    if weight_C is None:
+        weight_C = torch.ones(output_BCHW.shape[1])
+    weight_C = weight_C.to(output_BCHW.device)
+    loss_BHW = F.cross_entropy(
+        output_BCHW.float(), target_BHW, weight_C, ignore_index=UNLABELLED, reduction="none"
+    )
+    weight_BHW = weight_C[target_BHW.clamp(min=0)] * (target_BHW != UNLABELLED)
+    total_B, weight_B = (x.flatten(1).sum(1, dtype=torch.float64) for x in (loss_BHW, weight_BHW))
+    return torch.where(weight_B > 0, total_B / weight_B, 0)
+
+
 def class_counts(output_BCHW: Tensor, target_BHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Labelled pixels of each image by class, each (B, C) int64: found right, labelled, predicted."""
     B, C = output_BCHW.shape[:2]
@@ -79,12 +93,13 @@ def mean_iou(right_C: Tensor, labelled_C: Tensor, predicted_C: Tensor) -> Tensor
 
 
 class SegmentationMetric(Metric):
-    """`miou` and `pixel_acc` from pixel counts per class.
+    """`miou` and `pixel_acc` from pixel counts per class; in compat `err` too.
 
     Args:
         num_classes: C.
         compat: `adashare`, or None.
         void_counts: in compat, whether unlabelled pixels count as wrong in `pixel_acc`.
+        weight_C: in compat, the classes' factors in `err`; 1 by default.
     """
 
     full_state_update = False
@@ -92,11 +107,19 @@ class SegmentationMetric(Metric):
     labelled: Tensor
     predicted: Tensor
     image_acc: Tensor
+    image_err: Tensor
     images: Tensor
 
-    def __init__(self, num_classes: int, compat: str | None = None, void_counts: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        compat: str | None = None,
+        void_counts: bool = False,
+        weight_C: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.compat, self.void_counts = compat, void_counts
+        self.compat, self.void_counts, self.weight_C = compat, void_counts, weight_C
+        self.add_state("image_err", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("image_acc", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         for name in ("right", "labelled", "predicted"):
@@ -116,15 +139,17 @@ class SegmentationMetric(Metric):
                     pixels_B > 0, of_image, 0
                 )  # a picture without any label is of no account
             self.image_acc += (right.sum(1) / pixels_B.clamp(min=1)).sum(dtype=torch.float64)
+            self.image_err += image_losses(output, target, self.weight_C).sum()
             self.images += (pixels_B > 0).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Shares in [0, 1]; NaN where no pixel is labelled."""
+        """Shares in [0, 1], `err` in nats; NaN where no pixel is labelled."""
         miou = mean_iou(self.right, self.labelled, self.predicted)
         if self.compat:
             iou_C = self.right / (self.labelled + self.predicted - self.right)
             miou = torch.where(self.right > 0, iou_C, torch.nan).nanmean()
-            return {"miou": miou, "pixel_acc": (self.image_acc / self.images).float()}
+            accuracy, error = self.image_acc / self.images, self.image_err / self.images
+            return {"miou": miou, "pixel_acc": accuracy.float(), "err": error.float()}
         return {"miou": miou, "pixel_acc": self.right.sum() / self.labelled.sum()}
 
 
@@ -146,6 +171,8 @@ class Segmentation(Task):
         self._labels = list(labels)
         assert not isinstance(spec.class_weights, str), "read when the tasks file is loaded"
         self._weight_C = class_weights(name, spec.class_weights, labels)
+        if spec.compat == "adashare":
+            self.metric_info = {**self.metric_info, "err": MetricInfo(higher_is_better=False)}
         small = len(labels) <= 255
         self.mask_dtype = np.dtype(np.uint8 if small else np.uint16)
         self.mask_unlabelled = 255 if small else 65535
@@ -208,7 +235,7 @@ class Segmentation(Task):
 
     def metric(self) -> Metric:
         void_counts = self.spec.ignore_index < len(self._labels)
-        return SegmentationMetric(len(self._labels), self.spec.compat, void_counts)
+        return SegmentationMetric(len(self._labels), self.spec.compat, void_counts, self._weight_C)
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean IoU over the classes in the image's own label: small objects count as much as walls."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perceptkit import cli
+from perceptkit.baselines.sharing.table import _WHOLE
 from perceptkit.report.analysis_file import (
     Outcome,
     entropy_bits,
@@ -17,9 +18,9 @@ from perceptkit.report.analysis_file import (
     read_affinity,
 )
 from perceptkit.report.analysis_plots import policy_entropy, task_relations
-from perceptkit.report.analysis_section import analysis_section
+from perceptkit.report.analysis_section import WITHOUT_SKIPS, analysis_section
 from perceptkit.report.lesion_plots import lesion_deleted, lesion_random, lesion_reordered, lost
-from perceptkit.report.page import render
+from perceptkit.report.page import NO_PLAN, render
 from perceptkit.report.run_folder import Run, read_run
 from perceptkit.report.theme import LIGHT, style
 from tests.report.fake_run import BLOCKS, make_run
@@ -243,6 +244,19 @@ def test_the_page_says_how_to_measure_what_was_not(run, finished):
         run, [], dict.fromkeys(("task_relations", "lesion_deleted"), {"light": "data:,", "dark": "data:,"})
     )
     assert "What blocks are worth" in page and "How tasks relate" in page and "--lesion" not in page
+
+
+@pytest.mark.parametrize("method", ["single", "hard", "stochastic_depth", *sorted(_WHOLE)])
+def test_no_study_is_advised_that_would_be_refused(run_of, method):
+    made = run_of("made", method=method)
+    assert made.finished and made.plan is not None  # a plan that keeps all is written for each
+    command = f"perceptkit report {made.path} --lesion"
+    assert analysis_section(made).command == ("" if method in _WHOLE else command)
+    assert ("--lesion" in render(made, [], {})) is (method not in _WHOLE)
+
+
+def test_methods_without_skips_are_those_with_a_network_of_their_own():
+    assert set(_WHOLE) == WITHOUT_SKIPS == set(NO_PLAN) - {"single"}
 
 
 def test_a_study_is_for_the_page(tmp_path, capsys):

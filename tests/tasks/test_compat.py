@@ -63,6 +63,24 @@ def test_accuracy_is_a_mean_over_pictures():
     assert measured(seg(**COMPAT), both) == measured(seg(**COMPAT), SEG, one)
 
 
+def test_the_cross_entropy_is_a_metric():
+    # logits are 1 for what was found, else 0: a pixel costs log(e + 2) - 1 where that is right, log(e + 2) where not
+    wrong = math.log(math.e + 2)
+    assert (
+        measured(seg(**COMPAT), SEG)["err"] == pytest.approx(wrong - 2 / 4) == pytest.approx(1.0514, abs=5e-5)
+    )
+    weighted = seg(class_weights={"b": 3}, **COMPAT)  # of the labels, a weighs 1 + 1 + 1 and b 3
+    assert measured(weighted, SEG)["err"] == pytest.approx(wrong - 2 / 6) == pytest.approx(1.2181, abs=5e-5)
+    assert weighted.loss(*SEG).item() == pytest.approx(wrong - 2 / 6)
+    one = (logits([[0, 0, 0, 0, 0]], 3), torch.tensor([[[0, -1, -1, -1, -1]]]))
+    none = (logits([[0, 0, 0, 0, 0]], 3), torch.tensor([[[-1, -1, -1, -1, -1]]]))
+    batch = tuple(torch.cat(parts) for parts in zip(SEG, one, none, strict=True))
+    of_two = ((wrong - 2 / 6) + (wrong - 1)) / 2  # a mean over pictures; the last has no label
+    assert measured(weighted, batch)["err"] == pytest.approx(of_two)
+    assert not weighted.metric_info["err"].higher_is_better
+    assert "err" not in measured(seg(), SEG) and "err" not in seg().metric_info
+
+
 def depth(**more):
     return Depth("depth", DepthSpec(type="depth", **more), [])
 
@@ -153,6 +171,18 @@ def test_the_mean_cosine():
     found = measured(normals(**COMPAT), pair)
     assert found["mean_deg"] == pytest.approx(30, abs=1e-4)
     assert found["mean_cos"] == pytest.approx(math.sqrt(3) / 2)
+
+
+def test_an_angle_of_just_the_bound(monkeypatch):
+    # given, not computed from vectors: a rounding either way would decide
+    monkeypatch.setattr("perceptkit.tasks.normals.angle_deg", lambda output, target: bounds_1HW)
+    bounds_1HW = torch.tensor([[[11.25, 22.5, 30.0]]])
+    pair = torch.ones(1, 3, 1, 3), torch.ones(1, 3, 1, 3)
+    within = ("within_11_25", "within_22_5", "within_30")
+    found = measured(normals(), pair)
+    assert [found[name] for name in within] == pytest.approx([0, 1 / 3, 2 / 3])
+    found = measured(normals(**COMPAT), pair)
+    assert [found[name] for name in within] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_outputs_are_enlarged_by_the_nearest_pixel():

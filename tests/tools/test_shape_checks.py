@@ -1,6 +1,7 @@
 """tools/shape_checks.py on runs that are only written down, every number by hand."""
 
 import copy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,11 +73,29 @@ def test_skips_rise_with_sparsity():
     assert checks.skips_rise_with_sparsity(runs[:1]).holds is None
 
 
+def test_without_regularisers_next_to_nothing_is_skipped():
+    rising = [record(keeps=("111", "111"), sparsity=0.0), record(keeps=("100", "100"), sparsity=1.0)]
+    free = record(keeps=("111", "111"), sparsity=0.0, sharing=0.0)
+    much = record(keeps=("111", "101"), sparsity=0.0, sharing=0.0, seed=1)
+    verdict = checks.skips_rise_with_sparsity([*rising, free])
+    assert verdict.measured == "0.000 at 0, 0.667 at 1; 0.000 with both lambdas 0 (1 runs)"
+    assert verdict.holds is True
+    verdict = checks.skips_rise_with_sparsity([*rising, free, much])  # 1 of 12 choices
+    assert verdict.measured.endswith("0.083 with both lambdas 0 (2 runs)") and verdict.holds is False
+    assert checks.skips_rise_with_sparsity([free]).holds is None
+    verdict = checks.skips_rise_with_sparsity([much])
+    assert verdict.measured.startswith("0.167 with both lambdas 0") and verdict.holds is False
+
+
 def test_policies_come_near_with_sharing():
     far, near = step(2, [0.9, 0.1], [0.1, 0.5]), step(2, [0.9, 0.4], [0.8, 0.5])
     runs = [record(steps=[far], sharing=0.0), record(steps=[near], sharing=0.1)]
     verdict = checks.policies_near_with_sharing(runs)
-    assert verdict.measured == "0.600 at 0, 0.100 at 0.1" and verdict.holds is True
+    # rows 111 and 110: two plans
+    left = "at the largest the gap is 0.100, and all tasks have one plan in 0 of 1 runs"
+    assert verdict.measured == f"0.600 at 0, 0.100 at 0.1; {left}" and verdict.holds is True
+    runs[1] = record(steps=[near], sharing=0.1, keeps=("110", "110"))
+    assert checks.policies_near_with_sharing(runs).measured.endswith("one plan in 1 of 1 runs")
     assert checks.policies_near_with_sharing([record(steps=[far], sharing=0.1), record(steps=[near], sharing=0.0)]).holds is False  # fmt: skip  # noqa: E501
 
 
@@ -92,12 +111,44 @@ def test_learned_beats_random():
     like = record(0.4, keeps=("101", "111"), method="random")
     other = record(0.9, keeps=("100", "111"), method="random")  # skips more
     verdict = checks.learned_beats_random([learned, like, other])
-    assert verdict.measured == "0.500 and 0.400 (1 pairs)" and verdict.holds is True
+    told = "0.500 and 0.400 (1 pairs, random policies: 1, fewer than 5)"
+    assert verdict.measured == told and verdict.holds is True
     assert (
         checks.learned_beats_random([learned, record(0.6, keeps=("101", "111"), method="random")]).holds
         is False
     )
     assert checks.learned_beats_random([learned, other]).holds is None
+
+
+def test_random_plans_are_compared_where_they_were_retrained_alike():
+    learned = record(0.5, keeps=("110", "111"))
+    stages = ("retrain",)  # a random plan needs no search
+
+    def random(**changed):
+        made = record(0.4, keeps=("101", "111"), method="random", stages=stages, seed=3)
+        made.specs["recipe"] |= changed
+        return made
+
+    assert checks.learned_beats_random([learned, random()]).holds is True
+    for changed in (
+        {"stages": [{"name": "retrain", "start": "scratch", "epochs": 1}]},
+        {"optim": {"lr": 1.0}},
+        {"backbone": {"name": "resnet34"}},
+        {"sharing": {"method": "random", "batchnorm": "per_task"}},
+    ):
+        verdict = checks.learned_beats_random([learned, random(**changed)])
+        assert verdict.holds is None and "the same retraining" in verdict.measured, changed
+
+
+def test_five_random_policies_are_enough():
+    learned = record(0.5, keeps=("1110", "1110"))
+    rows = [("1101", "1110"), ("1011", "1110"), ("0111", "1110"), ("1110", "1101"), ("1110", "1011")]
+    runs = [record(0.4, keeps=keeps, method="random", seed=i) for i, keeps in enumerate(rows)]
+    verdict = checks.learned_beats_random([learned, *runs])
+    assert verdict.measured == "0.500 and 0.400 (5 pairs, random policies: 5)"
+    again = record(0.4, keeps=rows[0], method="random", seed=9)  # of a plan that was there
+    verdict = checks.learned_beats_random([learned, *runs[:4], again])
+    assert verdict.measured.endswith("(5 pairs, random policies: 4, fewer than 5)")
 
 
 def test_the_curriculum_holds_closed_blocks():
@@ -113,6 +164,7 @@ def test_retraining_beats_the_search():
     verdict = checks.retraining_beats_the_search([record(val={"search": 0.3, "retrain": 0.5})])
     assert verdict.measured == "0.500 and 0.300 on val (1 runs)" and verdict.holds is True
     assert checks.retraining_beats_the_search([record(val={"search": 0.5, "retrain": 0.3})]).holds is False
+    assert checks.retraining_beats_the_search([record(val={"search": 0.5, "retrain": 0.505})]).holds is False
     assert checks.retraining_beats_the_search([record(val={"search": 0.3})]).holds is None
 
 
@@ -120,6 +172,39 @@ def test_runs_with_a_budget_are_no_evidence_on_the_regularisers():
     runs = [record(keeps=("111", "111"), sparsity=0.0), record(keeps=("100", "100"), sparsity=1.0)]
     runs[1].specs["recipe"]["budget"] = {"macs": 0.8}
     assert checks.skips_rise_with_sparsity(runs).holds is None
+
+
+JUNIT = """<testsuites><testsuite>
+<testcase name="test_the_search_finds_the_planted_plan[0-none]"/>
+<testcase name="test_the_search_finds_the_planted_plan[1-none]">{}</testcase>
+<testcase name="test_the_search_finds_the_planted_plan[2-top_down]"/>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "measured", "holds"),
+    [
+        ("", "the planted plan is found in 3 of 3 searches (3 seeds)", True),
+        ("<failure/>", "the planted plan is found in 2 of 3 searches (3 seeds)", False),
+        (None, "the planted plan is found in 0 of 0 searches (0 seeds)", False),  # pytest did not come to it
+    ],
+)
+def test_planted_structure_takes_a_result(monkeypatch, capsys, inside, measured, holds):
+    def run(command, **how):
+        assert command[1:3] == ["-m", "pytest"] and checks.PLANTED in command
+        assert (how["cwd"] / checks.PLANTED).is_file()
+        if inside is not None:
+            Path(command[-1].removeprefix("--junitxml=")).write_text(JUNIT.format(inside))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert checks.main(["--planted"]) == (0 if holds else 1)
+    assert f"| {measured} | {'yes' if holds else 'no'} |" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_something_to_check_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        checks.main([])
+    assert "give run folders, or --planted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("check", checks.CHECKS)

@@ -1,7 +1,14 @@
 """One whole network per task: nothing is shared.
 
 What every multi-task paper measures against: T nets of the same backbone, heads and data, trained side by
-side on the same batches in one run, so that all else is equal.
+side on the same batches in one run, so that all else is equal. Net k has weights w_k of the trunk g and v_k of the
+head h,
+
+    min_{w_k, v_k} L_k(h(g(x; w_k); v_k), y_k)        for each task k <= T by itself
+
+and the run minimises sum_k lambda_k L_k, in which no weight occurs in two terms: d/dw_k = lambda_k dL_k/dw_k. So the
+nets cost T trunks in parameters and in MACs. One thing does couple them: `optim.clip_norm` bounds the norm of the
+gradient of all nets together, as of any network.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,14 @@
-"""The network of every `sharing.method`."""
+"""The network of every `sharing.method`.
+
+`hard` has no file of its own: it is the Supernet with a plan that keeps every block for every task. Hard parameter
+sharing (Caruana, *Multitask Learning*, Machine Learning 28, 1997) is one trunk g of weights w under all T tasks, and a
+head h of weights v_k for each task,
+
+    min_{w, v_1..v_T} sum_k lambda_k L_k(h(g(x; w); v_k), y_k)
+    d/dw = sum_k lambda_k dL_k/dw        d/dv_k = lambda_k dL_k/dv_k
+
+with lambda_k the task's `weight`, or what `balance` makes of it.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
