@@ -247,7 +247,7 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
 
 @torch.no_grad()
 def _of_whole(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
-    """The table of a network that is no trunk with a plan: it is run, and neck and heads of each task are taken off."""
+    """The table of a network that is no trunk with a plan: it is run, and the heads and the necks that run are taken off."""
     was_training = network.training
     network.eval()
     plain: Supernet = network.plain().eval()
@@ -258,7 +258,7 @@ def _of_whole(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, A
         return measured_macs(partial(network, image, plan, tasks))
 
     total = executed(plan.tasks)
-    after = sum(steps.heads[task] + steps.neck * plain.tasks[task].dense for task in plan.tasks)
+    after = sum(steps.heads[task] for task in plan.tasks) + network.num_necks() * steps.neck
     found = {
         "input": [3, *size_HW],
         "rows": {
