@@ -1,9 +1,9 @@
 """The running statistics of a decided plan, where a soft search has moved the network's own by what no plan runs.
 
-A soft sample mixes every block with its shortcut: in a weight step all blocks run for all tasks, also those that a task
-is about to skip, and what lies above them sees the mixture. That is the method, but the running means that it leaves are
-not those of the plan which is then judged with them. So before a plan is judged on val, and before what follows the
-search begins, norms take their statistics anew from pictures to train on that go through the blocks of that plan:
+A soft sample mixes every block with its shortcut: in a weight step all blocks run for all tasks, also those that a
+task is about to skip, and what lies above them sees the mixture. That is the method, but the running means that it
+leaves are not those of the plan which is then judged with them. So before a plan is judged on val, and before what
+follows the search begins, norms take their statistics anew from pictures to train on that go through its blocks:
 
     running mean, variance = averages over the batches, all alike
 

@@ -76,9 +76,7 @@ def test_samples_begin_with_the_same_weights_and_their_own_plan(prepare):
 
 
 def test_samples_of_a_soft_search_are_judged_and_begin_with_their_own_statistics(prepare, monkeypatch):
-    training = prepare(
-        "stages.search.samples=8", "stages.search.gumbel=soft", "sharing.formulation=paper"
-    )
+    training = prepare("stages.search.samples=8", "stages.search.gumbel=soft", "sharing.formulation=paper")
     mean, judged = training.supernet.backbone.get_submodule("layer2.0.downsample.2").running_mean, []
     untrained = mean.clone()
     monkeypatch.setattr(drawing, "validation_loss", lambda *_: judged.append(mean.clone()) or 1.0)

@@ -82,7 +82,9 @@ def test_a_soft_weight_step_runs_all(prepare):
 @pytest.mark.parametrize("gumbel", ["soft", "straight_through"])
 def test_a_policy_step_changes_only_the_logits(prepare, gumbel, formulation):
     training = prepare(
-        f"stages.search.gumbel={gumbel}", "stages.search.tau=[30.0, 10.0]", f"sharing.formulation={formulation}"
+        f"stages.search.gumbel={gumbel}",
+        "stages.search.tau=[30.0, 10.0]",
+        f"sharing.formulation={formulation}",
     )
     stage, (_, policy), batch = parts(training)
     logits = training.policy.policy_logits_KL2.detach().clone()

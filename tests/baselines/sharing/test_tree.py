@@ -78,7 +78,8 @@ def test_parameters_and_macs_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("last", "necks"), [(ALL, 1), ([["seg", "depth"], ["room"]], 1), (TWO, 2), ([["depth"], ["seg", "room"]], 2)]
+    ("last", "necks"),
+    [(ALL, 1), ([["seg", "depth"], ["room"]], 1), (TWO, 2), ([["depth"], ["seg", "room"]], 2)],
 )
 def test_a_neck_is_taken_off_for_each_group_that_has_one(last, necks):
     net = make("fafs", tree=[ALL, ALL, ALL, last])
