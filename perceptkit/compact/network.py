@@ -5,8 +5,9 @@ A plan is compiled into a list of nodes, the prefix trie with all steps between 
     values = [image]
     for node in nodes: values.append(module(node)(values[node.parent]))
 
-A skipped identity block is no node at all: its children hang on its parent. What no node calls, no task of
-the model reads or no head needs is not in the model.
+A skipped identity block is no node at all: its children hang on its parent. A skipped stage transition is a node of
+its projection, which the block, where other tasks keep it, computes inside itself once more. What no node calls, no
+task of the model reads or no head needs is not in the model.
 
 Shapes: B batch, H W pixels of the input.
 """

@@ -2,7 +2,8 @@
 
 **Parameters are a union**: stem, projections and plain steps always; a block if any task keeps it; the
 neck if any task is dense; the heads. **Compute is a trie**: a block runs once for every distinct plan
-prefix that keeps it; the neck once for every distinct plan that has a dense task.
+prefix that keeps it, its projection in it, and the projection alone for every prefix that skips it (so twice where
+tasks part there); the neck once for every distinct plan that has a dense task.
 
 MACs are multiply-accumulates of one image at batch 1: half of what `torch.utils.flop_counter` counts. Each
 step is measured once by running it, attention as plain matrix products: the counter does not know the fused
@@ -247,7 +248,7 @@ def table(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
 
 @torch.no_grad()
 def _of_whole(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, Any]:
-    """The table of a network that is no trunk with a plan: it is run, and neck and heads of each task are taken off."""
+    """The table of a network that is no trunk with a plan: it is run; heads and the necks that run are taken off."""
     was_training = network.training
     network.eval()
     plain: Supernet = network.plain().eval()
@@ -258,7 +259,7 @@ def _of_whole(network: Any, plan: Plan, size_HW: tuple[int, int]) -> dict[str, A
         return measured_macs(partial(network, image, plan, tasks))
 
     total = executed(plan.tasks)
-    after = sum(steps.heads[task] + steps.neck * plain.tasks[task].dense for task in plan.tasks)
+    after = sum(steps.heads[task] for task in plan.tasks) + network.num_necks() * steps.neck
     found = {
         "input": [3, *size_HW],
         "rows": {

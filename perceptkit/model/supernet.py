@@ -9,12 +9,14 @@ through the same weights. Neck and heads are shared (neck) and per task (heads).
 
 In training too: outputs and gradients are those of one pass per task, for hard choices and for a relaxed
 search above blocks that are held at True, which run once for all tasks. Only BatchNorm's running statistics
-differ, by design: what several tasks share sees the batch once, so they move once instead of once per task.
+differ, by design: what several tasks share sees the batch once, so they move once instead of once per task. Where tasks
+part at a stage transition, its projection runs twice, inside the block and for the tasks that skip it; they move once.
 
 Shapes: B batch, C channels, H W pixels of the input, K tasks, L blocks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +30,7 @@ from perceptkit.model.blocks import num_params
 from perceptkit.model.family import covered_size
 from perceptkit.model.gates import Keep, gather, mix, norms_learn
 from perceptkit.model.neck import FINEST, Neck
+from perceptkit.model.norms import still_statistics
 from perceptkit.model.plan import Plan
 from perceptkit.model.trunk import Step, find_steps, run_part, shared_inputs, to_map
 from perceptkit.tasks.base import Task
@@ -197,7 +200,9 @@ class Supernet(nn.Module):
         shared: Any,
         tuned: Mapping[int, Tensor],
     ) -> list[_Branch]:
-        """One gated block: tasks that agree stay together, and block and shortcut run at most once each."""
+        """One gated block: tasks that agree stay together; the block runs at most once, and so does a projection in its
+        place. The block computes its shortcut itself, which no family hands out: where both run, the projection runs
+        twice on the same activations, and its statistics move the once that it sees the whole branch."""
         assert step.block is not None
         choices = {task: rows[task][step.block] for task in branch.tasks}
         if all(choice is True for choice in choices.values()):  # the usual case, and nothing is to be sorted
@@ -214,15 +219,19 @@ class Supernet(nn.Module):
         routed = [group for group in mixed.values() if group[0].dtype == torch.bool]
         relaxed = [group for group in mixed.values() if group[0].dtype != torch.bool]
         y_kept = y_skipped = branch.x
-        if kept or relaxed:
-            y_kept = self._run_kept(step, branch.x, shared, tuned.get(step.block))
+        in_block: AbstractContextManager[None] = nullcontext()
         if (skipped or relaxed or routed) and step.projection is not None:
             y_skipped = run_part(self.backbone, step.projection, branch.x, shared)
-        parts = [(y_kept, kept), (y_skipped, skipped)]
-        parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
-        run = partial(run_part, self.backbone, step.runs, shared=shared)
-        learn = bool(routed) and norms_learn(self.backbone.get_submodule(step.runs))
-        parts += [(gather(run, branch.x, y_skipped, keep, learn), tasks) for keep, tasks in routed]
+            projection = self.backbone.get_submodule(step.projection)
+            in_block = still_statistics(projection) if norms_learn(projection) else in_block
+        with in_block:
+            if kept or relaxed:
+                y_kept = self._run_kept(step, branch.x, shared, tuned.get(step.block))
+            parts = [(y_kept, kept), (y_skipped, skipped)]
+            parts += [(mix(y_skipped, y_kept, keep), tasks) for keep, tasks in relaxed]
+            run = partial(run_part, self.backbone, step.runs, shared=shared)
+            learn = bool(routed) and norms_learn(self.backbone.get_submodule(step.runs))
+            parts += [(gather(run, branch.x, y_skipped, keep, learn), tasks) for keep, tasks in routed]
         return [_Branch(x, tasks, branch.features, branch.is_spread) for x, tasks in parts if tasks]
 
     def _run_kept(self, step: Step, x: Tensor, shared: Any, tuned_B: Tensor | None) -> Tensor:

@@ -117,7 +117,8 @@ class SharingSpec(Strict):
     """For `adashare`: weight (lambda_sh) of the sharing loss."""
     formulation: Literal["paper", "reference_code"] = "paper"
     """The regularisers as the paper prints them, or as the authors' code has them: sparsity as a mean over open blocks
-    of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over."""
+    of -log(1 - a), sharing as the gap of raw logits weighted by l/L. The weights do not carry over. With the code's
+    form, blocks that a task skips in a soft sample move their running statistics all the same, in policy steps too."""
     batchnorm: Literal["shared", "per_task"] = "shared"
     """`per_task`: every task has BatchNorms of its own. Tasks then share weights but no activations: all tasks together
     cost as many passes as there are tasks, and an artifact, where norms are folded, as many networks."""

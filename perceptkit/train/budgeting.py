@@ -37,6 +37,7 @@ from perceptkit.policies.budget_plan import TOLERANCE, Fit, fit_plan
 from perceptkit.spec.budget import BudgetSpec
 from perceptkit.spec.recipe import Recipe, SearchStage
 from perceptkit.train.evaluate import Evaluation, evaluate
+from perceptkit.train.plan_statistics import statistics_of
 from perceptkit.train.ranks import mean_losses, sum_over_ranks
 from perceptkit.train.run_folder import write_json
 
@@ -375,7 +376,8 @@ def _quality(training: "Training", plan: Plan) -> Tensor:
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     device = training.fabric.device
-    found = evaluate(lambda image: training.supernet(image, plan), batches, training.tasks, device)
+    with statistics_of(training, plan):
+        found = evaluate(lambda image: training.supernet(image, plan), batches, training.tasks, device)
     return mean_qualities(found, device)
 
 

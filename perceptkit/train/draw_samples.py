@@ -26,6 +26,7 @@ from perceptkit.train import checkpoint
 from perceptkit.train.budgeting import within_budget
 from perceptkit.train.evaluate import Evaluation, Forward
 from perceptkit.train.losses import task_losses, weighted_sum
+from perceptkit.train.plan_statistics import statistics_of, take_statistics
 from perceptkit.train.run_folder import write_atomically
 from perceptkit.train.samples import Samples, checkpoint_of, distinct
 from perceptkit.train.training import Training
@@ -43,7 +44,10 @@ def draw_samples(training: Training, stage: SearchStage, open_count: int) -> Non
         for _ in range(stage.samples)
     ]
     plans, counts = distinct(drawn)
-    losses = [validation_loss(training, partial(training.supernet, keep=plan)) for plan in plans]
+    losses = []
+    for plan in plans:
+        with statistics_of(training, plan):
+            losses.append(validation_loss(training, partial(training.supernet, keep=plan)))
     best = min(range(len(plans)), key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf)
     queue = [best] if stage.retrain == "best" else list(range(len(plans)))
     training.samples = Samples(plans, counts, losses, queue)
@@ -86,6 +90,7 @@ def begin_sample(training: Training, stage: RetrainStage) -> None:
         state, _ = checkpoint.load(training.run / SEARCHED)
         training.supernet.load_state_dict(state["supernet"])
         training.load_losses(state)
+        take_statistics(training, training.plan)
 
 
 def end_sample(training: Training) -> bool:

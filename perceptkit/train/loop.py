@@ -11,6 +11,7 @@ run that was killed and resumed ends with the same bits as one that was not.
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from perceptkit.baselines.sharing.stochastic_depth import SURVIVAL, draw, survival
@@ -33,6 +34,7 @@ from perceptkit.train.draw_samples import begin_sample, draw_samples, end_sample
 from perceptkit.train.evaluate import evaluate
 from perceptkit.train.growing import begin_tree, grow_further
 from perceptkit.train.meter import Meter, peak_mib
+from perceptkit.train.plan_statistics import statistics_of, take_statistics
 from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import mean_losses
 from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
@@ -123,6 +125,8 @@ def end_stage(training: Training, stage: StageSpec) -> None:
             draw_samples(training, stage, open_count)
         elif training.fabric.global_rank == 0:
             write_text(training.run / "policy.json", training.plan.to_json() + "\n")
+        if not stage.samples:  # each of which takes its own when it begins
+            take_statistics(training, training.plan)
     if (
         not isinstance(stage, AdaptStage)
         and stage is not training.recipe.stages[-1]
@@ -157,12 +161,19 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
         turn = plan_of_turns[position.turn]
         run_turn(training, stage, turn, streams[turn.updates], meters[turn.updates], per_epoch[turn.updates])
         position.next_turn()
-    score, plan = validate(training, stage, plan_of_turns[-1])
+    plan = training.plan
+    clean: AbstractContextManager[None] = nullcontext()
+    if isinstance(stage, SearchStage):
+        plan = decide(training, open_blocks_now(training, stage, plan_of_turns[-1]))
+        log_policy(training, stage, plan_of_turns[-1], plan)
+        clean = statistics_of(training, plan)
     is_last = position.stage == len(training.recipe.stages) - 1
-    if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
-        budget = training.budget if isinstance(stage, SearchStage) else None
-        if budget is None or budget.is_met(plan):  # which the curriculum may not allow yet
-            training.save_best(score, plan)
+    with clean:
+        score = validate(training, stage, plan)
+        if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
+            budget = training.budget if isinstance(stage, SearchStage) else None
+            if budget is None or budget.is_met(plan):  # which the curriculum may not allow yet
+                training.save_best(score, plan)
 
 
 def stream_of(training: Training, stage: StageSpec, turn: Turn) -> Stream:
@@ -243,12 +254,9 @@ def survivors(training: Training) -> KeepRows:
     return dict.fromkeys(plan.tasks, draw(survival_L, training.generator, training.fabric.device))
 
 
-def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, Plan]:
-    """The score on val, and the plan it belongs to: as it stands, or in the search as it would be decided now."""
-    position, plan = training.position, training.plan
-    if isinstance(stage, SearchStage):
-        plan = decide(training, open_blocks_now(training, stage, turn))
-        log_policy(training, stage, turn, plan)
+def validate(training: Training, stage: StageSpec, plan: Plan) -> float:
+    """The score of a plan on val: of the run's, or in the search of the one that would be decided now."""
+    position = training.position
     training.supernet.eval()
     batches = training.loader(training.val, range(len(training.val)), train=False)
     extra = ""
@@ -283,7 +291,7 @@ def validate(training: Training, stage: StageSpec, turn: Turn) -> tuple[float, P
     line = f"{name} {position.epoch + 1}/{stage.epochs}  val score {score:.3f}  {primaries}{extra}"
     training.progress.epoch(line)
     training.log.say(line)
-    return score, plan
+    return score
 
 
 def sample_of(training: Training) -> dict[str, int]:

@@ -130,11 +130,12 @@ def _normalise_over_ranks(bn: nn.BatchNorm2d, x_BCHW: Tensor) -> Tensor:
     var = sums[channels:-1] / total - mean.square()
     if bn.track_running_stats and bn.running_mean is not None and bn.running_var is not None:
         with torch.no_grad():
-            momentum = bn.momentum if bn.momentum is not None else 0.1
-            bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), momentum)
-            bn.running_var.lerp_((var * total / (total - 1)).to(bn.running_var.dtype), momentum)
             if bn.num_batches_tracked is not None:
                 bn.num_batches_tracked.add_(1)
+            # without a momentum it is the average of all batches, as torch's
+            momentum = bn.momentum if bn.momentum is not None else 1 / float(bn.num_batches_tracked or 1)
+            bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), momentum)
+            bn.running_var.lerp_((var * total / (total - 1)).to(bn.running_var.dtype), momentum)
     scale, shift = (var + bn.eps).rsqrt(), -mean * (var + bn.eps).rsqrt()
     if bn.affine:
         scale, shift = scale * bn.weight, shift * bn.weight + bn.bias

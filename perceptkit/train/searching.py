@@ -106,9 +106,9 @@ def _policy_forward(training: Training, stage: SearchStage, batch: Batch, turn: 
             outputs: dict[str, Tensor] = training.supernet(batch.image_BCHW, keep)
         return outputs
 
-    if stage.gumbel == "soft":
-        return forward()
-    # the gradient of a hard sample needs the outputs of blocks that it skips: they run, and must leave no trace
+    if stage.gumbel == "soft" and training.recipe.sharing.formulation == "reference_code":
+        return forward()  # its norms go on learning here
+    # the gradient needs the outputs of blocks that are skipped, too: they run, and must leave no trace
     with still_statistics(training.supernet):
         return forward()
 

@@ -142,6 +142,29 @@ def test_running_statistics_move_once_per_execution(image):
     assert [int(m.num_batches_tracked) for m in norms] == [count + 4 for count in before]
 
 
+@pytest.mark.parametrize("other", [False, torch.tensor(0.3), torch.tensor([True, False])], ids=str)
+def test_statistics_of_a_projection_move_once_where_tasks_part(image, other):
+    """It runs in the block and beside it; its statistics are those of the whole batch, moved once."""
+    part = make_net("resnet10t")
+    at = [block.kind for block in part.blocks].index("shortcut")
+    projection = next(step for step in part.steps if step.block == at).projection
+    everything = [True] * len(part.blocks)
+    parted = [*everything[:at], other, *everything[at + 1 :]]
+
+    def statistics(rows):
+        net = make_net("resnet10t").train()
+        outputs = net(image, rows)
+        found = net.backbone.get_submodule(projection).state_dict()
+        return outputs, {
+            key: value for key, value in found.items() if "running" in key or "num_batches" in key
+        }
+
+    together, expected = statistics(dict.fromkeys(TASKS, everything))
+    outputs, found = statistics({"a": everything, **dict.fromkeys(TASKS[1:], parted)})
+    assert found and all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert torch.equal(outputs["a"], together["a"])
+
+
 def test_skipped_blocks_leave_running_statistics_alone(image):
     """A block that some tasks skip sees what the others bring, bit for bit; one that all skip sees nothing."""
     blocks = [block.name for block in make_net("resnet10t").blocks]

@@ -9,11 +9,13 @@ import torch
 import perceptkit as pk
 from perceptkit.model.plan import KEEP, SKIP, Plan
 from perceptkit.spec.load import load_recipe, load_tasks
+from perceptkit.train import draw_samples as drawing
 from perceptkit.train import session
 from perceptkit.train.budgeting import conclude_budget, ship_budget
 from perceptkit.train.draw_samples import draw_samples, spread_of, validation_loss
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.losses import task_losses, weighted_sum
+from perceptkit.train.plan_statistics import statistics_of
 from perceptkit.train.samples import distinct
 
 
@@ -102,6 +104,22 @@ def test_samples_begin_with_the_same_weights_and_their_own_plan(prepare):
         begin_stage(training, training.recipe.stages[2])
         assert training.plan == samples.plans[number]
         assert all(torch.equal(value, searched[k]) for k, value in training.supernet.state_dict().items())
+
+
+def test_samples_of_a_soft_search_are_judged_and_begin_with_their_own_statistics(prepare, monkeypatch):
+    training = prepare("stages.search.samples=8", "stages.search.gumbel=soft", "sharing.formulation=paper")
+    mean, judged = training.supernet.backbone.get_submodule("layer2.0.downsample.2").running_mean, []
+    untrained = mean.clone()
+    monkeypatch.setattr(drawing, "validation_loss", lambda *_: judged.append(mean.clone()) or 1.0)
+    draw(training)
+    assert torch.equal(mean, untrained) and len(judged) == 2
+    assert not any(torch.equal(own, untrained) for own in judged)
+    training.position.stage, training.position.sample = 2, 1
+    begin_stage(training, training.recipe.stages[2])
+    begun = mean.clone()
+    assert not torch.equal(begun, untrained)
+    with statistics_of(training, training.plan):
+        assert torch.equal(mean, begun)
 
 
 @torch.no_grad()

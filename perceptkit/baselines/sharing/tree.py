@@ -119,6 +119,10 @@ class TreeNet(WholeNetwork):
             _Bough(part, bough.x.clone(), list(bough.features)) for part in parts
         ]  # a block may work in place
 
+    def num_necks(self) -> int:
+        """One for each group of the last level that has a dense task."""
+        return len(self.necks)
+
     def head(self, task: str) -> nn.Module:
         """The head of a task."""
         return self.net.heads[head_key(task)]

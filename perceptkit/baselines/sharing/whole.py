@@ -68,6 +68,10 @@ class WholeNetwork(nn.Module):
         """A copy that answers some of the tasks, without what only the others need."""
         raise NotImplementedError
 
+    def num_necks(self) -> int:
+        """Necks that run where all tasks are asked for: one for each dense task, unless some read one map."""
+        return sum(task.dense for task in self.tasks.values())
+
     def penalties(self) -> dict[str, Tensor]:
         """What is added to the losses of the tasks in a training step, by its name in the log."""
         return {}

@@ -77,6 +77,20 @@ def test_parameters_and_macs_by_hand():
     assert made["per_task_macs"]["room"] == sum(steps.plain) + sum(steps.block) + steps.heads["room"]
 
 
+@pytest.mark.parametrize(
+    ("last", "necks"),
+    [(ALL, 1), ([["seg", "depth"], ["room"]], 1), (TWO, 2), ([["depth"], ["seg", "room"]], 2)],
+)
+def test_a_neck_is_taken_off_for_each_group_that_has_one(last, necks):
+    net = make("fafs", tree=[ALL, ALL, ALL, last])
+    rows, steps = cost.table(net, all_kept(net), SIZE)["rows"], cost.measure(net.plain(), SIZE)
+    macs = sum(steps.plain) + sum(steps.block) + (len(last) - 1) * steps.block[3]
+    assert rows["compact"]["backbone_macs"] == macs
+    assert rows["compact"]["macs"] == macs + necks * steps.neck + sum(steps.heads.values())
+    if last == ALL:
+        assert rows["compact"] == rows["hard_shared"]
+
+
 def test_a_copy_is_read_by_its_group_alone():
     net = make("fafs", tree=LEVELS)
     before = answer(net, noise())
