@@ -101,6 +101,28 @@ def test_every_kept_block_is_routed(training):
     assert list(qualities) == list(training.tasks)
 
 
+def test_latency_is_what_a_block_adds_to_its_projection_on_the_clock(training, monkeypatch):
+    net, stage = training.supernet, training.recipe.stages[1]
+    spec = training.recipe.routing.model_copy(update={"usage": "latency"})
+    batches = []
+    first = net.backbone.get_submodule(net.blocks[0].name)
+    handle = first.register_forward_hook(lambda module, args, output: batches.append(len(output)))
+    clock = iter(range(10_000, 0, -7))  # each call is faster by 7 ns than the one before
+    monkeypatch.setattr(cost, "measured_nanoseconds", lambda call: next(clock))
+    took, by_hand = 10_000, []
+    for step in net.steps:
+        if step.block is not None:
+            by_hand.append(took if step.projection is None else 7)  # the projection comes next
+        took -= 7 if step.projection is None else 14
+    assert {7} < set(by_hand)
+    assert routing.block_costs(training, spec, stage).tolist() == by_hand
+    assert batches == [training.recipe.batch_of(stage)] and batches[0] > 1
+    # on a clock that sees no difference a projection leaves nothing to add: 1 ns, as a reward divides by it
+    monkeypatch.setattr(cost, "measured_nanoseconds", lambda call: 50)
+    assert routing.block_costs(training, spec, stage).tolist() == [50 if c > 7 else 1 for c in by_hand]
+    handle.remove()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("open_count", [1, 3, None])
 def test_rightness_is_that_of_one_pass_per_picture_and_table(training, batch, open_count):
