@@ -214,7 +214,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         "usage": spec.usage,
         "cost": routing.cost_R.tolist(),
         "gamma": routing.gamma,
-        "route_gamma": spec.gamma,
+        "route_gamma": _route_gamma(training),
         "compare_epochs": spec.compare_epochs,
         "seen": stats.to_dict(),
         "rows": compared.rows,
@@ -239,6 +239,12 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         usual_UR = by_frequency(keep_NR[:, left])[0][:USUAL]
         training.routing.usual = tuple(map(tuple, usual_UR.tolist()))
     return found
+
+
+def _route_gamma(training: Training) -> float | None:
+    """The penalty of the stage `route`; None without one, and where it was solved for after every epoch."""
+    spec = routing_spec(training)
+    return (spec.gamma or GAMMA) if training.recipe.has_stage("route") and spec.max_drop is None else None
 
 
 def quality_of_result(training: Training, full: Mapping[str, float]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from perceptkit.train import routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
+    _route_gamma,
     fold,
     fold_static,
     full_rightness,
@@ -660,6 +661,26 @@ def test_max_drop_is_of_the_mean_quality_of_each_task_and_is_told(training):
     assert "seg fell by 10.0% of its quality" in in_words(told) and "max_drop 0.01 was asked" in in_words(
         told
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "stages", "expected"),
+    [
+        (
+            {"gamma": None},
+            ["route", "finetune"],
+            5.0,
+        ),  # the default was in force, whatever finetune then takes
+        ({"gamma": 1.5}, ["route", "finetune"], 1.5),
+        ({"gamma": 1.5}, ["finetune"], None),
+        ({"gamma": None, "max_drop": 0.01}, ["route", "finetune"], None),
+    ],
+)
+def test_the_penalty_of_route_is_told_where_there_was_one(training, keys, stages, expected):
+    change(training, **keys)
+    kept = [stage for stage in training.recipe.stages if stage.name in stages]
+    training.recipe = training.recipe.model_copy(update={"stages": kept})
+    assert _route_gamma(training) == expected
 
 
 def almost_all_alike(training):
