@@ -428,7 +428,8 @@ def _measure_briefly(run: Path, tasks_file: TasksFile, device: str) -> None:
     network, m = build.read(run / "artifact")
     if isinstance(network, RoutedNet):
         images = cat(list(sample_images(tasks_file, "test", m.size_HW, m.mean, m.std, BRIEF_PICTURES)))
-        write_json(run / BRIEF, brief_latency(network, images, device) | {"machine": machine(device)})
+        found = brief_latency(network, images, device, policies=m.policies)
+        write_json(run / BRIEF, found | {"machine": machine(device)})
 
 
 def specs_of_run(path: Path) -> Specs:
@@ -836,18 +837,21 @@ def _export_dynamic(
 
     m, network = model.manifest, model.exportable()
     images: list[Any] = []
+    not_timed = "--pictures is 0"
     if isinstance(network, RoutedNet):  # else refused below, with advice
         try:
             tasks_file = data_of(path, data)
-        except SpecError:
+        except SpecError as error:
             if how == "codebook" or data is not None:
                 raise
+            not_timed = str(error).splitlines()[0]
         else:
             if nearest:
                 declared_tasks(model.tasks, tasks_file)  # refused before a minute is spent
             images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
     export_dynamic(network, m, to, how, images, POLICIES if policies is None else policies, nearest)
     if not images:
+        amend(to, {"not_timed": not_timed})
         return
     if recorded(to).get("codebook", {}).get("may_drop"):
         with inference_mode():
@@ -951,7 +955,9 @@ def benchmark(
         ready, artifact, files, m.size_HW, batches, rounds, device, say=say, pictures=pictures
     )
     if isinstance(network, RoutedNet) and pictures is not None and "compact" in found["rows"]:
-        found["routing_latency"] = routed_latency(network, pictures, batches, device=device, say=say)
+        found["routing_latency"] = routed_latency(
+            network, pictures, batches, device=device, say=say, policies=m.policies
+        )
         found["rows"]["compact"]["macs"] = round(found["routing_latency"]["macs"])
     found["left_out"] = left_out
     found["accuracy"] = of_baselines if split == "test" else {}

@@ -8,18 +8,23 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import perceptkit as pk
+from perceptkit import api
 from perceptkit.compact import build
+from perceptkit.compact.parity_file import record, recorded
 from perceptkit.compact.route_cost import route_cost
+from perceptkit.compact.routed import RoutedNet
 from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
 from perceptkit.report.routing_file import read_latency
 from perceptkit.spec.router import RouterSpec
+from perceptkit.train import evaluate_model
 from tests.test_export import run, shell  # noqa: F401  # fixtures
 
 
@@ -94,8 +99,42 @@ def test_a_codebook_that_drops_blocks_says_what_that_costs(routed_run, shell, tm
     assert "that were wanted are dropped" in out
 
 
+@pytest.mark.parametrize(
+    ("why", "pictures"),
+    [("{path} belongs to no run folder: say which data with --data TASKS", 200), ("--pictures is 0", 0)],
+)
+def test_a_file_that_was_not_timed_says_why(tmp_path, monkeypatch, why, pictures):
+    """Of an artifact far from its run there are no pictures; the file itself is proved without them."""
+    path, to = tmp_path / "artifact", tmp_path / "model_branch.onnx"
+    if not pictures:
+        monkeypatch.setattr(api, "data_of", lambda *args: None)
+        monkeypatch.setattr(evaluate_model, "sample_images", lambda *args: iter(()))
+
+    def export_dynamic(network, m, to, *more):
+        to.write_bytes(b"")
+        record(to, {"dynamic_skip": "branch"})
+
+    monkeypatch.setattr("perceptkit.compact.export_dynamic.export_dynamic", export_dynamic)
+    m = SimpleNamespace(size_HW=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
+    network = RoutedNet.__new__(RoutedNet)
+    model = SimpleNamespace(manifest=m, tasks={}, exportable=lambda: network)
+    api._export_dynamic(model, to, "branch", path, None, pictures, None, False, "val", 5.0)
+    assert recorded(to)["not_timed"] == why.format(path=path)
+
+
+def test_training_times_the_executors_that_load_chooses_from(tmp_path, monkeypatch):
+    network, policies = RoutedNet.__new__(RoutedNet), ((True, False),)
+    m = SimpleNamespace(size_HW=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, policies=policies)
+    monkeypatch.setattr("perceptkit.compact.build.read", lambda folder: (network, m))
+    images = torch.zeros(2, 3, 8, 8)
+    monkeypatch.setattr(evaluate_model, "sample_images", lambda *args: iter([images]))
+    told = lambda *args, **more: {"given": more["policies"]}  # noqa: E731
+    monkeypatch.setattr("perceptkit.runtime.routed_latency.brief_latency", told)
+    api._measure_briefly(tmp_path, None, "cpu")
+    assert json.loads((tmp_path / "routing_latency.json").read_text())["given"] == [[True, False]]
+
+
 def test_kill_ends_an_export_as_ctrl_c_does(tmp_path, monkeypatch, shell):  # noqa: F811
-    from perceptkit import api
     from perceptkit.compact.export import replacing
 
     def killed(*args, **more):

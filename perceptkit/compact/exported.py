@@ -91,5 +91,5 @@ def _skipping(entry: Mapping[str, Any]) -> list[str]:
             f"pictures that keep {speed['kept_fraction']:.0%} of the routed blocks"
         )
     elif "dynamic_skip" in entry:
-        lines.append("not timed: there are no pictures; --data TASKS names some")
+        lines.append(f"not timed: {entry.get('not_timed', 'there are no pictures; --data TASKS names some')}")
     return lines

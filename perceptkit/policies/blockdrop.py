@@ -19,7 +19,12 @@ formulas are those of the authors' code, not checked against the PDF.
 
 Several tasks, and dense ones: an answer is right that is nearly as good as the full model's on the same
 image (`right_by_quality`); rewards are averaged over the tasks that the image has labels of. `right` is a
-float, 1 or 0, and NaN where there is no label.
+float, 1 or 0, and NaN where there is no label. A task's usage is relative to the routed blocks that its own
+row of the plan keeps (`usage_by_task`),
+
+    usage_t(u) = sum_{r: t keeps r} c_r u_r / sum_{r: t keeps r} c_r
+
+so that gamma means the same to a task of few blocks as to one of many.
 
 `straight_through_keep` and `cost_penalty` are the alternative without reinforcement: a hard keep with a soft
 gradient, the network's own loss, and the reward's cost term made differentiable, as in AdaMML (Panda et al.,
@@ -123,6 +128,24 @@ def usage(keep_BR: Tensor, cost_R: Tensor, open_R: Tensor | None = None) -> Tens
     return (keep_BR * cost_R).sum(-1) / cost_R.sum()
 
 
+def usage_by_task(keep_BR: Tensor, cost_R: Tensor, kept_KR: Tensor) -> Tensor:
+    """usage_t, shape (B, K), in [0, 1]: of each task's own routed blocks; 0 for a task that keeps none of them.
+
+    Where all tasks keep all routed blocks, every column is `usage`.
+
+    Args:
+        keep_BR, cost_R: as for `usage`.
+        kept_KR: bool, which of the routed blocks each task's row of the plan keeps.
+    """
+    columns = [
+        usage(keep_BR, cost_R, kept_R)
+        if kept_R.any()
+        else torch.zeros_like(keep_BR[:, 0], dtype=torch.float32)
+        for kept_R in kept_KR.bool()
+    ]
+    return torch.stack(columns, -1)
+
+
 def right_by_quality(quality_BK: Tensor, full_quality_BK: Tensor, tolerance: Tensor | float) -> Tensor:
     """Dense tasks: 1 where quality >= (1 - tolerance) x the full model's on the same image, else 0.
 
@@ -138,7 +161,7 @@ def right_by_quality(quality_BK: Tensor, full_quality_BK: Tensor, tolerance: Ten
 def reward(usage_B: Tensor, right_B: Tensor, gamma: Tensor | float) -> Tensor:
     """R = 1 - usage^2 where right, else -gamma; NaN where `right` is. Of any shapes that broadcast.
 
-    For several tasks: `task_mean(reward(usage_B[:, None], right_BK, gamma_K), weight_K)`.
+    For several tasks: `task_mean(reward(usage_BK, right_BK, gamma_K), weight_K)`.
     """
     right_B = right_B.float()
     return right_B * (1 - usage_B.square()) - (1 - right_B) * gamma
@@ -259,17 +282,21 @@ def straight_through_keep(
     return keep_BR if open_R is None else torch.where(open_R.to(keep_BR.device), keep_BR, 1.0)
 
 
-def cost_penalty(usage_B: Tensor, right_B: Tensor) -> Tensor:
-    """mean over images of right x usage^2: what an image pays only once its answer is right.
+def cost_penalty(usage_BK: Tensor, right_BK: Tensor, weight_K: Tensor) -> Tensor:
+    """mean over images of right x usage^2, over the tasks as `task_mean`: paid only once an answer is right.
 
     AdaMML adds gamma x the part that is wrong; a count has no gradient, so it is left out here and the task
     losses alone defend accuracy. The cost weights are those of `usage`.
 
     Args:
-        usage_B: `usage` of a float keep, with a gradient.
-        right_B: in [0, 1]; several tasks: `task_mean(right_BK, weight_K)`. NaN (no label) pays nothing.
+        usage_BK: `usage_by_task` of a float keep, with a gradient.
+        right_BK: in [0, 1]; NaN (no label) is left out of the mean, and an image without any pays nothing.
+        weight_K: of the tasks.
     """
-    return (right_B.float().nan_to_num(0).detach() * usage_B.square()).mean()
+    right_BK = right_BK.float().detach()
+    # a product with NaN would have a gradient that is NaN, even where it is left out
+    paid_BK = right_BK.nan_to_num(0) * usage_BK.square()
+    return task_mean(torch.where(right_BK.isnan(), right_BK, paid_BK), weight_K).mean()
 
 
 def _force_closed(keep_BR: Tensor, open_R: Tensor | None) -> Tensor:

@@ -76,6 +76,8 @@ class Difficulty:
     class_name: str | None
     easiest: tuple[int, ...]
     hardest: tuple[int, ...]
+    classes: int | None = None
+    """That the task has on the split, of which some are shown; None over all pictures, and in older files."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ def read_routing(file: Path) -> RoutingFile:
         pictures=_pictures(test["pictures"]) if "pictures" in test else None,
         clusters=tuple(_cluster(row) for row in test.get("clusters", [])),
         difficulty=tuple(
-            Difficulty(row["task"], row["class"], tuple(row["easiest"]), tuple(row["hardest"]))
+            Difficulty(
+                row["task"], row["class"], tuple(row["easiest"]), tuple(row["hardest"]), row.get("classes")
+            )
             for row in test.get("difficulty", [])
         ),
         folder=file.parent / "routing",

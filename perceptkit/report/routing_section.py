@@ -1,6 +1,7 @@
 """The page's section on routing: what each picture skips, in sentences, tables and pictures."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ class Section:
     """What each task costs on its own."""
     verdict: str
     contrasts: tuple[Contrast, ...]
+    left_out: str
+    """Classes without pictures in `contrasts`; empty where all have some."""
     groups: tuple[Group, ...]
     latency: Table | None
     compared: int
@@ -80,7 +83,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
     if run.adapts:  # the copies of SpotTune are another section's
         return None
     if found is None:
-        return Section("", (), (), None, None, "", (), (), None, 0) if run.of_kind("routing") else None
+        return Section("", (), (), None, None, "", (), "", (), None, 0) if run.of_kind("routing") else None
     return Section(
         static=static_words(found),
         summary=(
@@ -95,6 +98,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         alone=task_cost_table(found),
         verdict=verdict(run, found),
         contrasts=_contrasts(found),
+        left_out=left_out_words(found),
         groups=_groups(found),
         latency=latency_table(run.latency, brief_words(run.path)) if run.latency else None,
         compared=sum(other.routing is not None for other in runs),
@@ -322,6 +326,17 @@ def _contrasts(found: RoutingFile) -> tuple[Contrast, ...]:
         )
         for g in found.difficulty
     )
+
+
+def left_out_words(found: RoutingFile) -> str:
+    """That only the first classes of a task have their easiest and hardest pictures shown; empty where all have."""
+    shown = Counter(group.task for group in found.difficulty if group.task is not None)
+    all_of = {group.task: group.classes for group in found.difficulty}
+    few = [(task, count, all_of[task]) for task, count in shown.items() if (all_of[task] or 0) > count]
+    if not few:
+        return ""
+    parts = [f"the first {count} of the {num} classes of {task}" for task, count, num in few]
+    return f"The page shows pictures with the fewest and the most MACs of {' and '.join(parts)}."
 
 
 def _groups(found: RoutingFile) -> tuple[Group, ...]:

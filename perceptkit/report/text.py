@@ -46,6 +46,8 @@ def _routing(run: Run) -> Iterator[str]:
         yield markdown(section.rules)
         if section.alone is not None:
             yield markdown(section.alone)
+        if section.left_out:
+            yield f"{section.left_out}\n"
 
 
 def _adaptation(run: Run) -> Iterator[str]:

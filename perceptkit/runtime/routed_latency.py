@@ -42,6 +42,7 @@ def routed_latency(
     calls: int = CALLS,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
+    policies: Sequence[Sequence[bool]] = (),
 ) -> dict[str, Any]:
     """Milliseconds per call by batch size, and how much of the saving that MACs predict is there on the clock.
 
@@ -52,6 +53,7 @@ def routed_latency(
         calls: timed, of each of the three.
         device: where to run it.
         say: is told what comes next.
+        policies: those of the manifest: the executors that are chosen from are those of a model that is loaded.
 
     Returns:
         `pictures`, `calls`, mean `macs` of a picture with the router and `macs_full` without any choice, and by
@@ -59,10 +61,27 @@ def routed_latency(
         `saving`, the part of the time, as quartiles over the calls; `achieved`, the median of it over `predicted`, None
         where MACs predict none; `executors`, how often each was chosen.
     """
+    forward = _as_loaded(routed, device, policies)
+    return _by_batch(forward, routed, image_NCHW, batches, calls, device, say)
+
+
+def _as_loaded(routed: RoutedNet, device: str, policies: Sequence[Sequence[bool]]) -> SkippingForward:
+    """What `load` makes of an artifact by default."""
+    return SkippingForward(routed, torch.device(device), codebook=policies or None)
+
+
+def _by_batch(
+    forward: SkippingForward,
+    routed: RoutedNet,
+    image_NCHW: Tensor,
+    batches: Sequence[int],
+    calls: int,
+    device: str,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     size_HW = (image_NCHW.shape[2], image_NCHW.shape[3])
     cost = route_cost(routed, size_HW)
     macs_N = macs_by_picture(routed, image_NCHW, cost)
-    forward = SkippingForward(routed, torch.device(device))
     if max(batches) > 1:
         forward.warm_up(size_HW, max(batches))
     found = {}
@@ -80,13 +99,16 @@ def routed_latency(
 
 @torch.inference_mode()
 def brief_latency(
-    routed: RoutedNet, image_NCHW: Tensor, device: str = "cpu", seconds: float = BRIEF_SECONDS
+    routed: RoutedNet,
+    image_NCHW: Tensor,
+    device: str = "cpu",
+    seconds: float = BRIEF_SECONDS,
+    policies: Sequence[Sequence[bool]] = (),
 ) -> dict[str, Any]:
     """`routed_latency` of single pictures, for about so many seconds: `FEWEST_CALLS` to `CALLS` calls of each."""
-    forward = SkippingForward(routed, torch.device(device))
+    forward = _as_loaded(routed, device, policies)
     one = interleave({"one": lambda: forward(image_NCHW[:1])}, WARMUP, WARMUP, device)["one"]
-    calls = calls_within(seconds, min(one))
-    return routed_latency(routed, image_NCHW, (1,), calls, device)
+    return _by_batch(forward, routed, image_NCHW, (1,), calls_within(seconds, min(one)), device)
 
 
 def calls_within(seconds: float, one: float) -> int:

@@ -181,11 +181,20 @@ def task_weights(training: Training) -> Tensor:
     return torch.tensor([task.spec.weight for task in training.tasks.values()], dtype=torch.float32)
 
 
+def kept_by_task(training: Training) -> Tensor:
+    """(K, R) bool: which of the routed blocks each task's row of the plan keeps."""
+    plan = training.plan
+    return torch.tensor([[plan.row(name)[b] for b in plan.routed()] for name in training.tasks])
+
+
+def usage_of(training: Training, keep_BR: Tensor) -> Tensor:
+    """(B, K): of the routed blocks that each task keeps in the plan."""
+    return blockdrop.usage_by_task(keep_BR, current(training).cost_R, kept_by_task(training))
+
+
 def reward_of(training: Training, keep_BR: Tensor, right_BK: Tensor) -> Tensor:
-    """(B,): mean over the tasks."""
-    routing = current(training)
-    usage_B1 = blockdrop.usage(keep_BR, routing.cost_R)[:, None]
-    reward_BK = blockdrop.reward(usage_B1, right_BK, routing.gamma)
+    """(B,): mean over the tasks, each by the usage of its own blocks."""
+    reward_BK = blockdrop.reward(usage_of(training, keep_BR), right_BK, current(training).gamma)
     return blockdrop.task_mean(reward_BK, task_weights(training))
 
 
@@ -279,7 +288,7 @@ def route_step(
 def gumbel_loss(
     training: Training, batch: Batch, logits_BR: Tensor, tau: float, distill: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The tasks' losses under a straight-through sample, and 1 / gamma of what is used.
+    """The tasks' losses under a straight-through sample, and 1 / gamma of what they use of their blocks.
 
     Args:
         distill: weight of the loss of `taught`.
@@ -293,12 +302,11 @@ def gumbel_loss(
         outputs = training.supernet(batch.image_BCHW, open_plan(training), keep_BR=keep_BR[:, closed:])
     losses = task_losses(outputs, batch, training.tasks)
     quality_BK = qualities(training, batch, outputs)
-    usage_B = blockdrop.usage(keep_BR, routing.cost_R)
-    right_B = blockdrop.task_mean(quality_BK, task_weights(training))
-    penalty = blockdrop.cost_penalty(usage_B, right_B)
+    penalty = blockdrop.cost_penalty(usage_of(training, keep_BR), quality_BK, task_weights(training))
     refuse_nan(losses, training.position)
     total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma
-    told = {"usage": usage_B.mean(), **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
+    used = blockdrop.usage(keep_BR, routing.cost_R).mean()
+    told = {"usage": used, **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
     return total, told
 
 

@@ -4,7 +4,7 @@ Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from perceptkit.spec.recipe import StageSpec
 from perceptkit.train import checkpoint
 from perceptkit.train.evaluate import Evaluation, evaluate
 from perceptkit.train.ranks import rows_of_all_ranks, sum_over_ranks
-from perceptkit.train.routing import ROUTED, reward_of, task_weights
+from perceptkit.train.routing import GAMMA, ROUTED, kept_by_task, reward_of, task_weights, usage_of
 from perceptkit.train.routing_host import (
     QualityMeans,
     current,
@@ -47,7 +47,15 @@ def judge_full(training: Training) -> None:
     routing, max_drop = current(training), routing_spec(training).max_drop
     routing.full_right, routing.full_quality = full_rightness(training)
     if max_drop is not None:  # nothing is skipped yet: the usage is 1
-        routing.gamma = blockdrop.gamma_for_max_drop(max_drop, 1.0, routing.full_right, len(routing.cost_R))
+        routing.gamma = _solved_gamma(training, max_drop, [1.0] * len(training.tasks))
+
+
+def _solved_gamma(training: Training, max_drop: float, used_K: Sequence[float]) -> float:
+    """The largest that `blockdrop.gamma_for_max_drop` gives a task, for its mean usage of its own routed blocks: no
+    task may lose more than `max_drop`, and one that keeps no routed block has nothing to lose."""
+    right = current(training).full_right
+    of_tasks = zip(used_K, kept_by_task(training).sum(1).tolist(), strict=True)
+    return max(blockdrop.gamma_for_max_drop(max_drop, used, right, num) for used, num in of_tasks if num)
 
 
 @torch.no_grad()
@@ -86,11 +94,12 @@ def validate_routing(
     than that, else by how little is lost. The penalty is solved for anew then.
     """
     routing, spec = current(training), routing_spec(training)
-    num_routed = len(routing.cost_R)
     routing.router.eval()
     device = training.fabric.device
-    tables = [torch.empty(0, num_routed, dtype=torch.bool, device=device)]  # a rank may have no picture
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # reward, right, usage, pictures
+    # a rank may have no picture
+    tables = [torch.empty(0, len(routing.cost_R), dtype=torch.bool, device=device)]
+    # reward, right, usage, pictures, usage by task
+    sums = torch.zeros(4 + len(training.tasks), dtype=torch.float64, device=device)
     means = QualityMeans(training)
     is_judged = not all(task.is_yes_or_no for task in training.tasks.values())
 
@@ -109,13 +118,14 @@ def validate_routing(
             blockdrop.task_mean(right_BK, task_weights(training)),
             blockdrop.usage(tables[-1], routing.cost_R),
             torch.ones_like(known_B, dtype=torch.float32),
+            *usage_of(training, tables[-1]).T,
         )
         for i, value_B in enumerate(values):
             sums[i] += value_B[known_B].double().sum()
 
     evaluation = evaluate(forward, batches, training.tasks, training.fabric.device, observe)
     sum_over_ranks(sums)
-    mean_reward, right, used = (sums[:3] / sums[3].clamp(min=1)).tolist()
+    mean_reward, right, used, _, *used_K = (sums / sums[3].clamp(min=1)).tolist()
     keep_NR = rows_of_all_ranks(torch.cat(tables).cpu())
     routing.right = right
     routing.unique.append(len(torch.unique(keep_NR, dim=0)))
@@ -128,7 +138,7 @@ def validate_routing(
     if spec.max_drop is not None:
         drop = max(quality_drops(training, routing.full_quality, means.compute()).values(), default=0.0)
         score = 1 - used**2 if drop <= spec.max_drop else -drop
-        solved = blockdrop.gamma_for_max_drop(spec.max_drop, used, routing.full_right, num_routed)
+        solved = _solved_gamma(training, spec.max_drop, used_K)
         # the less is used, the less one more block saves: too large a loss must not become cheaper for that
         routing.gamma = max(solved, routing.gamma) if drop > spec.max_drop else solved
     words = (
@@ -204,7 +214,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         "usage": spec.usage,
         "cost": routing.cost_R.tolist(),
         "gamma": routing.gamma,
-        "route_gamma": spec.gamma,
+        "route_gamma": _route_gamma(training),
         "compare_epochs": spec.compare_epochs,
         "seen": stats.to_dict(),
         "rows": compared.rows,
@@ -229,6 +239,12 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         usual_UR = by_frequency(keep_NR[:, left])[0][:USUAL]
         training.routing.usual = tuple(map(tuple, usual_UR.tolist()))
     return found
+
+
+def _route_gamma(training: Training) -> float | None:
+    """The penalty of the stage `route`; None without one, and where it was solved for after every epoch."""
+    spec = routing_spec(training)
+    return (spec.gamma or GAMMA) if training.recipe.has_stage("route") and spec.max_drop is None else None
 
 
 def quality_of_result(training: Training, full: Mapping[str, float]) -> dict[str, Any]:

@@ -4,9 +4,10 @@
     pictures     {"id", "policy", "usage", "macs", "quality", "full_quality"}
                                                    columns with one entry per picture; the policy is a row above,
                                                    MACs include the router, qualities are by task and in [0, 1]
-    difficulty   [{"task", "class", "easiest", "hardest"}]
+    difficulty   [{"task", "class", "classes", "easiest", "hardest"}]
                                                    pictures with the fewest and the most MACs: by class where a task
-                                                   has classes, over all pictures (task and class null) where not
+                                                   has classes, of which the first ten are here and `classes` says how
+                                                   many the split has; over all pictures (task and class null) where not
     clusters     [{"keep", "keep_rate", "policies", "pictures", "usage", "macs", "examples"}]
                                                    policies that are alike, around the one with this `keep`
     RUN/routing/NUMBER.png                         every picture that is named by its number in these lists
@@ -100,10 +101,12 @@ def difficulty(
         return []
     macs, groups = macs_N.tolist(), []
     for task, label_N in class_N.items():
-        for index in [c for c in label_N.unique().tolist() if c >= 0][:CLASSES]:
+        of_task = [c for c in label_N.unique().tolist() if c >= 0]
+        for index in of_task[:CLASSES]:
             members = (label_N == index).nonzero()[:, 0].tolist()
             name = tasks[task].labels[index]
-            groups.append({"task": task, "class": name, **extremes(members, macs, OF_A_CLASS)})
+            ends = extremes(members, macs, OF_A_CLASS)
+            groups.append({"task": task, "class": name, "classes": len(of_task), **ends})
     if class_N.keys() != tasks.keys():
         groups.append({"task": None, "class": None, **extremes(range(len(macs)), macs, OF_ALL)})
     return groups

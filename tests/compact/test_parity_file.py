@@ -83,3 +83,12 @@ def test_what_is_said_of_16_bits(tmp_path):
     assert lines[5].split() == ["seg", "miou", "0.5000", "0.4875"] and len(lines) == 6
     record(path, {**told, "not_measured": "it belongs to no run"})
     assert as_text(path).splitlines()[3:] == ["metrics were not compared: it belongs to no run"]
+
+
+def test_what_is_said_of_a_file_that_skips_and_could_not_be_timed(tmp_path):
+    path = written(tmp_path / "a.onnx")
+    told = {"heads": HEADS, "bound": 0.01, "dynamic_skip": "branch", "compared_on": {"decisions": 16}}
+    record(path, {**told, "not_timed": "it belongs to no run"})
+    assert as_text(path).splitlines()[-1] == "not timed: it belongs to no run"
+    record(path, told)  # as older files are
+    assert as_text(path).splitlines()[-1] == "not timed: there are no pictures; --data TASKS names some"

@@ -157,6 +157,25 @@ def test_a_dense_answer_is_right_that_is_nearly_as_good_as_the_full_models():
     assert by_task.tolist() == [[1, 0]]
 
 
+def test_usage_by_task_is_of_the_blocks_that_its_row_keeps():
+    keep, cost_R = T([[True, False, True], [False, True, True], [False, False, False]]), T([1.0, 3.0, 4.0])
+    kept_KR = T([[True, True, True], [True, True, False], [False, False, True], [False, False, False]])
+    used = bd.usage_by_task(keep, cost_R, kept_KR)
+    assert used.tolist() == [[5 / 8, 1 / 4, 1, 0], [7 / 8, 3 / 4, 1, 0], [0, 0, 0, 0]]
+    with_gradient = keep.float().requires_grad_()
+    (slope,) = torch.autograd.grad(
+        bd.usage_by_task(with_gradient, cost_R, kept_KR)[:, 1].sum(), with_gradient
+    )
+    assert slope[0].tolist() == [1 / 4, 3 / 4, 0]
+
+
+def test_usage_of_tasks_that_keep_the_same_blocks_is_that_of_all():
+    keep = torch.rand(50, 33, generator=seeded()) < 0.5
+    cost_R = torch.rand(33, generator=seeded(1)) * 1e8 + 1
+    used = bd.usage_by_task(keep, cost_R, torch.ones(3, 33, dtype=torch.bool))
+    assert all(torch.equal(column, bd.usage(keep, cost_R)) for column in used.T)
+
+
 def test_reward_of_several_tasks_by_hand():
     # usage .5 -> .75 where right; gammas 1 and 3; weights 2 and 1
     right = T([[1.0, 1.0], [1.0, 0.0], [NAN, 0.0], [NAN, NAN]])
@@ -391,7 +410,20 @@ def test_straight_through_keeps_closed_blocks_without_gradient():
 def test_cost_penalty_by_hand():
     # right images pay usage^2: (.25 + 0 + .5 x 1 + 0) / 4
     u = T([0.5, 0.8, 1.0, 0.3], requires_grad=True)
-    penalty = bd.cost_penalty(u, T([1.0, 0.0, 0.5, NAN]))
+    penalty = bd.cost_penalty(u[:, None], T([[1.0], [0.0], [0.5], [NAN]]), T([3.0]))
     assert penalty.item() == pytest.approx(0.75 / 4)
     penalty.backward()
     assert u.grad.tolist() == pytest.approx([0.25, 0, 0.25, 0])  # right x 2 usage / 4
+
+
+def test_cost_penalty_of_several_tasks_by_hand():
+    # weights 3 and 1: (3 x 1 x .25 + 1 x .5 x 1) / 4; then the second task has no label: .64
+    u = T([[0.5, 1.0], [0.8, 0.3]], requires_grad=True)
+    penalty = bd.cost_penalty(u, T([[1.0, 0.5], [1.0, NAN]]), T([3.0, 1.0]))
+    assert penalty.item() == pytest.approx((0.3125 + 0.64) / 2)
+    penalty.backward()
+    assert u.grad.flatten().tolist() == pytest.approx([3 * 0.5 / 4, 2 * 0.5 / 8, 1.6 / 2, 0])
+    # where all tasks keep the same blocks: usage^2 x the mean of right
+    used, right, weight = T([[0.5], [0.8]]).expand(2, 2), T([[1.0, 0.5], [NAN, 0.2]]), T([3.0, 1.0])
+    alike = (bd.task_mean(right, weight) * used[:, 0].square()).mean()
+    torch.testing.assert_close(bd.cost_penalty(used, right, weight), alike)

@@ -17,6 +17,7 @@ from perceptkit.report.routing_section import (
     verdict,
 )
 from perceptkit.report.run_folder import read_run
+from perceptkit.report.text import summary
 from tests.report.fake_routing import LATENCY, make_routed_run
 from tests.report.fake_run import make_run
 from tests.report.test_page import SECTIONS, Page
@@ -220,6 +221,19 @@ def test_what_a_task_costs_alone_is_beside_all_blocks(tmp_path, page):
     assert [text.split()[1] for text in rows[learned.title]] == [f"({ratio:.2f})" for ratio in ratios]
     assert "one task alone" in Page(render(run, [], {})).text
     assert "one task alone" not in page.text
+
+
+def test_classes_without_pictures_are_told_of(tmp_path, page):
+    path = make_routed_run(tmp_path / "run")
+    loaded = json.loads((path / "routing.json").read_text())
+    for classes, told in ((10, False), (100, True)):
+        for group in loaded["test"]["difficulty"]:
+            group["classes"] = classes
+        (path / "routing.json").write_text(json.dumps(loaded))
+        words = "The page shows pictures with the fewest and the most MACs of the first 10 of the 100 classes of room."
+        assert (words in summary([path])) is told
+    assert words in Page(render(read_run(path), [], {})).text
+    assert "The page shows pictures" not in page.text  # an older file does not say how many there are
 
 
 def test_a_static_model_that_gave_something_up_says_for_how_many(routed):

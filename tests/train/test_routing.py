@@ -20,6 +20,7 @@ from perceptkit.train import checkpoint, routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
+    _route_gamma,
     fold,
     fold_static,
     full_rightness,
@@ -101,6 +102,28 @@ def test_every_kept_block_is_routed(training):
     assert list(qualities) == list(training.tasks)
 
 
+def test_latency_is_what_a_block_adds_to_its_projection_on_the_clock(training, monkeypatch):
+    net, stage = training.supernet, training.recipe.stages[1]
+    spec = training.recipe.routing.model_copy(update={"usage": "latency"})
+    batches = []
+    first = net.backbone.get_submodule(net.blocks[0].name)
+    handle = first.register_forward_hook(lambda module, args, output: batches.append(len(output)))
+    clock = iter(range(10_000, 0, -7))  # each call is faster by 7 ns than the one before
+    monkeypatch.setattr(cost, "measured_nanoseconds", lambda call: next(clock))
+    took, by_hand = 10_000, []
+    for step in net.steps:
+        if step.block is not None:
+            by_hand.append(took if step.projection is None else 7)  # the projection comes next
+        took -= 7 if step.projection is None else 14
+    assert {7} < set(by_hand)
+    assert routing.block_costs(training, spec, stage).tolist() == by_hand
+    assert batches == [training.recipe.batch_of(stage)] and batches[0] > 1
+    # on a clock that sees no difference a projection leaves nothing to add: 1 ns, as a reward divides by it
+    monkeypatch.setattr(cost, "measured_nanoseconds", lambda call: 50)
+    assert routing.block_costs(training, spec, stage).tolist() == [50 if c > 7 else 1 for c in by_hand]
+    handle.remove()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("open_count", [1, 3, None])
 def test_rightness_is_that_of_one_pass_per_picture_and_table(training, batch, open_count):
@@ -147,6 +170,68 @@ def test_what_comes_before_the_first_open_block_runs_once_per_picture(training, 
     assert all(rows == [count] for rows in closed)
     assert first_open == [2 * count]  # two ways to run each picture, though three tables ask
     assert last == [count]  # half of the rows skip it
+
+
+def with_rows(training):
+    """`seg` skips all blocks but the first two, `room` all; the other tasks keep all."""
+    plan = training.plan
+    count = {name: len(plan.blocks) for name in plan.tasks} | {"seg": 2, "room": 0}
+    rows = [[b < count[name] for b in range(len(plan.blocks))] for name in plan.tasks]
+    training.plan = Plan.from_keep(plan.tasks, plan.blocks, rows).with_routed(range(len(plan.blocks)))
+    return [count[name] for name in training.tasks]
+
+
+def test_a_reward_is_by_the_usage_of_the_blocks_that_the_task_itself_keeps(training):
+    with_rows(training)
+    found = routing.current(training)
+    found.cost_R = torch.tensor([1.0, 3.0] + [2.0] * (len(found.cost_R) - 2))
+    keep_BR = torch.ones(1, len(found.cost_R), dtype=torch.bool)
+    keep_BR[0, [0, 2]] = False
+    total = 2 * len(found.cost_R)
+    used = {name: (total - 3) / total for name in training.tasks} | {"seg": 3 / 4, "room": 0.0}
+    right = {name: float(name != "depth") for name in training.tasks}
+    rewards = [1 - used[n] ** 2 if right[n] else -found.gamma for n in training.tasks]
+    weights = [task.spec.weight for task in training.tasks.values()]
+    by_hand = sum(w * r for w, r in zip(weights, rewards, strict=True)) / sum(weights)
+    right_BK = torch.tensor([list(right.values())])
+    assert routing.usage_of(training, keep_BR).tolist() == [pytest.approx(list(used.values()))]
+    assert routing.reward_of(training, keep_BR, right_BK).item() == pytest.approx(by_hand)
+    greedy = torch.zeros(1, len(found.cost_R))
+    _, told = routing.policy_loss(training, greedy, keep_BR, keep_BR, right_BK.expand(2, 1, -1), joint=False)
+    assert told["usage"].item() == pytest.approx((total - 3) / total)  # the log's is of all routed blocks
+
+
+def test_tasks_that_keep_the_same_blocks_have_one_usage(training, batch):
+    found = routing.current(training)
+    keep_BR = tables(training, batch)[1]
+    right_BK = torch.rand(len(batch.ids), len(training.tasks)).round()
+    alike = blockdrop.reward(blockdrop.usage(keep_BR, found.cost_R)[:, None], right_BK, found.gamma)
+    alike = blockdrop.task_mean(alike, routing.task_weights(training))
+    assert torch.equal(routing.reward_of(training, keep_BR, right_BK), alike)
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_the_gumbel_penalty_is_by_the_usage_of_each_tasks_own_blocks(training, batch, monkeypatch, differ):
+    counts = with_rows(training) if differ else [len(training.plan.blocks)] * len(training.tasks)
+    found = routing.current(training)
+    quality_BK = torch.rand(len(batch.ids), len(training.tasks))
+    keep_BR = tables(training, batch)[1].float()
+    monkeypatch.setattr(routing.blockdrop, "straight_through_keep", lambda *args: keep_BR)
+    monkeypatch.setattr(routing, "qualities", lambda *args: quality_BK)
+    monkeypatch.setattr(routing, "weights_loss", lambda *args: 0.0)
+    weights = routing.task_weights(training)
+    by_hand = 0.0
+    for count, weight, quality_B in zip(counts, weights.tolist(), quality_BK.T, strict=True):
+        cost_R = found.cost_R[:count]
+        used_B = (keep_BR[:, :count] * cost_R).sum(1) / cost_R.sum().clamp(min=1)
+        by_hand += weight / weights.sum().item() * (quality_B * used_B.square()).mean().item() / found.gamma
+    total, told = routing.gumbel_loss(training, batch, torch.zeros_like(keep_BR), 1.0)
+    assert total.item() == pytest.approx(by_hand, rel=1e-5)
+    assert told["usage"].item() == pytest.approx(blockdrop.usage(keep_BR, found.cost_R).mean().item())
+    if not differ:
+        right_B = blockdrop.task_mean(quality_BK, weights)
+        before = (right_B * blockdrop.usage(keep_BR, found.cost_R).square()).mean() / found.gamma
+        torch.testing.assert_close(total, before)
 
 
 def states(training):
@@ -336,6 +421,25 @@ def test_max_drop_solves_for_the_penalty_before_the_first_step(training):
     found = routing.current(training)
     R, p = len(found.cost_R), found.full_right
     assert found.gamma == pytest.approx(2 * p / (R * 0.02))  # A4 at usage 1: one block bears it all
+
+
+def test_max_drop_is_of_the_task_that_has_the_fewest_blocks_to_lose(training):
+    change(training, gamma=None, max_drop=0.02)
+    assert set(with_rows(training)) == {0, 2, len(training.plan.blocks)}
+    judge_full(training)
+    found = routing.current(training)
+    assert found.gamma == pytest.approx(2 * found.full_right / (2 * 0.02))
+    with torch.no_grad():  # of the two blocks of `seg` the second is left, of the others the last is gone too
+        found.router.decide.weight.zero_()
+        found.router.decide.bias.fill_(1.0)
+        found.router.decide.bias[[0, -1]] = -1.0
+    found.full_quality = dict.fromkeys(found.full_quality, 0.0)  # nothing can be lost
+    batches = training.loader(training.val, range(len(training.val)), train=False)
+    validate_routing(training, batches, training.recipe.stages[1])
+    cost_R, p = found.cost_R.double(), found.full_right
+    used = {2: cost_R[1] / cost_R[:2].sum(), len(cost_R): cost_R[1:-1].sum() / cost_R.sum()}
+    solved = [blockdrop.gamma_for_max_drop(0.02, u.item(), p, count) for count, u in used.items()]
+    assert found.gamma == pytest.approx(max(solved)) and solved[0] != pytest.approx(solved[1])
 
 
 def test_the_running_advantage_is_in_the_checkpoint(training, batch):
@@ -581,6 +685,26 @@ def test_max_drop_is_of_the_mean_quality_of_each_task_and_is_told(training):
     assert "seg fell by 10.0% of its quality" in in_words(told) and "max_drop 0.01 was asked" in in_words(
         told
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "stages", "expected"),
+    [
+        (
+            {"gamma": None},
+            ["route", "finetune"],
+            5.0,
+        ),  # the default was in force, whatever finetune then takes
+        ({"gamma": 1.5}, ["route", "finetune"], 1.5),
+        ({"gamma": 1.5}, ["finetune"], None),
+        ({"gamma": None, "max_drop": 0.01}, ["route", "finetune"], None),
+    ],
+)
+def test_the_penalty_of_route_is_told_where_there_was_one(training, keys, stages, expected):
+    change(training, **keys)
+    kept = [stage for stage in training.recipe.stages if stage.name in stages]
+    training.recipe = training.recipe.model_copy(update={"stages": kept})
+    assert _route_gamma(training) == expected
 
 
 def almost_all_alike(training):

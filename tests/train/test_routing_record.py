@@ -49,8 +49,15 @@ def test_difficulty_by_class():
     macs_N = T([5.0, 1, 3, 9, 7, 2, 8])
     class_N = {"room": T([0, 0, 0, 2, 2, -1, 0])}
     (attic, hall) = difficulty(macs_N, class_N, {"room": Rooms()})
-    assert attic == {"task": "room", "class": "attic", "easiest": [1, 2], "hardest": [6, 0]}
-    assert hall == {"task": "room", "class": "hall", "easiest": [4], "hardest": [3]}
+    assert attic == {"task": "room", "class": "attic", "classes": 2, "easiest": [1, 2], "hardest": [6, 0]}
+    assert hall == {"task": "room", "class": "hall", "classes": 2, "easiest": [4], "hardest": [3]}
+
+
+def test_of_many_classes_the_first_ten_are_there_with_how_many_there_are():
+    rooms = type("Rooms", (), {"labels": tuple(f"room {i}" for i in range(13))})()
+    groups = difficulty(torch.arange(26.0), {"room": torch.arange(26) // 2 % 13}, {"room": rooms})
+    assert [group["class"] for group in groups] == [f"room {i}" for i in range(10)]
+    assert {group["classes"] for group in groups} == {13}
 
 
 def test_difficulty_over_all_where_a_task_has_no_classes():
