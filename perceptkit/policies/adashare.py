@@ -41,7 +41,8 @@ Differs in `formulation: paper` alone:
 * a soft sample runs all blocks for all tasks. Policy steps move no running statistics, and those that weight steps
   leave are not used: before the decided plan is judged on val, and before the retraining that starts from the search,
   norms take their statistics anew from the blocks that this plan runs (train/plan_statistics.py). The code, and
-  `formulation: reference_code`, move them in soft steps of both kinds, also those of blocks that a task skips, and judge with them.
+  `formulation: reference_code`, move them in soft steps of both kinds, also those of blocks that a task skips, and
+  judge with them.
 
 Shapes: K tasks, L blocks (index 0 next to the image), 2 = (SKIP, KEEP).
 """
