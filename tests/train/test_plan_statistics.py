@@ -39,9 +39,7 @@ def by_hand(training, plan):
     with torch.no_grad():
         for batch in training.loader(training.train, range(24), train=True, order=order):
             network(batch.image_BCHW, plan)
-    return {
-        f"{k}": v for k, v in network.backbone.state_dict().items() if "running" in k or "num_batches" in k
-    }
+    return {k: v for k, v in network.backbone.state_dict().items() if "running" in k or "num_batches" in k}
 
 
 def test_a_plan_is_judged_with_its_own_statistics(prepare):  # noqa: F811
@@ -56,10 +54,8 @@ def test_a_plan_is_judged_with_its_own_statistics(prepare):  # noqa: F811
         inside = statistics(training)
         with statistics_of(training, plan):  # max_drop compares plans while one is judged
             assert differ(inside, statistics(training)) == []
-    moved = [k for k in differ(own, inside) if "running" in k]
-    assert moved == [
-        k for k in own if "running" in k and k not in skipped
-    ]  # what does not run keeps what it had
+    moved = [k for k in differ(own, inside) if "running" in k]  # what does not run keeps what it had
+    assert moved == [k for k in own if "running" in k and k not in skipped]
     for key, value in inside.items():
         assert key in skipped or torch.allclose(value, expected[key])
     assert differ(own, statistics(training)) == []
