@@ -5,6 +5,7 @@ The order is the contract: everything that can be refused is refused before the 
 
 import math
 import os
+import platform
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,6 +134,21 @@ def make_fabric(recipe: Recipe) -> Fabric:
         fabric = Fabric(devices=1, precision=names[precision])
     fabric.launch()
     return fabric
+
+
+def slow_bf16(precision: str, device: torch.device) -> str:
+    """A warning where bf16 is asked for on an x86 CPU that has no arithmetic for it; else empty.
+
+    ResNet-32 trained a twelfth as fast in bf16 as in 32 on such a CPU, and 1.7 times as fast on one with AVX512-BF16.
+    """
+    if precision != "bf16" or device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return ""
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return ""
+    return (
+        "precision: bf16 is far slower than 32 on this CPU, which has neither AVX512-BF16 nor AMX; "
+        "--set precision=32"
+    )
 
 
 def make_supernet(
@@ -372,8 +388,9 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):
             training.say(line)
-    if warning and not resume and not specs.is_rehearsal:
-        training.say(f"warning: {warning}")
+    if not resume and not specs.is_rehearsal:
+        for said in filter(None, (warning, slow_bf16(recipe.precision, fabric.device))):
+            training.say(f"warning: {said}")
     if plan.dual:
         training.begin_routing(torch.ones(len(plan.dual)), gamma=1.0)
         training.open_everything()

@@ -16,7 +16,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.spec.load import load_both
 from perceptkit.tasks.table import build_tasks
 from perceptkit.train import run_folder
-from perceptkit.train.session import make_supernet
+from perceptkit.train.session import make_supernet, slow_bf16
 from tests.train.conftest import RECIPE, TASKS
 
 SHORT = ["data.count.train=12", "stages.warmup.epochs=1", "stages.search.epochs=1", "stages.retrain.epochs=1"]
@@ -156,3 +156,16 @@ def test_mean_and_std_of_the_data_win_over_the_backbones(small_run, method):
     nets = net.by_task().values() if method == "single" else [net]
     assert all((n.mean, n.std) == (tuple(mean), tuple(std)) for n in [net, *nets])
     assert make_supernet(how.spec, tasks, data.size).mean != tuple(mean)
+
+
+@pytest.mark.parametrize(
+    ("avx", "amx", "warned"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_bf16_on_a_cpu_without_it_is_told_of(monkeypatch, avx, amx, warned):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    assert ("--set precision=32" in slow_bf16("bf16", cpu)) is warned
+    assert slow_bf16("32", cpu) == slow_bf16("auto", cpu) == ""
+    assert slow_bf16("bf16", torch.device("cuda")) == ""
