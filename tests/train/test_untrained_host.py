@@ -80,7 +80,7 @@ def test_the_advice_leads_to_a_host(count):
 
 
 def test_a_short_training_is_told_of():
-    said = check_host(load_recipe("blockdrop_cifar10", []).spec)
+    said = check_host(load_recipe("blockdrop_cifar10", ["stages.retrain.epochs=1"]).spec)
     assert "1 epoch from random weights make no host" in said
     assert "--set backbone.weights=cifar10_resnet32.safetensors heads.classifier=pretrained" in said
     assert check_host(of("{name: retrain, epochs: 3}, " + ROUTE)) == ""
