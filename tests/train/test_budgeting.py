@@ -76,14 +76,19 @@ def test_a_search_that_comes_last_ships_a_plan_within_the_budget(small_run, tmp_
 @pytest.mark.slow
 def test_what_is_said_of_a_plan_is_of_the_one_that_is_shipped(small_run, tmp_path, monkeypatch):
     """The best epoch on val is not the last one, and its plan is another."""
-    real = loop.validate
+    validate, decide = loop.validate, loop.decide
 
-    def falling(training, stage, turn):
-        _, plan = real(training, stage, turn)
+    def falling(training, stage, plan):
+        validate(training, stage, plan)
+        return -float(training.position.epoch)
+
+    def nothing_at_first(training, open_count):
+        plan = decide(training, open_count)
         nothing = Plan.from_keep(plan.tasks, plan.blocks, [[False] * len(plan.blocks) for _ in plan.tasks])
-        return -float(training.position.epoch), plan if training.position.epoch else nothing
+        return plan if training.position.epoch else nothing
 
     monkeypatch.setattr(loop, "validate", falling)
+    monkeypatch.setattr(loop, "decide", nothing_at_first)
     stages = "stages=[{name: search, epochs: 2, curriculum: none, policy_fraction: 0.5}]"
     changes = ["data.count.train=16", stages, "budget={macs: 0.9}"]
     run = pk.train(*small_run, tmp_path / "run", overrides=changes, quiet=True)
