@@ -247,6 +247,10 @@ class WarmupStage(StageBase):
     name: Literal["warmup"]
 
 
+DEFAULT_SPEED = 1.0
+"""Epochs in which a curriculum opens one more block."""
+
+
 class SearchStage(StageBase):
     """The policy is learned; weights and policy are updated in turn, on disjoint parts of the train split."""
 
@@ -258,8 +262,8 @@ class SearchStage(StageBase):
     the gradient of the soft sample: what is searched is then of the kind that is decided, and weight steps skip."""
     curriculum: Literal["top_down", "none"] = "top_down"
     """`top_down` frees the last block first and one more per `speed` epochs."""
-    speed: PositiveFloat = 1.0
-    """Epochs until the curriculum frees one more block."""
+    speed: PositiveFloat = DEFAULT_SPEED
+    """With `curriculum: top_down`, epochs until it frees one more block."""
     alternate: Literal["epochs", "steps"] = "epochs"
     """`epochs`: the weights see all their pictures, then the policy all of its own; `steps`: turns of `turn_steps`."""
     turn_steps: tuple[PositiveInt, PositiveInt] | None = None
@@ -311,6 +315,8 @@ def search_fault(stage: Mapping[str, object]) -> tuple[str, str] | None:
         return "turn_steps", "is for 'alternate: steps'; drop it, or write alternate: steps"
     if stage.get("retrain") == "best" and not stage.get("samples"):
         return "retrain", "chooses between sampled plans, and samples is 0; drop it, or write samples: 8"
+    if stage.get("curriculum") == "none" and stage.get("speed", DEFAULT_SPEED) != DEFAULT_SPEED:
+        return "speed", "is for 'curriculum: top_down'; drop it, or write curriculum: top_down"
     return None
 
 
@@ -329,7 +335,7 @@ class RouteStage(StageBase):
     name: Literal["route"]
     curriculum: Literal["last_first", "none"] = "last_first"
     """`last_first` lets the router decide on the last block first and on one more per `speed` epochs."""
-    speed: PositiveFloat = 1.0
+    speed: PositiveFloat = DEFAULT_SPEED
     """With `curriculum: last_first`, epochs until it frees one more block."""
     tau: tuple[PositiveFloat, PositiveFloat] = (5.0, 0.5)
     """With `estimator: gumbel`, the temperature at the start and its floor; it falls geometrically in between."""
