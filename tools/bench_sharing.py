@@ -10,8 +10,10 @@ again, and one that was stopped goes on: the same command again does what is lef
 and the latency of the emitted models, timed in turn in one process, as a part of that of `single`.
 
 All methods train the network that they emit for --epochs; what adashare learns its plan in, half as long a search after
-a third as long a warm-up, comes on top, as in its paper. fafs has two halves. `random` skips as many blocks of each
-task as adashare of the same seed did. Lambdas and learning rate are those of the recipes in recipes/.
+a third as long a warm-up, comes on top, as in its paper. adashare_0.7_search goes on from the weights of the search
+instead of starting anew, and hard_long trains for as many epochs as all its stages have. fafs has two halves. `random`
+skips as many blocks of each task as adashare of the same seed did. Lambdas and learning rate are those of the recipes
+in recipes/.
 """
 
 import argparse
@@ -30,16 +32,25 @@ EPOCHS = 10
 LEARNED = "adashare"
 """The method whose skips `random` counts."""
 OF_HARD = ("stochastic_depth", "cross_stitch", "sluice", "nddr", "mtan")
-OPEN_ALL = ["stages.search.speed=0.25"]
-"""A budget has to have the blocks open that are to go."""
+LONG = "hard_long"
+"""Hard sharing for as many epochs as all stages of adashare together."""
+
+
+def within(part: str) -> list[str]:
+    """Changes for a budget: a part of hard sharing's MACs. The blocks that are to go have to be open."""
+    return [f"budget={{macs: {part}}}", "stages.search.speed=0.25"]
+
+
 METHODS: dict[str, tuple[str, list[str]]] = {
     "single": ("single", []),
     "hard": ("hard", []),
+    LONG: ("hard", []),
     "branch": ("hard", ["sharing={method: branch, share_first: 4}"]),
     **{method: ("hard", [f"sharing={{method: {method}}}"]) for method in OF_HARD},
     "fafs": ("fafs", []),
     LEARNED: ("adashare", []),
-    **{f"adashare_{part}": ("adashare", [f"budget={{macs: {part}}}", *OPEN_ALL]) for part in ("0.7", "1.0")},
+    **{f"adashare_{part}": ("adashare", within(part)) for part in ("0.7", "1.0")},
+    "adashare_0.7_search": ("adashare", [*within("0.7"), "stages.retrain.start=search"]),
     "random": ("hard", []),
 }
 """By method its recipe and what is changed in it."""
@@ -82,14 +93,15 @@ def is_finished(run: Path) -> bool:
     return (run / "results.json").is_file()
 
 
-def stages_of(recipe: str, epochs: int) -> list[str]:
-    """The lengths of a recipe's stages."""
-    if recipe == "adashare":
-        lengths = {"warmup": -(-epochs // 3), "search": -(-epochs // 2), "retrain": epochs}
-    elif recipe == "fafs":
+def stages_of(method: str, epochs: int) -> list[str]:
+    """The lengths of a method's stages."""
+    learned = {"warmup": -(-epochs // 3), "search": -(-epochs // 2), "retrain": epochs}
+    if METHODS[method][0] == "adashare":
+        lengths = learned
+    elif method == "fafs":
         lengths = {"warmup": -(-epochs // 2), "retrain": max(1, epochs // 2)}
     else:
-        lengths = {"retrain": epochs}
+        lengths = {"retrain": sum(learned.values()) if method == LONG else epochs}
     return [f"stages.{name}.epochs={length}" for name, length in lengths.items()]
 
 
@@ -105,7 +117,7 @@ def run_once(o: argparse.Namespace, method: str, seed: int) -> bool:
         if run.is_dir():
             shutil.rmtree(run)  # stopped before there was anything to go on from
         recipe, changes = METHODS[method]
-        own = [*changes, *stages_of(recipe, o.epochs), "loader.workers=0", f"seed={seed}"]
+        own = [*changes, *stages_of(method, o.epochs), "loader.workers=0", f"seed={seed}"]
         if method == "random":
             counted = folder(o.out, LEARNED, seed).resolve()
             own.append(f"sharing={{method: random, skips_of: {counted}}}")
