@@ -152,4 +152,6 @@ class _Conv3(nn.Sequential):
         for conv in self._modules.values():
             if isinstance(conv, nn.Conv2d):
                 x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding).relu_()
-        return x.mean((2, 3))
+        return F.avg_pool2d(x, x.shape[2:]).flatten(
+            1
+        )  # faster than a mean, and in ONNX of the convolutions' layout
