@@ -73,7 +73,7 @@ class Record:
     """The plan, bool."""
     steps: tuple[Step, ...] = ()
     val_score: Mapping[str, float] | None = None
-    """By stage: `search` as its last epoch decided, `retrain` the best of its epochs."""
+    """By stage, after its last epoch: the best of several would be better by chance."""
 
     @property
     def sharing(self) -> Mapping[str, Any]:
@@ -194,10 +194,10 @@ def learned_beats_random(records: Sequence[Record]) -> Verdict:
         return _missing(expected, what)
     learned, drawn = (_mean([r.score for r in side]) for side in zip(*found, strict=True))
     policies = len({other.keeps_KL.tobytes() for _, other in found})
-    told = f"{len(found)} pairs, random policies: {policies}"
+    told = f"{learned:.3f} and {drawn:.3f} ({len(found)} pairs, random policies: {policies}"
     if policies < RANDOM_POLICIES:
-        told += f", fewer than {RANDOM_POLICIES}"
-    return Verdict(expected, f"{learned:.3f} and {drawn:.3f} ({told})", learned >= drawn - MANY / 1000)
+        return _missing(expected, f"{RANDOM_POLICIES} random policies; so far {told})")
+    return Verdict(expected, f"{told})", learned >= drawn - MANY / 1000)
 
 
 def curriculum_holds_closed_blocks(records: Sequence[Record]) -> Verdict:
@@ -398,7 +398,7 @@ def record_of(run: Run) -> Record | None:
     for row in run.of_kind("val"):
         if isinstance(row.get("score"), int | float):
             scores.setdefault(row["stage"], []).append(row["score"])
-    val = {stage: found[-1] if stage == "search" else max(found) for stage, found in scores.items()}
+    val = {stage: found[-1] for stage, found in scores.items()}
     keeps_KL = np.array([run.plan.row(task) for task in run.plan.tasks])
     known = math.nan if score is None else float(score)
     return Record(run.name, run.method, run.results.seed, run.specs, known, keeps_KL, tuple(steps), val)

@@ -111,13 +111,8 @@ def test_learned_beats_random():
     like = record(0.4, keeps=("101", "111"), method="random")
     other = record(0.9, keeps=("100", "111"), method="random")  # skips more
     verdict = checks.learned_beats_random([learned, like, other])
-    told = "0.500 and 0.400 (1 pairs, random policies: 1, fewer than 5)"
-    assert verdict.measured == told and verdict.holds is True
-    assert (
-        checks.learned_beats_random([learned, record(0.6, keeps=("101", "111"), method="random")]).holds
-        is False
-    )
-    assert checks.learned_beats_random([learned, other]).holds is None
+    assert "0.500 and 0.400 (1 pairs, random policies: 1)" in verdict.measured and verdict.holds is None
+    assert "sharing.skips_of" in checks.learned_beats_random([learned, other]).measured
 
 
 def test_random_plans_are_compared_where_they_were_retrained_alike():
@@ -129,7 +124,7 @@ def test_random_plans_are_compared_where_they_were_retrained_alike():
         made.specs["recipe"] |= changed
         return made
 
-    assert checks.learned_beats_random([learned, random()]).holds is True
+    assert "1 pairs" in checks.learned_beats_random([learned, random()]).measured
     for changed in (
         {"stages": [{"name": "retrain", "start": "scratch", "epochs": 1}]},
         {"optim": {"lr": 1.0}},
@@ -145,10 +140,12 @@ def test_five_random_policies_are_enough():
     rows = [("1101", "1110"), ("1011", "1110"), ("0111", "1110"), ("1110", "1101"), ("1110", "1011")]
     runs = [record(0.4, keeps=keeps, method="random", seed=i) for i, keeps in enumerate(rows)]
     verdict = checks.learned_beats_random([learned, *runs])
-    assert verdict.measured == "0.500 and 0.400 (5 pairs, random policies: 5)"
+    assert verdict.measured == "0.500 and 0.400 (5 pairs, random policies: 5)" and verdict.holds is True
+    better = [record(0.6, keeps=keeps, method="random", seed=i) for i, keeps in enumerate(rows)]
+    assert checks.learned_beats_random([learned, *better]).holds is False
     again = record(0.4, keeps=rows[0], method="random", seed=9)  # of a plan that was there
     verdict = checks.learned_beats_random([learned, *runs[:4], again])
-    assert verdict.measured.endswith("(5 pairs, random policies: 4, fewer than 5)")
+    assert verdict.measured.endswith("(5 pairs, random policies: 4)") and verdict.holds is None
 
 
 def test_the_curriculum_holds_closed_blocks():
