@@ -52,9 +52,8 @@ def test_check(tmp_path, capsys, tasks, protocol):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tasks", "protocol"), [("nyuv2", "correct"), *((tasks, "reference") for tasks in PAIRS)]
-)
+@pytest.mark.parametrize("tasks", PAIRS)
+@pytest.mark.parametrize("protocol", ["correct", "reference"])
 def test_dry_run(tmp_path, capsys, tasks, protocol):
     recipe, changes = files(tmp_path, tasks, protocol)
     command = ["train", tasks, "--recipe", recipe, "--dry-run", "--set", *changes, *SMALL]
