@@ -101,10 +101,15 @@ def search(run: Run, theme: Theme) -> Figure | None:
     if len(rows) < 2:
         return None
     tasks = list(rows[-1]["keep_prob"])
+    blocks = np.arange(len(rows[-1]["keep_prob"][tasks[0]]))
+    closed_LE = blocks[:, None] < np.array(
+        [len(blocks) - row.get("open_blocks", len(blocks)) for row in rows]
+    )
     across = 3 if len(tasks) < 6 else 4
     made, axes = panels(len(tasks) + 2, across)
     for number, (ax, task) in enumerate(zip(axes, tasks, strict=False)):
         keep_LE = np.array([row["keep_prob"][task] for row in rows], dtype=float).T
+        keep_LE[closed_LE] = np.nan  # kept whatever their logits say
         picture = ax.imshow(
             keep_LE, aspect="auto", origin="lower", cmap=theme.keep_map, vmin=0, vmax=1,
             interpolation="nearest", extent=(0.5, len(rows) + 0.5, -0.5, keep_LE.shape[0] - 0.5),

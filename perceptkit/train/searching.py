@@ -39,6 +39,15 @@ def opened_in_the_end(recipe: Recipe, num_blocks: int, num_train: int, world_siz
     return _open_blocks(stage, turns(stage, num_train, whole, recipe.seed, stage.epochs - 1)[-1], num_blocks)
 
 
+def closed_in_words(opened: int, num_blocks: int) -> str:
+    """Of blocks that the curriculum does not come to."""
+    return (
+        f"the search decides on the last {opened} of {num_blocks} blocks: its curriculum does not come to the "
+        f"{num_blocks - opened} next to the image, which all tasks keep; more epochs or a smaller "
+        "stages.search.speed opens them"
+    )
+
+
 def _open_blocks(stage: SearchStage, turn: Turn, num_blocks: int) -> int:
     if stage.curriculum == "none":
         return num_blocks

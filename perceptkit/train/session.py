@@ -57,7 +57,7 @@ from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import rows_of_all_ranks, synchronise_batchnorm
 from perceptkit.train.routing_check import conclude_routing
 from perceptkit.train.run_log import RunLog
-from perceptkit.train.searching import opened_in_the_end
+from perceptkit.train.searching import closed_in_words, opened_in_the_end
 from perceptkit.train.stage_record import is_chain, record_base, record_final, record_stage
 from perceptkit.train.start_from import find_base, start_from
 from perceptkit.train.training import Training
@@ -340,10 +340,11 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
             f"{recipe.start_from} is not what {run} started from: base moved? --set start_from=PATH"
         )
     refuse_size(recipe, supernet, plan)
-    budget = None
+    budget, opened = None, len(blocks)
+    if any(isinstance(stage, SearchStage) for stage in recipe.stages):
+        opened = opened_in_the_end(recipe, len(blocks), len(train_source), fabric.world_size)
     if recipe.budget is not None:
         assert isinstance(supernet, Supernet)
-        opened = opened_in_the_end(recipe, len(blocks), len(train_source), fabric.world_size)
         budget = begin_budget(recipe, supernet, fabric, opened, refuse=not resume)
     policy = AdaSharePolicy(list(tasks), blocks, recipe.seed, recipe.sharing.formulation).to(fabric.device)
     if fabric.global_rank == 0 and not resume:
@@ -384,6 +385,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
     if first and not resume:
         for line in excluded_in_words(specs.tasks):
             training.say(line)
+    if opened < len(blocks) and first and not resume:
+        training.say(closed_in_words(opened, len(blocks)))
     if left_out is not None and first and not (run / LEFT_OUT_FILE).is_file():
         run_folder.write_json(run / LEFT_OUT_FILE, left_out)
         for line in in_words(left_out):

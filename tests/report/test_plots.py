@@ -194,6 +194,7 @@ def test_the_search_has_a_panel_per_task_then_temperature_and_open_blocks(finish
     assert seg.shape == (8, 8)  # blocks from the bottom, epochs from the left
     last = finished.of_kind("policy")[-1]
     assert seg[:, -1].tolist() == last["keep_prob"]["seg"]
+    assert np.isnan(np.ma.filled(seg[:6, 0], np.nan)).all() and np.isfinite(seg[6:, 0]).all()  # two are open
     assert panels[-1].lines[0].get_ydata()[:3].tolist() == [2, 4, 6]
     assert panels[-2].lines[0].get_ydata()[-1] == last["tau"]
 

@@ -146,6 +146,17 @@ def test_the_formulation_reaches_the_policy(prepare):
     assert sparsity.item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_blocks_that_the_curriculum_does_not_come_to_are_told(prepare):
+    training = prepare("stages.search.curriculum=top_down", "stages.search.epochs=2")
+    told = (training.run / "log.txt").read_text()
+    assert "decides on the last 2 of 4 blocks: its curriculum does not come to the 2 next to the image" in told
+
+
+def test_without_curriculum_nothing_is_told_of_blocks(prepare):
+    training = prepare()
+    assert "its curriculum" not in (training.run / "log.txt").read_text()
+
+
 @pytest.mark.slow
 def test_turns_of_steps_from_end_to_end(small_run, tmp_path):
     changes = ["alternate=steps", "turn_steps=[1, 2]", "gumbel=straight_through", "speed=0.5", "epochs=2"]
