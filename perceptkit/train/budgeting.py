@@ -226,7 +226,8 @@ def decide(training: "Training", open_count: int) -> Plan:
 
 
 def within_budget(training: "Training", plan: Plan, open_count: int) -> Plan:
-    """The plan nearest to this one that meets the budget; with `max_drop`, that costs what the run's plan does."""
+    """A plan near this one that meets the budget (policies/budget_plan.py); with `max_drop`, one that costs what the
+    run's plan does."""
     budget = training.budget
     if budget is None:
         return plan

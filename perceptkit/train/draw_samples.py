@@ -7,7 +7,7 @@ All start from the same weights and see the pictures in the same order, so that 
 from their plans; a plan that is drawn twice is therefore trained once and counts twice. (The authors' code draws new
 initial weights for each sample, and reports the best of eight on the test split.)
 
-Within a budget a draw that meets it stays as it is, and any other becomes the plan nearest to it that does. Where few
+Within a budget a draw that meets it stays as it is, and any other becomes a plan near it that does. Where few
 plans meet the budget several draws may have the same one next to them; it counts as often.
 """
 
