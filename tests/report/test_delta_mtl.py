@@ -53,9 +53,10 @@ def test_a_metric_without_a_direction_does_not_count():
     ) == pytest.approx(10)
 
 
-def test_the_cross_entropy_that_compat_adds_does_not_count():
-    directions = {"miou": True, "err": False}
-    assert delta_task({"miou": 44.0, "err": 0.9}, {"miou": 40.0, "err": 0.5}, directions) == pytest.approx(10)
+@pytest.mark.parametrize("added", ["err", "mean_cos"])
+def test_what_compat_adds_does_not_count(added):
+    directions = {"miou": True, added: added == "mean_cos"}
+    assert delta_task({"miou": 44.0, added: 0.9}, {"miou": 40.0, added: 0.5}, directions) == pytest.approx(10)
 
 
 def test_a_task_without_a_reference_leaves_no_mean():

@@ -149,7 +149,9 @@ def test_the_formulation_reaches_the_policy(prepare):
 def test_blocks_that_the_curriculum_does_not_come_to_are_told(prepare):
     training = prepare("stages.search.curriculum=top_down", "stages.search.epochs=2")
     told = (training.run / "log.txt").read_text()
-    assert "decides on the last 2 of 4 blocks: its curriculum does not come to the 2 next to the image" in told
+    assert (
+        "decides on the last 2 of 4 blocks: its curriculum does not come to the 2 next to the image" in told
+    )
 
 
 def test_without_curriculum_nothing_is_told_of_blocks(prepare):
