@@ -1113,6 +1113,7 @@ def compare(
     out: str | Path | None = None,
     latency: bool = False,
     say: Callable[[str], None] | None = None,
+    counted: Mapping[str, Sequence[str]] | None = None,
 ) -> Mapping[str, Any]:
     """Runs side by side: every metric, delta-MTL, parameters, MACs, latency.
 
@@ -1126,12 +1127,14 @@ def compare(
         latency: measure it now, all models interleaved in this process; by default it is read from what `benchmark`
             wrote.
         say: is told what is measured.
+        counted: by task the metrics that delta-MTL counts; by default all but those that `compat` adds.
 
     Returns:
         Plain data, as `perceptkit.report.comparison.compare` says; what was written is in `written`.
 
     Raises:
-        SpecError: a path is no run folder, none is finished, or a baseline is not one of single-task nets.
+        SpecError: a path is no run folder, none is finished, a baseline is not one of single-task nets, or a metric
+            that shall count is unknown.
     """
     from perceptkit.report import comparison
 
@@ -1140,11 +1143,11 @@ def compare(
     if latency:
         from perceptkit.runtime.side_by_side import latencies_ms
 
-        comparison.compare(folders, singles)  # refused before anything is measured
+        comparison.compare(folders, singles, counted=counted)  # refused before anything is measured
         artifacts = {str(f): f / "artifact" for f in [*folders, *singles]}
         there = {name: path for name, path in artifacts.items() if (path / "manifest.json").is_file()}
         measured = {Path(name): ms for name, ms in latencies_ms(there, say=say or _nothing).items()}
-    found = comparison.compare(folders, singles, measured)
+    found = comparison.compare(folders, singles, measured, counted)
     return {**found, "written": _write_comparison(found, Path(out)) if out is not None else []}
 
 

@@ -184,6 +184,10 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--latency", action="store_true", help="measure it now, side by side (default: as `benchmark` wrote)"
     )
+    made.add_argument(
+        "--count", metavar="TASK=METRICS", nargs="+", default=[],
+        help="what delta-MTL counts of a task, as in depth=abs_rel,delta1 (default: all but err and mean_cos)",
+    )  # fmt: skip
     made.add_argument("--markdown", action="store_true", help="print the tables and write nothing")
     made.add_argument("--out", metavar="DIR", type=Path, help="for tables and plots (default: comparison)")
     made = verb("report", report, "write one self-contained HTML page")
@@ -432,8 +436,14 @@ def compare(options: argparse.Namespace) -> int:
     if o.markdown and o.out is not None:
         raise errors.SpecError("--markdown prints and writes nothing; drop it or --out")
     out = None if o.markdown else o.out or Path("comparison")
+    counted = {}
+    for text in o.count:
+        task, _, metrics = text.partition("=")
+        if not task or not metrics:
+            raise errors.SpecError(f"--count {text}: expected TASK=METRIC,METRIC, as in depth=abs_rel,delta1")
+        counted[task] = metrics.split(",")
     found = api.compare(
-        o.paths, o.baseline, out, o.latency, say=lambda line: print(line, file=sys.stderr, flush=True)
+        o.paths, o.baseline, out, o.latency, lambda line: print(line, file=sys.stderr, flush=True), counted
     )
     print(as_markdown(found))
     for path in found["written"]:

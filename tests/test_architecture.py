@@ -62,7 +62,7 @@ SURFACE = {
     ],
     "adapt": ["RUN", "TASKS", "--method", "--recipe", "--out", "--dry-run", "--set"],
     "domains": ["RUN|ARTIFACT", "--add", "--name", "--remove"],
-    "compare": ["RUN", "--baseline", "--latency", "--markdown", "--out"],
+    "compare": ["RUN", "--baseline", "--latency", "--count", "--markdown", "--out"],
     "report": ["RUN", "--baseline", "--markdown", "--lesion"],
     "list": ["what", "pattern", "--gateable"],
     "schema": ["what"],

@@ -162,6 +162,7 @@ def test_a_wrong_override(run):
         ["export", "nothing", "--format", "tflite"],
         ["compare", "nothing"],
         ["compare", "nothing", "--markdown", "--out", "there"],
+        ["compare", "nothing", "--count", "miou"],
         ["report", "nothing"],
         ["init", "--data", "nothing", "-o", "t.yaml"],
         ["init", "-o", "tiny.yaml"],
@@ -171,7 +172,7 @@ def test_a_wrong_override(run):
 def test_wrong_usage(run, tiny, command):
     code, out, err = run(*command)
     assert code == 2 and out == "" and err.count("\n") >= 1
-    assert "nothing" not in command or "nothing" in err or {"tflite", "--markdown"} & set(command)
+    assert "nothing" not in command or "nothing" in err or {"tflite", "--markdown", "--count"} & set(command)
 
 
 def test_no_picture_to_predict_on(run, tiny):

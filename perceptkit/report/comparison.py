@@ -8,6 +8,7 @@ deviation of these. MACs of a run with a router are the mean over pictures.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ BATCH = 1
 
 
 def compare(
-    paths: Sequence[Path], baselines: Sequence[Path] = (), latency_ms: Mapping[Path, float] | None = None
+    paths: Sequence[Path],
+    baselines: Sequence[Path] = (),
+    latency_ms: Mapping[Path, float] | None = None,
+    counted: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known of some runs, by row.
 
@@ -32,21 +36,25 @@ def compare(
         baselines: single-task nets that delta-MTL refers to, together; they are rows too. By default those of `paths`
             whose method is `single`.
         latency_ms: of one picture by run folder, where it was measured just now; by default what benchmark.json says.
+        counted: by task the metrics that delta-MTL counts; by default all but those that `compat` adds.
 
     Returns:
         Plain data. Each number is {"mean", "std", "values"}: std is that of a sample, None for fewer than two values;
         values has an entry for each run, None where it is unknown.
 
     Raises:
-        SpecError: a path is no run folder, none is finished, or a baseline is not one of single-task nets.
+        SpecError: a path is no run folder, none is finished, a baseline is not one of single-task nets, or a metric
+            that shall count is unknown.
     """
     read = {path.resolve(): read_run(path) for path in (*paths, *baselines)}
     runs = list(read.values())
     finished = [run for run in runs if run.results]
     if not finished:
         raise SpecError(f"none of these runs is finished: {', '.join(run.name for run in runs)}")
-    groups = grouped(finished)
+    groups, tasks, counted = grouped(finished), _tasks(finished), counted or {}
+    _refuse_unknown(counted, tasks)
     reference = _reference([read[path.resolve()] for path in baselines], groups)
+    reference = reference and replace(reference, counted=counted)
     latencies = _latencies(finished, latency_ms)
     rows = [_row(group, reference, latencies) for group in groups]
     if latency_ms is not None and reference is not None:  # else they were timed at different hours
@@ -54,7 +62,7 @@ def compare(
     notes = [*_grouping(groups), *_reference_words(reference, groups), *without_results(runs)]
     notes += [*unlike(finished), *_latency_words(rows, finished, latency_ms is not None)]
     return {
-        "tasks": _tasks(finished),
+        "tasks": tasks,
         "rows": rows,
         "constant": {
             task: values
@@ -101,6 +109,15 @@ def _reference(named: Sequence[Run], groups: Sequence[Group]) -> Reference | Non
         return reference_of(named)
     first = single_run([run for group in groups for run in group.runs])
     return reference_of(next((group.runs for group in groups if first in group.runs), ()))
+
+
+def _refuse_unknown(counted: Mapping[str, Sequence[str]], tasks: Mapping[str, Any]) -> None:
+    for task, names in counted.items():
+        if task not in tasks:
+            raise SpecError(f"no task {task!r} whose metrics could count; there are {', '.join(tasks)}")
+        known = tasks[task]["info"]
+        if wrong := [name for name in names if name not in known]:
+            raise SpecError(f"{task} has no metric {wrong[0]!r} that could count; it has {', '.join(known)}")
 
 
 def _row(group: Group, reference: Reference | None, latencies: Mapping[Path, float]) -> dict[str, Any]:
@@ -198,9 +215,11 @@ def _reference_words(reference: Reference | None, groups: Sequence[Group]) -> li
         return ["No delta-MTL: none of the runs is of single-task nets; name one with --baseline."]
     names = [g.title for g in groups if any(run in reference.runs for run in g.runs)]
     seeds = " over its seeds" if len(names) == 1 and len(reference.runs) > 1 else ""
+    only = [f"Of {task} it counts {', '.join(names)} alone." for task, names in reference.counted.items()]
     return [
         f"delta-MTL: relative change against the single-task nets ({', '.join(names)}{', the mean' if seeds else ''}"
-        f"{seeds}), averaged over the metrics of a task, then over tasks, in percent."
+        f"{seeds}), averaged over the metrics of a task, then over tasks, in percent.",
+        *only,
     ]
 
 

@@ -12,14 +12,14 @@ better.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 NOT_COUNTED = frozenset({"err", "mean_cos"})
 """What `compat: adashare` adds, segmentation's cross-entropy and the mean cosine of normals: where the paper reports
 miou and pixel_acc, and five numbers of angles, its delta has no more. Depth's rmse counts here, and is none of its
-five. On Tiny-Taskonomy these two are all that it reports of their tasks: its delta there is another, to be had from
-the metrics."""
+five. On Tiny-Taskonomy these two are all that it reports of their tasks. `perceptkit compare --count` says what counts
+instead."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class DeltaMtl:
 
 
 def delta_task(
-    metrics: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]
+    metrics: Mapping[str, float],
+    single: Mapping[str, float],
+    higher_is_better: Mapping[str, bool],
+    counted: Collection[str] | None = None,
 ) -> float:
     """Delta_{T_i} of one task, in percent.
 
-    A metric that is not `NOT_COUNTED` counts when its direction is known, both values are finite and the single-task
-    value is not 0 (a relative change of nothing does not exist). NaN where no metric counts.
+    A metric of `counted`, by default one that is not `NOT_COUNTED`, counts when its direction is known, both values are
+    finite and the single-task value is not 0 (a relative change of nothing does not exist). NaN where no metric counts.
 
     >>> delta_task({"miou": 45.0, "rmse": 0.75}, {"miou": 40.0, "rmse": 0.5}, {"miou": True, "rmse": False})
     -18.75
@@ -44,8 +47,8 @@ def delta_task(
     changes = []
     for name, higher in higher_is_better.items():
         value, reference = metrics.get(name, math.nan), single.get(name, math.nan)
-        counts = name not in NOT_COUNTED and reference != 0
-        if counts and math.isfinite(value) and math.isfinite(reference):
+        asked = name not in NOT_COUNTED if counted is None else name in counted
+        if asked and reference != 0 and math.isfinite(value) and math.isfinite(reference):
             change = (value - reference) / reference
             changes.append(change if higher else -change)
     return 100 * sum(changes) / len(changes) if changes else math.nan
@@ -55,10 +58,13 @@ def delta_mtl(
     metrics: Mapping[str, Mapping[str, float]],
     single: Mapping[str, Mapping[str, float]],
     higher_is_better: Mapping[str, Mapping[str, bool]],
+    counted: Mapping[str, Collection[str]] | None = None,
 ) -> DeltaMtl:
     """Delta_T over the tasks of `metrics`; its mean is NaN unless every one of them can be compared."""
     by_task = {
-        task: delta_task(values, single.get(task, {}), higher_is_better.get(task, {}))
+        task: delta_task(
+            values, single.get(task, {}), higher_is_better.get(task, {}), (counted or {}).get(task)
+        )
         for task, values in metrics.items()
     }
     mean = sum(by_task.values()) / len(by_task) if by_task else math.nan

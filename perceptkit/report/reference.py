@@ -1,8 +1,8 @@
 """What delta-MTL refers to: single-task nets, trained by the same code as what they are compared with."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from perceptkit.report.delta_mtl import DeltaMtl, delta_mtl
 from perceptkit.report.run_folder import Results, Run
@@ -15,11 +15,13 @@ class Reference:
     runs: tuple[Run, ...]
     metrics: Mapping[str, Mapping[str, float]]
     """By task and metric, the mean over those of the runs that have it."""
+    counted: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By task the metrics that count; of other tasks all do that delta_mtl.py counts."""
 
     def delta(self, results: Results) -> DeltaMtl:
         """Delta-MTL of a run against these nets."""
         directions = {name: task.higher_is_better for name, task in results.tasks.items()}
-        return delta_mtl(results.metrics, self.metrics, directions)
+        return delta_mtl(results.metrics, self.metrics, directions, self.counted)
 
 
 def single_run(runs: Sequence[Run]) -> Run | None:

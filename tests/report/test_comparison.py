@@ -306,3 +306,35 @@ def test_everything_is_written(seeds, tmp_path):
     assert all(Path(path).is_file() for path in found["written"])
     assert json.loads((tmp_path / "out/comparison.json").read_text())["rows"][0]["title"] == "mine"
     assert (tmp_path / "out/comparison.md").read_text() == as_markdown(found)
+
+
+# what counts
+
+
+def test_what_counts_can_be_said(tmp_path):
+    make_run(tmp_path / "mine", tasks=("seg", "room"), factor=1.1)
+    make_run(tmp_path / "nets", "single", tasks=("seg", "room"))
+    results = json.loads((tmp_path / "mine" / "results.json").read_text())
+    metrics = results["tasks"]["seg"]["metrics"]
+    first = list(metrics)[0]
+    single = json.loads((tmp_path / "nets" / "results.json").read_text())["tasks"]["seg"]["metrics"][first]
+    info = results["tasks"]["seg"]["info"][first]
+    expected = 100 * (metrics[first] - single) / single * (1 if info["higher_is_better"] else -1)
+    told = compare([tmp_path / "mine", tmp_path / "nets"], counted={"seg": [first]})
+    assert told["rows"][0]["delta_by_task"]["seg"]["mean"] == pytest.approx(expected)
+    assert any(f"Of seg it counts {first} alone." in note for note in told["notes"])
+    assert (
+        compare([tmp_path / "mine", tmp_path / "nets"])["rows"][0]["delta_by_task"]["seg"]["mean"] != expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("counted", "message"),
+    [
+        ({"room": ["miou"]}, "room has no metric 'miou' that could count; it has top1"),
+        ({"rooms": ["top1"]}, "no task 'rooms' whose metrics could count; there are room"),
+    ],
+)
+def test_what_cannot_count_is_refused(seeds, counted, message):
+    with pytest.raises(SpecError, match=message):
+        compare(seeds, counted=counted)

@@ -59,6 +59,21 @@ def test_what_compat_adds_does_not_count(added):
     assert delta_task({"miou": 44.0, added: 0.9}, {"miou": 40.0, added: 0.5}, directions) == pytest.approx(10)
 
 
+def test_only_what_is_counted_counts():
+    metrics, single = {"miou": 44.0, "err": 0.6}, {"miou": 40.0, "err": 0.5}
+    directions = {"miou": UP, "err": DOWN}
+    assert delta_task(metrics, single, directions, ["err"]) == pytest.approx(
+        -20
+    )  # 0.1 / 0.5 of what should fall
+    both = delta_mtl(
+        {"seg": metrics, "b": metrics},
+        {"seg": single, "b": single},
+        {"seg": directions, "b": directions},
+        {"seg": ["err"]},
+    )
+    assert both.by_task == pytest.approx({"seg": -20, "b": 10}) and both.mean == pytest.approx(-5)
+
+
 def test_a_task_without_a_reference_leaves_no_mean():
     metrics = {"seg": {"miou": 44.0}, "depth": {"rmse": 0.4}}
     delta = delta_mtl(metrics, {"seg": {"miou": 40.0}}, {"seg": {"miou": UP}, "depth": {"rmse": DOWN}})
