@@ -36,7 +36,7 @@ loader: {batch: 4, workers: 0}
 seed: 3
 """
 SHORT = ["stages.adapt.epochs=1", "loader.batch=4", "loader.workers=0"]
-FAST = ("spottune", "taps")
+FAST = ("spottune",)
 
 
 @pytest.fixture(scope="module")

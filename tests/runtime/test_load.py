@@ -115,7 +115,7 @@ def test_options_that_cannot_be(artifact, options, message):
         load(artifact, **options)
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("torch", marks=pytest.mark.slow)])
 def test_options_that_an_exported_file_has_not(format, tmp_path_factory):
     path = shared.exported(tmp_path_factory, format)
     with pytest.raises(SpecError, match="the precision of .* was fixed when it was exported"):
@@ -132,7 +132,7 @@ def test_onnx_runs_on_cpu_or_cuda(exported):
             load(exported, "cuda:0")
 
 
-@pytest.mark.parametrize("format", ["artifact", "onnx", "torch"])
+@pytest.mark.parametrize("format", ["artifact", "onnx", pytest.param("torch", marks=pytest.mark.slow)])
 def test_threads(artifact, format, tmp_path_factory):
     before = torch.get_num_threads()
     path = artifact if format == "artifact" else shared.exported(tmp_path_factory, format)
