@@ -48,13 +48,17 @@ tasks:
   a: {type: classification, classes: ["no", "yes"]}
   b: {type: classification, classes: ["no", "yes"]}
 """
+CURRICULA = {
+    "none": ["stages.search.curriculum=none"],
+    "top_down": ["stages.search.curriculum=top_down", "stages.search.speed=4"],
+}
 RECIPE = f"""\
 version: 1
 backbone: {{name: planted_bits, weights: none}}
 sharing: {{method: adashare, sparsity: {SPARSITY}, sharing: {SHARING}}}
 stages:
   - {{name: warmup, epochs: 1}}
-  - {{name: search, epochs: 24, speed: 4, tau: [5.0, 0.5], policy_fraction: 0.5, policy_lr: 0.1}}
+  - {{name: search, epochs: 24, tau: [5.0, 0.5], policy_fraction: 0.5, policy_lr: 0.1}}
   - {{name: retrain, epochs: 4, start: search}}
 optim: {{name: adamw, lr: 0.1, weight_decay: 0.0, schedule: constant}}
 loader: {{batch: 16, workers: 0}}
@@ -197,14 +201,12 @@ def test_the_planted_plan_is_the_best_of_all_pairs_with_the_regularisers_too():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("curriculum", ["none", "top_down"])
+@pytest.mark.parametrize("curriculum", CURRICULA)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_search_finds_the_planted_plan(tmp_path, seed, curriculum):
     write_data(tmp_path)
     tasks = load_tasks(str(tmp_path / "planted.yaml"), [])
-    recipe = load_recipe(
-        str(tmp_path / "recipe.yaml"), [f"seed={seed}", f"stages.search.curriculum={curriculum}"]
-    )
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"), [f"seed={seed}", *CURRICULA[curriculum]])
     specs = session.Specs(tasks.spec, recipe.spec, tasks.text, recipe.text)
     training = session.prepare(specs, tmp_path / "run", resume=False, quiet=True)
     assert [block.name for block in training.supernet.blocks] == list(BLOCKS)
