@@ -436,12 +436,12 @@ def compare(options: argparse.Namespace) -> int:
     if o.markdown and o.out is not None:
         raise errors.SpecError("--markdown prints and writes nothing; drop it or --out")
     out = None if o.markdown else o.out or Path("comparison")
-    counted = {}
+    counted: dict[str, list[str]] = {}
     for text in o.count:
         task, _, metrics = text.partition("=")
         if not task or not metrics:
             raise errors.SpecError(f"--count {text}: expected TASK=METRIC,METRIC, as in depth=abs_rel,delta1")
-        counted[task] = metrics.split(",")
+        counted.setdefault(task, []).extend(metrics.split(","))
     found = api.compare(
         o.paths, o.baseline, out, o.latency, lambda line: print(line, file=sys.stderr, flush=True), counted
     )

@@ -134,7 +134,7 @@ def _conv3(spec: RouterSpec) -> nn.Module:
 class _Conv3(nn.Sequential):
     """forward(image_BCHW) -> (B, 64).
 
-    Once its norms are folded it calls functions: of so small a net, calling modules was a third of the time.
+    Once its norms are folded it calls functions: of so small a net, calling modules was a quarter of the time.
     """
 
     def __init__(self) -> None:
@@ -152,6 +152,5 @@ class _Conv3(nn.Sequential):
         for conv in self._modules.values():
             if isinstance(conv, nn.Conv2d):
                 x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding).relu_()
-        return F.avg_pool2d(x, x.shape[2:]).flatten(
-            1
-        )  # faster than a mean, and in ONNX of the convolutions' layout
+        # faster than a mean, and in ONNX of the convolutions' layout
+        return F.avg_pool2d(x, x.shape[2:]).flatten(1)

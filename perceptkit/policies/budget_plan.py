@@ -14,8 +14,8 @@ that was drawn moves least where the policy is least sure, and not at all if it 
   comes out in the end is the nearest plan below the budget;
 * at last single changes and pairs of them that stay inside and come nearer again are taken.
 
-A heuristic: what it finds is inside, but of small cases about one in five has a plan inside that is nearer. Its test
-compares it with enumeration.
+A heuristic: what it finds is inside, and now and then another plan inside is nearer. Its test compares it with
+enumeration.
 
 Shapes: N plans or changes, K tasks, L blocks (index 0 next to the image).
 """
