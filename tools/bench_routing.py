@@ -44,7 +44,7 @@ from torch import Tensor
 from perceptkit.api import data_of
 from perceptkit.compact.artifact import Manifest, tasks_from
 from perceptkit.compact.build import compact_and_fold, read
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.route_cost import route_cost
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, probe_images

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perceptkit.baselines.sharing.table import build_network
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.network import CompactNet, compact, parts
 from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
 from perceptkit.compact.routed import RoutedNet

@@ -166,6 +166,9 @@ class RoutingSpec(Strict):
     """`reinforce`: the paper's, with a self-critical baseline; `gumbel`: differentiable samples."""
     usage: Literal["blocks", "macs", "latency"] = "blocks"
     """What a block costs: one each, its MACs, or its time measured on this machine."""
+    latency_batch: PositiveInt | None = None
+    """For usage latency: pictures per call that is timed, as many as will come at once in use; by default as many as in
+    a training batch. What is dear for one picture need not be for many: there a call costs, whatever it computes."""
     gamma: PositiveFloat | None = None
     """Penalty of a wrong answer; 5 by default. The larger, the more blocks are kept."""
     max_drop: Fraction | None = None
@@ -213,6 +216,8 @@ class RoutingSpec(Strict):
 
     @model_validator(mode="after")
     def _one_price(self) -> "RoutingSpec":
+        if self.latency_batch is not None and self.usage != "latency":
+            raise fault("latency_batch", f"is for usage latency; {self.usage} are the same for any number of pictures")
         if self.gamma is not None and self.max_drop is not None:
             raise fault("max_drop", TWO_PRICES)
         return self

@@ -15,6 +15,7 @@ The mathematics are in policies/blockdrop.py.
 Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -25,7 +26,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from perceptkit.data.batch import Batch
 from perceptkit.errors import SpecError
 from perceptkit.model import cost
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.plan import Plan
+from perceptkit.model.supernet import Supernet
 from perceptkit.policies import blockdrop
 from perceptkit.policies.adashare import temperature
 from perceptkit.policies.sampling import logistic_noise
@@ -100,13 +103,23 @@ def block_costs(training: Training, spec: RoutingSpec, stage: StageBase) -> Tens
     if spec.usage == "blocks":
         return torch.ones(len(plan.routed()))
     if spec.usage == "latency":
-        batch = training.recipe.batch_of(stage)
-        measured = cost.measure(supernet, supernet.size_HW, cost.measured_nanoseconds, batch)
+        batch = spec.latency_batch or training.recipe.batch_of(stage)
+        folded = _folded(supernet)
+        measured = cost.measure(folded, folded.size_HW, cost.measured_nanoseconds, batch)
         measured = training.fabric.broadcast(measured)  # each rank's clock says something else
     else:
         measured = cost.measure(supernet, supernet.size_HW)
     # a block may seem to take no time beside its projection; a reward must not divide by nothing
     return torch.tensor([max(1.0, float(added)) for added in cost.routed_macs(supernet, plan, measured)[1]])
+
+
+def _folded(supernet: Supernet) -> Supernet:
+    """A copy without the norms that the compact model will not have, for its clock."""
+    network = copy.deepcopy(supernet).eval()
+    plan = Plan.all_keep(list(network.tasks), [block.name for block in network.blocks])
+    picture = torch.zeros(1, 3, *network.size_HW, device=next(network.parameters()).device)
+    fold_batchnorm(network, picture, [lambda image_BCHW: network(image_BCHW, plan)])
+    return network
 
 
 def open_plan(training: Training) -> Plan:

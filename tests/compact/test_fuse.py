@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.fuse import FusedHeads, fuse_heads
 from perceptkit.compact.network import compact
 from perceptkit.compact.verify import probe_images

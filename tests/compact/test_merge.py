@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.merge import affine, compose, merge_projections
 from perceptkit.compact.network import compact
 from perceptkit.compact.verify import parity, probe_images

@@ -3,7 +3,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.errors import SpecError
 from perceptkit.model.cost import measured_macs
 from perceptkit.model.router import build_router

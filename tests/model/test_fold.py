@@ -4,7 +4,7 @@ import torch
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
-from perceptkit.compact.fold import fold_batchnorm
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.conv_bn import conv_bn_pairs
 
 
