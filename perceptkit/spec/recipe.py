@@ -217,7 +217,10 @@ class RoutingSpec(Strict):
     @model_validator(mode="after")
     def _one_price(self) -> "RoutingSpec":
         if self.latency_batch is not None and self.usage != "latency":
-            raise fault("latency_batch", f"is for usage latency; {self.usage} are the same for any number of pictures")
+            raise fault(
+                "latency_batch",
+                f"is for usage: latency, this is {self.usage}; drop it, or write usage: latency",
+            )
         if self.gamma is not None and self.max_drop is not None:
             raise fault("max_drop", TWO_PRICES)
         return self

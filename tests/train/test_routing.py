@@ -117,11 +117,35 @@ def test_latency_is_what_a_block_adds_to_its_projection_on_the_clock(training, m
         took -= 7 if step.projection is None else 14
     assert {7} < set(by_hand)
     assert routing.block_costs(training, spec, stage).tolist() == by_hand
-    assert batches == [training.recipe.batch_of(stage)] and batches[0] > 1
+    assert (
+        batches == [1, training.recipe.batch_of(stage)] and batches[1] > 1
+    )  # the first one finds norms to fold
+    clock = iter(range(10_000, 0, -7))
+    one = spec.model_copy(update={"latency_batch": 1})
+    assert routing.block_costs(training, one, stage).tolist() == by_hand
+    assert batches[2:] == [1, 1]
     # on a clock that sees no difference a projection leaves nothing to add: 1 ns, as a reward divides by it
     monkeypatch.setattr(cost, "measured_nanoseconds", lambda call: 50)
     assert routing.block_costs(training, spec, stage).tolist() == [50 if c > 7 else 1 for c in by_hand]
     handle.remove()
+
+
+def test_the_network_that_is_timed_has_the_norms_of_the_one_that_ships(training, monkeypatch):
+    stage, timed = training.recipe.stages[1], []
+    spec = training.recipe.routing.model_copy(update={"usage": "latency"})
+    measure = cost.measure
+
+    def watched(network, *args):
+        timed.append([type(m).__name__ for m in network.modules()])
+        return measure(network, *args)
+
+    monkeypatch.setattr(cost, "measure", watched)
+    before = {name: value.clone() for name, value in training.supernet.state_dict().items()}
+    costs_R = routing.block_costs(training, spec, stage)
+    assert "Conv2d" in timed[0] and not any("BatchNorm" in name for name in timed[0])
+    assert (costs_R > 1000).all()  # nanoseconds: no block of two convolutions is done in one microsecond
+    after = training.supernet.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in after)
 
 
 @torch.no_grad()
