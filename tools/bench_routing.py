@@ -44,13 +44,13 @@ from torch import Tensor
 from perceptkit.api import data_of
 from perceptkit.compact.artifact import Manifest, tasks_from
 from perceptkit.compact.build import compact_and_fold, read
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.route_cost import route_cost
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, probe_images
 from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.cost import measured_macs
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.runtime import executors

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from perceptkit.baselines.sharing.table import build_network
 from perceptkit.compact import artifact
 from perceptkit.compact.artifact import Manifest
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.network import CompactNet, compact, parts
 from perceptkit.compact.optimize import DEFAULT, Optimize, optimize_network
 from perceptkit.compact.routed import RoutedNet
@@ -23,6 +22,7 @@ from perceptkit.errors import ExportError
 from perceptkit.model.blocks import num_params
 from perceptkit.model.copies import add_copies
 from perceptkit.model.cost import measured_macs
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.plan import Plan
 from perceptkit.model.router import Router, build_router
 from perceptkit.spec.recipe import SharingSpec

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.fuse import FusedHeads, fuse_heads
 from perceptkit.compact.network import compact
 from perceptkit.compact.verify import probe_images
 from perceptkit.model import cost
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.tasks.heads import DenseHead
 from tests.compact.conftest import SIZE, network, plan_of
 

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from perceptkit.compact.build import compact_and_fold
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.compact.merge import affine, compose, merge_projections
 from perceptkit.compact.network import compact
 from perceptkit.compact.verify import parity, probe_images
 from perceptkit.model import cost
 from perceptkit.model.build import build_supernet
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.plan import Plan
 from perceptkit.spec.recipe import BackboneSpec
 from tests.compact.conftest import HEADS, SIZE, network, plan_of

@@ -4,8 +4,8 @@ import torch
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.conv_bn import conv_bn_pairs
+from perceptkit.model.fold import fold_batchnorm
 
 
 def randomise(network: nn.Module) -> nn.Module:

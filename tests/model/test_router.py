@@ -3,9 +3,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from perceptkit.model.fold import fold_batchnorm
 from perceptkit.errors import SpecError
 from perceptkit.model.cost import measured_macs
+from perceptkit.model.fold import fold_batchnorm
 from perceptkit.model.router import build_router
 from perceptkit.spec.router import RouterSpec
 
