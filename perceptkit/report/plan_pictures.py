@@ -71,7 +71,8 @@ def _kept(choices: Sequence[str]) -> str:
 
 
 def keep_probability(run: Run, theme: Theme) -> Figure | None:
-    """Where the search stands: keep probabilities and, below each, its change since the first epoch."""
+    """Where the search stands: keep probabilities and, below each, its change since the first epoch; a dash for blocks
+    that the curriculum has not opened, which are kept whatever their logits say."""
     rows = [row for row in run.of_kind("policy") if row.get("keep_prob")]
     if not rows:
         return None
@@ -79,8 +80,12 @@ def keep_probability(run: Run, theme: Theme) -> Figure | None:
     first_KL, last_KL = (_keep_prob(row, tasks) for row in (rows[0], rows[-1]))
     blocks = _block_names(run, last_KL.shape[1])
     made, ax = table_axes(tasks, blocks, extra_lines=0)
+    closed = len(blocks) - rows[-1].get("open_blocks", len(blocks))
     with_change = len(blocks) <= 20 and len(rows) > 1
     for (k, b), keep in np.ndenumerate(last_KL):
+        if b < closed:
+            ax.text(b, k, "\N{EN DASH}", ha="center", va="center_baseline", fontsize=8.5, color=theme.text)
+            continue
         cell(ax, b, k, theme.keep_map(keep))
         # a kept block's colour is dark on the light page and light on the dark one
         ink = theme.background if keep > 0.55 else theme.text

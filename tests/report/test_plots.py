@@ -184,7 +184,10 @@ def test_keep_probabilities_are_written_out_with_their_change(finished):
     ]
     found = words(draw("keep_probability", replace(finished, rows=tuple(rows), plan=None)))
     assert {"a", "0", "1", "2", ".90", "+.40", ".30", "\N{MINUS SIGN}.20", ".50"} <= found
-    assert "+.00" not in found
+    assert "+.00" not in found and "\N{EN DASH}" not in found
+    last = rows[-1] | {"open_blocks": 1}  # the curriculum came to one of three
+    found = words(draw("keep_probability", replace(finished, rows=(rows[0], last), plan=None)))
+    assert "\N{EN DASH}" in found and ".50" in found and not {".90", ".30"} & found
 
 
 def test_the_search_has_a_panel_per_task_then_temperature_and_open_blocks(finished):
