@@ -22,10 +22,12 @@ from perceptkit.errors import SpecError
 from perceptkit.runtime import executors
 from perceptkit.runtime.eager import place
 from perceptkit.runtime.skip_cost import CostModel
-from perceptkit.runtime.skip_table import Run, Table, sort, to_host
+from perceptkit.runtime.skip_table import Policy, Run, Table, sort, to_host
 
 EXECUTORS = ("mask", "branch", "gather", "segments", "group", "codebook")
 AUTO = "auto"
+KNOWN = 1024
+"""Policies of single pictures whose way is remembered, at most."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class SkippingForward:
         """By height and width of the picture."""
         self.costs_of_one: dict[tuple[int, int], CostModel] = {}
         """Likewise, where only single pictures have come."""
+        self._ways_of_one: dict[tuple[int, int, Policy], str] = {}
+        """Executor by height, width and decisions of a single picture: to choose again takes as long as a block."""
         self.last: Decisions | None = None
 
     @torch.no_grad()
@@ -99,14 +103,14 @@ class SkippingForward:
         image_BCHW = self.placed.take(image_BCHW)
         if not len(image_BCHW):
             return self.placed.network.network(image_BCHW)  # nothing to decide
-        table = self.decide(image_BCHW)
+        table = self._decide(image_BCHW)
         with self.placed.mixed():
-            return self.run(image_BCHW, table)
+            return self._run(image_BCHW, table)
 
     @torch.no_grad()
     def decide(self, image_BCHW: Tensor) -> Table:
         """The router's decisions, on the host: the one time that a batch waits for the device."""
-        return to_host(self.placed.network.router.keep(image_BCHW))
+        return self._decide(image_BCHW)
 
     @torch.no_grad()
     def run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
@@ -114,7 +118,15 @@ class SkippingForward:
 
         Raises SpecError where several pictures are to be run by `branch`.
         """
+        return self._run(image_BCHW, table)
+
+    def _decide(self, image_BCHW: Tensor) -> Table:
+        return to_host(self.placed.network.router.keep(image_BCHW))
+
+    def _run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
         model, name = self.placed.network, self.executor
+        if len(table) == 1 and name == AUTO:
+            return self._run_one(image_BCHW, table)
         candidates = self._candidates(table) if name == AUTO else [name]
         costs = None
         if len(candidates) > 1 or name == "segments" and len(table) > 1:
@@ -140,10 +152,29 @@ class SkippingForward:
             return self.book(image_BCHW, batch)
         return executors.segments(model, image_BCHW, batch, self._merge(costs))
 
+    def _run_one(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
+        """As `auto` does it, whose choice for a policy is remembered."""
+        policy = table[0]
+        known = (image_BCHW.shape[2], image_BCHW.shape[3], policy)
+        name = self._ways_of_one.get(known)
+        if name is None:
+            candidates = self._candidates(table)
+            name = candidates[0]
+            if len(candidates) > 1:
+                name = self._costs(image_BCHW).choose(table, candidates)
+            if len(self._ways_of_one) >= KNOWN:
+                self._ways_of_one.clear()
+            self._ways_of_one[known] = name
+        self.last = Decisions(name, table)
+        if name == "branch":
+            return executors.branch(self.placed.network, image_BCHW, policy)
+        return self.book.network(policy)(image_BCHW)
+
     @torch.no_grad()
     def warm_up(self, size_HW: tuple[int, int], batch: int = 16, repeats: int = 3) -> CostModel:
         """Measures what things take for pictures of this size, in batches of up to this many."""
         self.costs[size_HW] = self._measured(size_HW, batch, repeats)
+        self._ways_of_one.clear()
         return self.costs[size_HW]
 
     def _measured(self, size_HW: tuple[int, int], batch: int, repeats: int) -> CostModel:

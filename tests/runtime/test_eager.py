@@ -20,6 +20,15 @@ def test_on_a_cpu_auto_is_float32(network, image_BCHW):
     assert all(torch.equal(value, got[name]) for name, value in network(image_BCHW).items())
 
 
+def test_float32_stays_float32_where_the_caller_has_mixed_precision(network, image_BCHW):
+    expected = network(image_BCHW)
+    forward = on_device(network, CPU)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = forward(image_BCHW)
+        assert any(not torch.equal(value, network(image_BCHW)[name]) for name, value in expected.items())
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_is_close_and_not_the_same(network, image_BCHW, precision):
     got, expected = on_device(network, CPU, precision)(image_BCHW), network(image_BCHW)

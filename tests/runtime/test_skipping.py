@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from perceptkit.compact.artifact import Manifest
 from perceptkit.compact.build import write_artifact
 from perceptkit.errors import SpecError
-from perceptkit.runtime import executors
+from perceptkit.runtime import executors, skipping
 from perceptkit.runtime.load import load
 from perceptkit.runtime.skip_cost import CostModel, Curve, NodeCost
 from perceptkit.runtime.skipping import EXECUTORS, SkippingForward
@@ -94,6 +94,42 @@ def test_one_picture_takes_the_book_where_that_is_measured_to_be_faster(model, m
     assert measured == [(SIZE, [1])]  # soon done
     forward.run(picture(2), (half, half))
     assert measured == [(SIZE, [1]), (SIZE, [1, 2, 8, 16])]
+
+
+@torch.inference_mode()
+def test_what_was_chosen_for_a_picture_alone_is_remembered_until_times_are_measured_anew(model, monkeypatch):
+    count = len(model.plan.routed())
+    half = tuple(r < count // 2 for r in range(count))
+    nodes = [NodeCost(node.route, Curve({1: 1.0})) for node in model.network.nodes]
+    costs = CostModel(nodes, Curve({1: 1.0}), static={half: Curve({1: 1.0})})
+    asked, choose = [], CostModel.choose
+    monkeypatch.setattr(CostModel, "measure", lambda *args: costs)
+    monkeypatch.setattr(
+        CostModel, "choose", lambda self, table, among: asked.append(table) or choose(self, table, among)
+    )
+    forward, full = SkippingForward(model, codebook=[half]), (True,) * count
+    for policy in (half, full, half, half, full):
+        same(forward.run(picture(1), (policy,)), executors.mask(model, picture(1), (policy,)), str(policy))
+        assert forward.last.table == (policy,)
+    assert asked == [(half,), (full,)]
+    forward.run(picture(1, (40, 40)), (half,))
+    assert asked[2:] == [(half,)]  # another size
+    costs.static[half] = Curve({1: 99.0})
+    costs._known.clear()
+    forward.run(picture(1), (half,))
+    assert forward.last.executor == "codebook"
+    forward.warm_up(SIZE)
+    forward.run(picture(1), (half,))
+    assert forward.last.executor == "branch"
+
+
+@torch.inference_mode()
+def test_no_more_is_remembered_than_fits(model, monkeypatch):
+    monkeypatch.setattr(skipping, "KNOWN", 3)
+    forward, count = SkippingForward(model), len(model.plan.routed())
+    for first in range(count):
+        forward.run(picture(1), (tuple(r != first for r in range(count)),))
+        assert len(forward._ways_of_one) <= 3 and forward.last.executor == "branch"
 
 
 class WaitsForTheDevice(TorchDispatchMode):
