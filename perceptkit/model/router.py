@@ -11,7 +11,7 @@ Shapes: B batch, C channels, H W pixels, R routed blocks (0 next to the image).
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -68,6 +68,22 @@ class Router(nn.Module):
     def keep(self, image_BCHW: Tensor) -> Tensor:
         """(B, R) bool: the most probable decision."""
         return self(image_BCHW) >= 0
+
+    def bare(self) -> Callable[[Tensor], Tensor]:
+        """`forward` as it is now, by calls of functions alone where that is possible; hooks are not called.
+
+        In a small net on a CPU modules take a third of the time: their calls, and finding the weights.
+        """
+        trunk, downscale = self.trunk, self.downscale
+        if not isinstance(trunk, _Conv3) or not trunk.is_folded:
+            return self
+        weights, weight, bias = trunk.weights(), self.decide.weight, self.decide.bias
+
+        def logits(image_BCHW: Tensor) -> Tensor:
+            small = F.avg_pool2d(image_BCHW, downscale) if downscale > 1 else image_BCHW
+            return F.linear(_three_convolutions(small, weights), weight, bias)
+
+        return logits
 
     def narrowed(self, columns: Sequence[int]) -> "Router":
         """The router of some of its blocks."""
@@ -146,11 +162,23 @@ class _Conv3(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        if not isinstance(self._modules["1"], nn.Identity):
+        if not self.is_folded:
             return super().forward(image_BCHW)
-        x = image_BCHW
-        for conv in self._modules.values():
-            if isinstance(conv, nn.Conv2d):
-                x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding).relu_()
-        # faster than a mean, and in ONNX of the convolutions' layout
-        return F.avg_pool2d(x, x.shape[2:]).flatten(1)
+        return _three_convolutions(image_BCHW, self.weights())
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether its norms are gone."""
+        return isinstance(self._modules["1"], nn.Identity)
+
+    def weights(self) -> list[tuple[Tensor, Tensor | None]]:
+        """(weight, bias) of each convolution."""
+        return [(conv.weight, conv.bias) for conv in self._modules.values() if isinstance(conv, nn.Conv2d)]
+
+
+def _three_convolutions(image_BCHW: Tensor, weights: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+    x = image_BCHW
+    for weight, bias in weights:
+        x = F.conv2d(x, weight, bias, 2, 1).relu_()
+    # faster than a mean, and in ONNX of the convolutions' layout
+    return F.avg_pool2d(x, x.shape[2:]).flatten(1)

@@ -32,6 +32,8 @@ class Placed(Generic[Network]):
 
     def take(self, image_BCHW: Tensor) -> Tensor:
         """The picture on the device, laid out as the network likes it."""
+        if self.layout is torch.preserve_format and image_BCHW.device == self.device:
+            return image_BCHW
         return image_BCHW.to(self.device, memory_format=self.layout)
 
     def mixed(self) -> AbstractContextManager[object]:

@@ -35,6 +35,13 @@ def to_host(keep_BR: Tensor) -> Table:
     return tuple(map(tuple, keep_BR.tolist()))
 
 
+def decided(logits_BR: Tensor) -> Table:
+    """What the router's logits say, on the host: a block is kept where its logit is at least 0."""
+    if logits_BR.device.type == "cpu":  # to compare a few numbers here is faster than to call an operator
+        return tuple(tuple(logit >= 0 for logit in row) for row in logits_BR.tolist())
+    return to_host(logits_BR >= 0)
+
+
 def to_device(values: Sequence[object], device: torch.device) -> Tensor:
     """What was decided on the host as a tensor, without waiting for what the device does."""
     made = torch.tensor(values)

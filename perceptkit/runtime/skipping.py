@@ -10,8 +10,9 @@ Shapes: B batch, H W pixels, R routed blocks.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from perceptkit.errors import SpecError
 from perceptkit.runtime import executors
 from perceptkit.runtime.eager import place
 from perceptkit.runtime.skip_cost import CostModel
-from perceptkit.runtime.skip_table import Policy, Run, Table, sort, to_host
+from perceptkit.runtime.skip_table import Policy, Run, Table, decided, sort
 
 EXECUTORS = ("mask", "branch", "gather", "segments", "group", "codebook")
 AUTO = "auto"
@@ -52,6 +53,10 @@ class Decisions:
     def kept_fraction(self) -> float:
         """Of the routed blocks, over all pictures."""
         return sum(self.blocks_run) / (len(self.table) * len(self.table[0]))
+
+
+WayOfOne = tuple[Decisions, Callable[[Tensor], dict[str, Tensor]]]
+"""What is said of a single picture of some policy, and what runs it."""
 
 
 def check_executor(executor: str) -> str:
@@ -94,12 +99,18 @@ class SkippingForward:
         """By height and width of the picture."""
         self.costs_of_one: dict[tuple[int, int], CostModel] = {}
         """Likewise, where only single pictures have come."""
-        self._ways_of_one: dict[tuple[int, int, Policy], str] = {}
-        """Executor by height, width and decisions of a single picture: to choose again takes as long as a block."""
+        self._logits = self.placed.network.router.bare()
+        self._ways_of_one: dict[tuple[int, int, Policy], WayOfOne] = {}
+        """By height, width and decisions of a single picture: to choose again takes as long as a block."""
         self.last: Decisions | None = None
 
-    @torch.no_grad()
     def __call__(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        if torch.is_grad_enabled():  # to forbid it once more takes time
+            with torch.no_grad():
+                return self._answer(image_BCHW)
+        return self._answer(image_BCHW)
+
+    def _answer(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         image_BCHW = self.placed.take(image_BCHW)
         if not len(image_BCHW):
             return self.placed.network.network(image_BCHW)  # nothing to decide
@@ -121,7 +132,7 @@ class SkippingForward:
         return self._run(image_BCHW, table)
 
     def _decide(self, image_BCHW: Tensor) -> Table:
-        return to_host(self.placed.network.router.keep(image_BCHW))
+        return decided(self._logits(image_BCHW))
 
     def _run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
         model, name = self.placed.network, self.executor
@@ -156,19 +167,19 @@ class SkippingForward:
         """As `auto` does it, whose choice for a policy is remembered."""
         policy = table[0]
         known = (image_BCHW.shape[2], image_BCHW.shape[3], policy)
-        name = self._ways_of_one.get(known)
-        if name is None:
+        way = self._ways_of_one.get(known)
+        if way is None:
             candidates = self._candidates(table)
             name = candidates[0]
             if len(candidates) > 1:
                 name = self._costs(image_BCHW).choose(table, candidates)
+            run = partial(executors.branch, self.placed.network, keep_R=policy)
+            way = Decisions(name, table), self.book.network(policy) if name == "codebook" else run
             if len(self._ways_of_one) >= KNOWN:
                 self._ways_of_one.clear()
-            self._ways_of_one[known] = name
-        self.last = Decisions(name, table)
-        if name == "branch":
-            return executors.branch(self.placed.network, image_BCHW, policy)
-        return self.book.network(policy)(image_BCHW)
+            self._ways_of_one[known] = way
+        self.last = way[0]
+        return way[1](image_BCHW)
 
     @torch.no_grad()
     def warm_up(self, size_HW: tuple[int, int], batch: int = 16, repeats: int = 3) -> CostModel:

@@ -37,7 +37,14 @@ from perceptkit.train.meter import Meter, peak_mib
 from perceptkit.train.plan_statistics import statistics_of, take_statistics
 from perceptkit.train.random_plan import drawn_plan
 from perceptkit.train.ranks import mean_losses
-from perceptkit.train.routing import begin_finetune, begin_routing, finetune_step, open_blocks_of, route_step
+from perceptkit.train.routing import (
+    begin_finetune,
+    begin_routing,
+    finetune_step,
+    open_blocks_of,
+    route_step,
+    settles_in,
+)
 from perceptkit.train.routing_check import judge_full, validate_routing
 from perceptkit.train.run_folder import write_json, write_text
 from perceptkit.train.searching import (
@@ -170,6 +177,8 @@ def run_epoch(training: Training, stage: StageSpec) -> None:
     is_last = position.stage == len(training.recipe.stages) - 1
     with clean:
         score = validate(training, stage, plan)
+        if settles_in(stage, position.epoch):
+            training.best_score = float("-inf")
         if is_last or isinstance(stage, AdaptStage) or training.sample is not None:
             budget = training.budget if isinstance(stage, SearchStage) else None
             if budget is None or budget.is_met(plan):  # which the curriculum may not allow yet

@@ -396,6 +396,14 @@ def finetune_step(
     return _noted(routing, mean_losses({"loss": total, **told}))
 
 
+def settles_in(stage: StageBase, epoch: int) -> bool:
+    """Whether this is the epoch of `finetune` in which the router settles: no epoch before has a network that was
+    trained for what will run, and none of them is the best, however little it computes."""
+    if not isinstance(stage, FinetuneStage) or not stage.settle:
+        return False
+    return epoch == int(round(stage.epochs * (1 - stage.settle), 6))  # 10 * (1 - 0.9) is not quite 1
+
+
 def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:
     """One update of the network for the router's most probable decisions; what is skipped is not computed."""
     routing, supernet = current(training), training.supernet

@@ -74,3 +74,19 @@ def test_three_convolutions():
     convs = fold_batchnorm(router, image)
     assert convs == 3
     assert torch.allclose(router(image), before, atol=1e-5)  # by functions now
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("downscale", [1, 2])
+@pytest.mark.parametrize("name", ["conv3", "resnet8"])
+def test_a_bare_router_is_the_router(name, downscale):
+    torch.manual_seed(0)
+    router = build_router(RouterSpec(name=name, downscale=downscale), 5, (32, 32)).eval()
+    image = torch.randn(3, 3, 32, 32)
+    assert router.bare() is router  # it has norms
+    fold_batchnorm(router, image)
+    bare = router.bare()
+    assert (bare is router) == (name != "conv3")
+    assert torch.equal(bare(image), router(image))
+    router.load_state_dict({key: value + 0.1 for key, value in router.state_dict().items()})
+    assert torch.equal(bare(image), router(image))  # the weights are the router's own

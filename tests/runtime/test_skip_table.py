@@ -2,7 +2,9 @@
 
 import random
 
-from perceptkit.runtime.skip_table import merged, neighbours, sort
+import torch
+
+from perceptkit.runtime.skip_table import decided, merged, neighbours, sort, to_host
 
 
 def bits(*words):
@@ -19,6 +21,11 @@ def test_the_tables_of_the_docstring():
         gaps = {row for run in batch.runs(route, kept=False) for row in range(*run)}
         kept = {0: {0, 2}, 1: {0, 1, 3}}[route]
         assert {batch.order[row] for row in rows} == kept and rows | gaps == {0, 1, 2, 3}
+
+
+def test_a_logit_of_nought_keeps_and_one_that_is_no_number_skips():
+    logits_BR = torch.tensor([[0.0, -0.0, 1e-30, -1e-30], [float("inf"), -float("inf"), float("nan"), 2.0]])
+    assert decided(logits_BR) == bits("1110", "1001") == to_host(logits_BR >= 0)
 
 
 def test_equal_policies_are_neighbours_and_keep_their_order():

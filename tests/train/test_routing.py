@@ -16,7 +16,7 @@ from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.distillation import distillation, regresses
-from perceptkit.train import checkpoint, routing, routing_host, rules, session
+from perceptkit.train import checkpoint, loop, routing, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
@@ -325,6 +325,32 @@ def test_a_settled_router_is_fixed_and_what_it_skips_is_not_computed(training, b
     assert losses["usage"] == pytest.approx(float(1 - cost_R[0] / cost_R.sum()))
     routing.finetune_step(training, stage, batch, 1e-2, 0.74)
     assert changed(after, states(training)[1])
+
+
+@pytest.mark.parametrize("settle", [0.1, 0.25, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 10, 20])
+def test_a_router_settles_in_the_first_epoch_that_has_a_settled_step(epochs, settle):
+    stage, steps = FinetuneStage(name="finetune", epochs=epochs, settle=settle), 1000
+    settled = [step // steps for step in range(epochs * steps) if step / (epochs * steps) >= 1 - settle]
+    assert [epoch for epoch in range(epochs) if routing.settles_in(stage, epoch)] == [settled[0]]
+
+
+def test_the_best_epoch_is_one_whose_network_was_trained_for_what_will_run(training, monkeypatch):
+    scores = iter([0.9, 0.95, 0.5, 0.7, 0.6])
+    training.position.stage = 2
+    monkeypatch.setattr(loop, "run_turn", lambda *args: None)
+    monkeypatch.setattr(loop, "validate", lambda *args: next(scores))
+    stage = training.recipe.stages[2].model_copy(update={"settle": 0.6, "epochs": 5})
+    training.best_score, best = float("-inf"), []
+    for _ in range(5):
+        loop.run_epoch(training, stage)
+        training.position.next_epoch()
+        best.append(training.best_score)
+    assert best == [0.9, 0.95, 0.5, 0.7, 0.7]  # settles in the third
+    state, at = checkpoint.load(training.run / "checkpoints/best.pt")
+    assert state["score"] == 0.7 and at.epoch == 3
+    stages = training.recipe.stages
+    assert not any(routing.settles_in(stages[place], epoch) for place in (0, 1, 2) for epoch in range(9))
 
 
 @torch.no_grad()
