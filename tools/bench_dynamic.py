@@ -4,7 +4,7 @@ python tools/bench_dynamic.py --artifact runs/blockdrop --host runs/host
 python tools/bench_dynamic.py cifar resnet18 vit --rounds 30
 
 With `--artifact`, a run or artifact with a router, both sides see test pictures of its run, or of --data, and its own
-router decides: branch at batch 1, gather and codebook at 8 and 32. The static file is that of `--host`, a run or
+router decides: branch at batch 1, gather at 8 and 32, codebook at all. The static file is that of `--host`, a run or
 artifact of the network before anything was skipped: what was folded away counts as saved too; without it, that of the
 artifact's own network with every block. A codebook is made for training pictures.
 
@@ -267,7 +267,7 @@ def measure_artifact(path: Path, host: Path | None, options: argparse.Namespace)
             for way in options.ways
         }  # fmt: skip
         for batch in options.batch:
-            ways = [way for way in options.ways if (way == "branch") == (batch == 1)]
+            ways = ways_for(batch, options.ways)
             if not ways:
                 continue
             static = folder / f"static_{batch}.onnx"
@@ -295,6 +295,12 @@ def measure_artifact(path: Path, host: Path | None, options: argparse.Namespace)
                 print(text, flush=True)
                 rows.append(row)
     return rows
+
+
+def ways_for(batch: int, ways: Sequence[str]) -> tuple[str, ...]:
+    """Those that take so many pictures and are meant for them: rows are gathered from several only."""
+    unfit = "gather" if batch == 1 else "branch"
+    return tuple(way for way in ways if way != unfit)
 
 
 def everything_of(
@@ -332,7 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--policies", type=int, default=POLICIES, help="of the codebook of --artifact")
     parser.add_argument("--nearest", action="store_true", help="that codebook may drop blocks")
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 8, 32], help="branch takes one picture, the others more"
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 8, 32],
+        help="branch takes one picture, gather more, codebook any",
     )
     parser.add_argument("--ways", nargs="+", choices=DYNAMIC, default=list(DYNAMIC))
     parser.add_argument("--rounds", type=int, default=30)
@@ -347,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = measure_artifact(o.artifact, o.host, o) if o.artifact is not None else []
     for name in o.models or ([] if o.artifact is not None else SUBJECTS):
         for batch in o.batch:
-            if ways := tuple(way for way in o.ways if (way == "branch") == (batch == 1)):
+            if ways := ways_for(batch, o.ways):
                 rows += measure(name, batch, ways, o.rounds, o.clock, o.threads)
     if o.out is not None:
         o.out.write_text(

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from perceptkit.compact.codebook import Codebook
-from perceptkit.compact.onnx_file import KEEP, open_session, run_session
+from perceptkit.compact.onnx_file import KEEP, open_session, run_session, to_array
 from perceptkit.errors import ExportError
 
 INDEX, ROUTER = "codebook.json", "router.onnx"
+KNOWN = 1024
+"""Policies of single pictures whose network is remembered, at most."""
 FORMAT = 1
 
 
@@ -98,14 +100,30 @@ class CodebookModel:
         if missing := [name for name in files if not (folder / name).is_file()]:
             raise ExportError(f"{folder} is damaged: it has no {', '.join(missing)}")
         self.router, *self.networks = [open_session(folder / name, device, threads) for name in files]
+        self._assigned: dict[bytes, int] = {}
+        """Network by what a single picture wants."""
 
     def __call__(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """All tasks on a batch of normalised images."""
+        if len(image_BCHW) == 1:
+            return self._answer_one(image_BCHW)
         return self.answer(image_BCHW, self.decide(image_BCHW))
 
     def decide(self, image_BCHW: Tensor) -> Tensor:
         """What the router wants: (B, R) bool."""
         return run_session(self.router, [KEEP], {"image": image_BCHW})[KEEP]
+
+    def _answer_one(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        """As `answer`; in a small network assigning the picture anew would take longer than its router."""
+        inputs = {"image": to_array(image_BCHW)}
+        [keep_1R] = self.router.run([KEEP], inputs)
+        wanted = keep_1R.tobytes()
+        if wanted not in self._assigned:
+            if len(self._assigned) >= KNOWN:
+                self._assigned.clear()
+            self._assigned[wanted] = int(self.book.assign(torch.from_numpy(keep_1R)))
+        values = self.networks[self._assigned[wanted]].run(self.tasks, inputs)
+        return {task: torch.from_numpy(value) for task, value in zip(self.tasks, values, strict=True)}
 
     def answer(self, image_BCHW: Tensor, keep_BR: Tensor) -> dict[str, Tensor]:
         """All tasks, with what is wanted given: every row runs in the network that it is assigned to."""

@@ -43,9 +43,14 @@ def open_onnx(
     return one_by_one if metadata.get(SKIPPING) == "branch" else run, metadata
 
 
+def to_array(value: Tensor) -> np.ndarray:
+    """What onnxruntime takes."""
+    return np.ascontiguousarray(value.detach().cpu().numpy())
+
+
 def run_session(session: Any, names: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Some outputs of an opened file, by name."""
-    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in inputs.items()}
+    arrays = {name: to_array(value) for name, value in inputs.items()}
     values = session.run(list(names), arrays)
     return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 

@@ -126,6 +126,11 @@ def test_a_codebook(tmp_path):
         got = model.forward.answer(image, keep_R.expand(2, -1))
         for task, value in routed.masked(image, keep_R.expand(2, -1)).items():
             torch.testing.assert_close(got[task], value, atol=1e-4, rtol=1e-4)
+    pictures = [*noise(8).split(1), *noise(8).split(1)]  # each for the second time from what was remembered
+    for one in pictures:
+        by_hand = model.forward.answer(one, model.forward.decide(one))
+        assert all(torch.equal(value, by_hand[task]) for task, value in model.forward(one).items())
+    assert len(model.forward._assigned) == len(routed.router.keep(noise(8)).unique(dim=0))
     again = export_dynamic(routed, manifest, path, "codebook", [noise(8)], policies=1)
     assert sorted(p.name for p in again.iterdir()) == [
         "codebook.json",
