@@ -12,6 +12,7 @@ Shapes: B batch, C channels, H W pixels, R routed blocks (0 next to the image).
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -74,16 +75,10 @@ class Router(nn.Module):
 
         In a small net on a CPU modules take a third of the time: their calls, and finding the weights.
         """
-        trunk, downscale = self.trunk, self.downscale
+        trunk = self.trunk
         if not isinstance(trunk, _Conv3) or not trunk.is_folded:
             return self
-        weights, weight, bias = trunk.weights(), self.decide.weight, self.decide.bias
-
-        def logits(image_BCHW: Tensor) -> Tensor:
-            small = F.avg_pool2d(image_BCHW, downscale) if downscale > 1 else image_BCHW
-            return F.linear(_three_convolutions(small, weights), weight, bias)
-
-        return logits
+        return partial(_bare_logits, trunk.weights(), self.decide.weight, self.decide.bias, self.downscale)
 
     def narrowed(self, columns: Sequence[int]) -> "Router":
         """The router of some of its blocks."""
@@ -176,7 +171,17 @@ class _Conv3(nn.Sequential):
         return [(conv.weight, conv.bias) for conv in self._modules.values() if isinstance(conv, nn.Conv2d)]
 
 
-def _three_convolutions(image_BCHW: Tensor, weights: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+Weights = Sequence[tuple[Tensor, Tensor | None]]
+
+
+def _bare_logits(
+    convolutions: Weights, weight: Tensor, bias: Tensor, downscale: int, image_BCHW: Tensor
+) -> Tensor:
+    small = F.avg_pool2d(image_BCHW, downscale) if downscale > 1 else image_BCHW
+    return F.linear(_three_convolutions(small, convolutions), weight, bias)
+
+
+def _three_convolutions(image_BCHW: Tensor, weights: Weights) -> Tensor:
     x = image_BCHW
     for weight, bias in weights:
         x = F.conv2d(x, weight, bias, 2, 1).relu_()

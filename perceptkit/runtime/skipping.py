@@ -132,6 +132,10 @@ class SkippingForward:
         return self._run(image_BCHW, table)
 
     def _decide(self, image_BCHW: Tensor) -> Table:
+        kind = self.placed.device.type
+        if torch.is_autocast_enabled(kind):  # the caller's
+            with torch.autocast(kind, enabled=False):
+                return decided(self._logits(image_BCHW))
         return decided(self._logits(image_BCHW))
 
     def _run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
@@ -173,13 +177,17 @@ class SkippingForward:
             name = candidates[0]
             if len(candidates) > 1:
                 name = self._costs(image_BCHW).choose(table, candidates)
-            run = partial(executors.branch, self.placed.network, keep_R=policy)
-            way = Decisions(name, table), self.book.network(policy) if name == "codebook" else run
+            branch = partial(executors.branch, self.placed.network, keep_R=policy)
+            way = Decisions(name, table), partial(self._static, policy) if name == "codebook" else branch
             if len(self._ways_of_one) >= KNOWN:
                 self._ways_of_one.clear()
             self._ways_of_one[known] = way
         self.last = way[0]
         return way[1](image_BCHW)
+
+    def _static(self, policy: Policy, image_BCHW: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.book.network(policy)(image_BCHW)
+        return outputs
 
     @torch.no_grad()
     def warm_up(self, size_HW: tuple[int, int], batch: int = 16, repeats: int = 3) -> CostModel:

@@ -374,7 +374,7 @@ class FinetuneStage(StageBase):
     """Of the router's loss beside those of the tasks, in `estimator: reinforce`."""
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Last part of the stage in which the router is fixed: the weights are trained for what will run, its most probable
-    decisions, and no more for samples of it. The best epoch is one that has some of it."""
+    decisions, and no more for samples of it. The best epoch is one that began so, or the last."""
     distill: NonNegativeFloat = 0.0
     """Weight of a loss that pulls the answers to those of the network before anything was skipped, which stays as it
     was; rules that the router is compared with are tuned with it too."""

@@ -16,6 +16,7 @@ Shapes: B pictures, R routed blocks, K tasks, V ways to run a batch.
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -397,11 +398,14 @@ def finetune_step(
 
 
 def settles_in(stage: StageBase, epoch: int) -> bool:
-    """Whether this is the epoch of `finetune` in which the router settles: no epoch before has a network that was
-    trained for what will run, and none of them is the best, however little it computes."""
+    """Whether this is the first epoch of `finetune` that begins with a settled router, or else the last one.
+
+    The network of an earlier one was not trained for what will run, and is not the best, however little it computes.
+    """
     if not isinstance(stage, FinetuneStage) or not stage.settle:
         return False
-    return epoch == int(round(stage.epochs * (1 - stage.settle), 6))  # 10 * (1 - 0.9) is not quite 1
+    first = math.ceil(round(stage.epochs * (1 - stage.settle), 6))  # 10 * (1 - 0.7) is a little more than 3
+    return epoch == min(first, stage.epochs - 1)
 
 
 def settled_step(training: Training, stage: FinetuneStage, batch: Batch, lr: float) -> dict[str, float]:

@@ -38,6 +38,8 @@ from perceptkit.train.routing_record import by_frequency, record_test
 from perceptkit.train.rules import compare_rules
 from perceptkit.train.training import Training
 
+TIE = 1e-6
+"""What a loss weighs beside the usage, of epochs that keep to `max_drop`."""
 USUAL = 8
 """Policies that an artifact names."""
 
@@ -137,7 +139,8 @@ def validate_routing(
     score = mean_reward
     if spec.max_drop is not None:
         drop = max(quality_drops(training, routing.full_quality, means.compute()).values(), default=0.0)
-        score = 1 - used**2 if drop <= spec.max_drop else -drop
+        # a settled router uses as much in every epoch: then the one that loses least
+        score = 1 - used**2 - TIE * drop if drop <= spec.max_drop else -drop
         solved = _solved_gamma(training, spec.max_drop, used_K)
         # the less is used, the less one more block saves: too large a loss must not become cheaper for that
         routing.gamma = max(solved, routing.gamma) if drop > spec.max_drop else solved

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import timm
 import torch
@@ -90,3 +92,4 @@ def test_a_bare_router_is_the_router(name, downscale):
     assert torch.equal(bare(image), router(image))
     router.load_state_dict({key: value + 0.1 for key, value in router.state_dict().items()})
     assert torch.equal(bare(image), router(image))  # the weights are the router's own
+    assert torch.equal(pickle.loads(pickle.dumps(bare))(image), router(image))

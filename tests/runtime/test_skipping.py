@@ -124,6 +124,33 @@ def test_what_was_chosen_for_a_picture_alone_is_remembered_until_times_are_measu
 
 
 @torch.inference_mode()
+def test_a_remembered_network_is_the_books(model, monkeypatch):
+    count = len(model.plan.routed())
+    policies = [tuple(r != first for r in range(count)) for first in range(3)]
+    forward = SkippingForward(model, codebook=policies)
+    forward.book.limit = 2
+    monkeypatch.setattr(CostModel, "choose", lambda self, table, among: "codebook")
+    for _ in range(2):
+        for policy in policies:
+            same(
+                forward.run(picture(1), (policy,)), executors.mask(model, picture(1), (policy,)), str(policy)
+            )
+            assert len(forward.book.networks) <= 2 and policy in forward.book.networks
+
+
+@torch.inference_mode()
+def test_the_router_decides_in_float32_whatever_the_caller_mixes(model):
+    forward, seen = SkippingForward(model), []
+    logits = forward._logits
+    forward._logits = lambda image: seen.append(logits(image)) or seen[-1]
+    expected = forward.decide(picture(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert forward.decide(picture(4)) == expected
+        forward(picture(4))
+    assert [value.dtype for value in seen] == [torch.float32] * 3
+
+
+@torch.inference_mode()
 def test_no_more_is_remembered_than_fits(model, monkeypatch):
     monkeypatch.setattr(skipping, "KNOWN", 3)
     forward, count = SkippingForward(model), len(model.plan.routed())

@@ -16,7 +16,7 @@ from perceptkit.policies.policy_stats import policy_stats
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec
 from perceptkit.tasks.distillation import distillation, regresses
-from perceptkit.train import checkpoint, loop, routing, routing_host, rules, session
+from perceptkit.train import checkpoint, loop, routing, routing_check, routing_host, rules, session
 from perceptkit.train.loop import begin_stage
 from perceptkit.train.progress import Progress
 from perceptkit.train.routing_check import (
@@ -143,7 +143,9 @@ def test_the_network_that_is_timed_has_the_norms_of_the_one_that_ships(training,
     before = {name: value.clone() for name, value in training.supernet.state_dict().items()}
     costs_R = routing.block_costs(training, spec, stage)
     assert "Conv2d" in timed[0] and not any("BatchNorm" in name for name in timed[0])
-    assert (costs_R > 1000).all()  # nanoseconds: no block of two convolutions is done in one microsecond
+    assert (
+        costs_R.min() >= 1 and costs_R.max() > 1000
+    )  # nanoseconds: two convolutions take more than one microsecond
     after = training.supernet.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in after)
 
@@ -327,12 +329,16 @@ def test_a_settled_router_is_fixed_and_what_it_skips_is_not_computed(training, b
     assert changed(after, states(training)[1])
 
 
-@pytest.mark.parametrize("settle", [0.1, 0.25, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("steps", [1, 3, 10, 1000])
+@pytest.mark.parametrize("settle", [0.1, 0.25, 0.3, 0.35, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7, 10, 20])
-def test_a_router_settles_in_the_first_epoch_that_has_a_settled_step(epochs, settle):
-    stage, steps = FinetuneStage(name="finetune", epochs=epochs, settle=settle), 1000
-    settled = [step // steps for step in range(epochs * steps) if step / (epochs * steps) >= 1 - settle]
-    assert [epoch for epoch in range(epochs) if routing.settles_in(stage, epoch)] == [settled[0]]
+def test_the_best_epoch_begins_with_a_settled_router_or_is_the_last(epochs, settle, steps):
+    stage = FinetuneStage(name="finetune", epochs=epochs, settle=settle)
+    total = epochs * steps
+    settled = [epoch for epoch in range(epochs) if epoch * steps / total >= 1 - settle - 1e-9]
+    assert [epoch for epoch in range(epochs) if routing.settles_in(stage, epoch)] == [*settled, epochs - 1][
+        :1
+    ]
 
 
 def test_the_best_epoch_is_one_whose_network_was_trained_for_what_will_run(training, monkeypatch):
@@ -346,7 +352,7 @@ def test_the_best_epoch_is_one_whose_network_was_trained_for_what_will_run(train
         loop.run_epoch(training, stage)
         training.position.next_epoch()
         best.append(training.best_score)
-    assert best == [0.9, 0.95, 0.5, 0.7, 0.7]  # settles in the third
+    assert best == [0.9, 0.95, 0.5, 0.7, 0.7]  # settles after the second
     state, at = checkpoint.load(training.run / "checkpoints/best.pt")
     assert state["score"] == 0.7 and at.epoch == 3
     stages = training.recipe.stages
@@ -588,6 +594,22 @@ def test_too_large_a_loss_does_not_become_cheaper_where_less_is_used(training):
     batches = training.loader(training.val, range(len(training.val)), train=False)
     validate_routing(training, batches, training.recipe.stages[1])
     assert found.right < 0.99 and found.gamma == 40.0
+
+
+def test_of_epochs_that_use_as_much_the_one_that_loses_less_is_better(training, monkeypatch):
+    change(training, gamma=None, max_drop=0.1)
+    drops = iter([0.09, 0.05, 0.0, 0.2])
+    monkeypatch.setattr(
+        routing_check, "quality_drops", lambda *args: dict.fromkeys(training.tasks, next(drops))
+    )
+
+    def score() -> float:
+        batches = training.loader(training.val, range(len(training.val)), train=False)
+        return validate_routing(training, batches, training.recipe.stages[2])[1]
+
+    kept = [score() for _ in range(3)]
+    assert kept == sorted(set(kept)) and kept[0] == pytest.approx(kept[2], abs=1e-6)
+    assert score() == -0.2
 
 
 def test_a_rehearsal_compares_for_one_epoch(routed_run):
