@@ -73,7 +73,7 @@ class Router(nn.Module):
     def bare(self) -> Callable[[Tensor], Tensor]:
         """`forward` as it is now, by calls of functions alone where that is possible; hooks are not called.
 
-        In a small net on a CPU modules take a third of the time: their calls, and finding the weights.
+        In a small net on a CPU modules take a quarter to a third of the time: their calls, and finding the weights.
         """
         trunk = self.trunk
         if not isinstance(trunk, _Conv3) or not trunk.is_folded:

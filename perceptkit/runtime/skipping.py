@@ -133,10 +133,10 @@ class SkippingForward:
 
     def _decide(self, image_BCHW: Tensor) -> Table:
         kind = self.placed.device.type
-        if torch.is_autocast_enabled(kind):  # the caller's
-            with torch.autocast(kind, enabled=False):
-                return decided(self._logits(image_BCHW))
-        return decided(self._logits(image_BCHW))
+        if not torch.is_autocast_enabled(kind):
+            return decided(self._logits(image_BCHW))
+        with torch.autocast(kind, enabled=False):  # the caller's
+            return decided(self._logits(image_BCHW))
 
     def _run(self, image_BCHW: Tensor, table: Table) -> dict[str, Tensor]:
         model, name = self.placed.network, self.executor
