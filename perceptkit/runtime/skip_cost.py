@@ -24,6 +24,11 @@ from perceptkit.compact.network import CompactNet, Node
 from perceptkit.compact.routed import RoutedNet, run_node, run_otherwise
 from perceptkit.runtime.skip_table import Policy, Run, Sorted, Table, merged, sort
 
+ENOUGH = 0.05
+"""Seconds of measuring at one batch size after which `repeats` runs are enough. The fastest of two runs of a small
+network is not yet its time: an executor that is half as fast was taken for the fastest."""
+MOST = 10
+"""Runs at one batch size."""
 COPIED = (1 << 12, 1 << 22)
 """Bytes of the two copies that are timed: the launch, and something larger than a cache."""
 
@@ -97,13 +102,13 @@ class CostModel:
         policies: Mapping[Policy, CompactNet] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> "CostModel":
-        """Runs the network, all blocks and all projections, `repeats` times at every batch size.
+        """Runs the network, all blocks and all projections, a few times at every batch size.
 
         Args:
             model: on its device.
             size_HW: of the picture, in pixels.
             batches: numbers of pictures that are timed.
-            repeats: the fastest one counts.
+            repeats: at least so many runs, the fastest one counts; see ENOUGH.
             policies: static networks that are timed as a whole.
             clock: seconds.
         """
@@ -115,7 +120,9 @@ class CostModel:
         outputs: dict[str, Tensor] = {}
         static: dict[Policy, dict[int, float]] = defaultdict(dict)
         for n in batches:
-            for _ in range(repeats):
+            began, run = clock(), 0
+            while run < repeats or (run < MOST and clock() - began < ENOUGH):
+                run += 1
                 outputs = stopwatch.walk(image_BCHW[:n])
                 for policy, network in (policies or {}).items():
                     _, took = stopwatch.time(network, image_BCHW[:n])

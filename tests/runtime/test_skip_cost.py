@@ -89,3 +89,21 @@ def test_measuring_times_every_node_at_every_batch():
     assert costs.static[everything](3) == 1 and costs.launch == 1 and costs.per_byte == 0
     assert costs.image_bytes == 3 * 32 * 32 * 4 and costs.output_bytes > 0
     assert costs.heads(1) > 0
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(1e-6, 10), (1.0, 2)])
+@torch.inference_mode()
+def test_runs_that_take_no_time_are_repeated(seconds, runs):
+    model, calls, now = routed("cifar10_resnet20", keep="all", chosen=("room",)), [], [0.0]
+
+    def clock():
+        now[0] += seconds
+        return now[0]
+
+    def network(image_BCHW):
+        calls.append(len(image_BCHW))
+        return model.network(image_BCHW)
+
+    everything = (True,) * len(model.plan.routed())
+    CostModel.measure(model, (32, 32), (1, 3), 2, {everything: network}, clock)
+    assert calls == [1] * runs + [3] * runs
