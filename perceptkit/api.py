@@ -374,12 +374,13 @@ def train_and_compact(specs: Specs, path: Path, resume: bool, quiet: bool) -> Ru
             metrics=run.results["tasks"],
             router=specs.recipe.router if training.routing else None,
             policies=training.routing.usual if training.routing else (),
+            host=training.host_plan,
             options=options,
         )
         router = training.routing.router if training.routing else None
         write_artifact(path / "artifact", training.supernet, manifest, router)
         routing = specs.recipe.routing
-        if router is not None and routing is not None and routing.measure_latency:
+        if manifest.host is not None and routing is not None and routing.measure_latency:
             _measure_briefly(path, specs.tasks, training.fabric.device.type)
         written = read_manifest(path / "artifact").size["macs"] if router is None else None
         record_file(path, path / "artifact" / WEIGHTS, written)
@@ -414,22 +415,28 @@ def _export_as_asked(run: Path, wanted: ExportSpec, is_routed: bool, say: Callab
 
 
 def _measure_briefly(run: Path, tasks_file: TasksFile, device: str) -> None:
-    """Writes routing_latency.json: a routed model beside itself with all blocks, on pictures of the test split."""
+    """Writes routing_latency.json: what skips beside the network that it was made from, on pictures of the test split.
+
+    Of a model that became static too: it skips the same blocks for every picture.
+    """
     from torch import cat
 
     from perceptkit.compact import build
     from perceptkit.compact.routed import RoutedNet
     from perceptkit.report.routing_file import BRIEF
     from perceptkit.runtime.benchmark import machine
-    from perceptkit.runtime.routed_latency import BRIEF_PICTURES, brief_latency
+    from perceptkit.runtime.routed_latency import BRIEF_PICTURES, brief_latency, static_latency
     from perceptkit.train.evaluate_model import sample_images
     from perceptkit.train.run_folder import write_json
 
     network, m = build.read(run / "artifact")
+    images = cat(list(sample_images(tasks_file, "test", m.size_HW, m.mean, m.std, BRIEF_PICTURES)))
+    host = build.host_network(m)
     if isinstance(network, RoutedNet):
-        images = cat(list(sample_images(tasks_file, "test", m.size_HW, m.mean, m.std, BRIEF_PICTURES)))
-        found = brief_latency(network, images, device, policies=m.policies)
-        write_json(run / BRIEF, found | {"machine": machine(device)})
+        found = brief_latency(network, images, device, policies=m.policies, host=host)
+    else:
+        found = static_latency(network, host, images, device)
+    write_json(run / BRIEF, found | {"machine": machine(device)})
 
 
 def specs_of_run(path: Path) -> Specs:
@@ -827,7 +834,7 @@ def _export_dynamic(
     """
     from torch import inference_mode
 
-    from perceptkit.compact.codebook_file import full_network
+    from perceptkit.compact.build import host_network
     from perceptkit.compact.export_dynamic import POLICIES, export_dynamic, write_static
     from perceptkit.compact.parity_file import amend, recorded
     from perceptkit.compact.quality import OWN_DECISIONS, compared
@@ -863,8 +870,7 @@ def _export_dynamic(
     assert isinstance(network, RoutedNet)
     with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
         one = how == "branch"
-        static = full_network(to) if how == "codebook" else None  # made already, where the book has it
-        static = static or write_static(network, m, Path(folder) / "static.onnx", any_batch=not one)
+        static = write_static(host_network(m), m, Path(folder) / "static.onnx", any_batch=not one)
         speed = skip_speed(to, static, images, network, batch=1 if one else 32)
     amend(to, {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "speed": speed})
 
@@ -956,7 +962,13 @@ def benchmark(
     )
     if isinstance(network, RoutedNet) and pictures is not None and "compact" in found["rows"]:
         found["routing_latency"] = routed_latency(
-            network, pictures, batches, device=device, say=say, policies=m.policies
+            network,
+            pictures,
+            batches,
+            device=device,
+            say=say,
+            policies=m.policies,
+            host=build.host_network(m),
         )
         found["rows"]["compact"]["macs"] = round(found["routing_latency"]["macs"])
     found["left_out"] = left_out

@@ -23,6 +23,7 @@ from perceptkit.errors import SpecError
 from perceptkit.model.build import build_supernet
 from perceptkit.model.router import build_router
 from perceptkit.report.routing_file import read_latency
+from perceptkit.runtime.routed_latency import WARMUP
 from perceptkit.spec.router import RouterSpec
 from perceptkit.train import evaluate_model
 from tests.test_export import run, shell  # noqa: F401  # fixtures
@@ -126,12 +127,16 @@ def test_training_times_the_executors_that_load_chooses_from(tmp_path, monkeypat
     network, policies = RoutedNet.__new__(RoutedNet), ((True, False),)
     m = SimpleNamespace(size_HW=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, policies=policies)
     monkeypatch.setattr("perceptkit.compact.build.read", lambda folder: (network, m))
+    monkeypatch.setattr("perceptkit.compact.build.host_network", lambda manifest: "its host")
     images = torch.zeros(2, 3, 8, 8)
     monkeypatch.setattr(evaluate_model, "sample_images", lambda *args: iter([images]))
-    told = lambda *args, **more: {"given": more["policies"]}  # noqa: E731
+    told = lambda *args, **more: {"given": [more["policies"], more["host"]]}  # noqa: E731
     monkeypatch.setattr("perceptkit.runtime.routed_latency.brief_latency", told)
     api._measure_briefly(tmp_path, None, "cpu")
-    assert json.loads((tmp_path / "routing_latency.json").read_text())["given"] == [[True, False]]
+    assert json.loads((tmp_path / "routing_latency.json").read_text())["given"] == [
+        [[True, False]],
+        "its host",
+    ]
 
 
 def test_kill_ends_an_export_as_ctrl_c_does(tmp_path, monkeypatch, shell):  # noqa: F811
@@ -211,7 +216,9 @@ def test_benchmark_times_it_on_pictures(routed_run, shell):  # noqa: F811
     for batch, row in latency["batch"].items():
         for name in ("full", "routed", "worst"):
             assert 0 < row[name]["p50"] <= row[name]["p95"] <= row[name]["p99"]
-        assert sum(row["executors"].values()) == latency["calls"] + 3 and row["executors"].keys() != {"mask"}
+        assert sum(row["executors"].values()) == latency["calls"] + WARMUP and row["executors"].keys() != {
+            "mask"
+        }
         assert f"\n| {batch} | " in out
     assert read_latency(routed_run)[1]["worst"]["p99"] == latency["batch"]["1"]["worst"]["p99"]
 

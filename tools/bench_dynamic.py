@@ -159,7 +159,8 @@ def measure(
     variants: dict[str, Callable[[], object]] = {}
     with TemporaryDirectory(prefix="bench-") as folder_name:
         folder = Path(folder_name)
-        full = write_static(routed, manifest, folder / "full.onnx", any_batch=not one)
+        whole = routed.static([True] * len(routed.plan.routed()))
+        full = write_static(whole, manifest, folder / "full.onnx", any_batch=not one)
         variants["static"] = partial(open_onnx(full, "cpu", threads)[0], image)
         if one:
             half = folder / "half.onnx"

@@ -67,6 +67,9 @@ class Manifest:
     """Of a plan with routed blocks: the net that decides on them."""
     policies: tuple[tuple[bool, ...], ...] = ()
     """With a router: keep by routed block, as most pictures had it while it was learned, most frequent first."""
+    host: Plan | None = None
+    """Where a router was learned: what the tasks kept before it. What it decided alike for all pictures is no longer
+    routed in `plan`, nor, if skipped, in the weights. Older artifacts do not say."""
     batchnorm: str = "shared"
     """`per_task`: each task has norms, and so, folded, a network of its own. Older artifacts are `shared`."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class Manifest:
             self,
             tasks={name: self.tasks[name] for name in chosen},
             plan=self.plan.only(chosen),
+            host=self.host.only(chosen) if self.host is not None else None,
             metrics={name: values for name, values in self.metrics.items() if name in chosen},
             written=None,
         )
@@ -120,6 +124,7 @@ class Manifest:
             "optimize": self.optimize,
             "router": self.router.model_dump(mode="json") if self.router is not None else None,
             "policies": [list(map(int, policy)) for policy in self.policies],
+            "host": json.loads(self.host.to_json()) if self.host is not None else None,
             "input": {
                 "size": list(self.size_HW),
                 "mean": list(self.mean),
@@ -146,6 +151,10 @@ class Manifest:
         policies = tuple(tuple(map(bool, policy)) for policy in loaded.get("policies", ()))
         if any(len(policy) != len(plan.routed()) for policy in policies):
             raise ValueError(f"its policies are not of {len(plan.routed())} routed blocks")
+        before = loaded.get("host")
+        host = Plan.from_json(json.dumps(before)) if before is not None else None
+        if host is not None and (host.blocks, set(host.tasks)) != (plan.blocks, set(plan.tasks)):
+            raise ValueError("its host's plan is of other blocks or tasks than its plan")
         written = loaded.get("written")
         size, mean, std = (loaded["input"][key] for key in ("size", "mean", "std"))
         if not (len(size) == 2 and all(isinstance(pixels, int) and pixels > 0 for pixels in size)):
@@ -175,6 +184,7 @@ class Manifest:
             optimize=check_optimize(loaded.get("optimize", "none")),
             router=router,
             policies=policies,
+            host=host,
             options=loaded.get("options", {}),
             written={key: int(written[key]) for key in ("params", "macs")} if written is not None else None,
         )

@@ -79,6 +79,17 @@ def empty_network(manifest: Manifest) -> nn.Module:
     return with_router(router, small, manifest)
 
 
+def host_network(manifest: Manifest) -> CompactNet:
+    """What a model that skips by picture was made from, all blocks and no router, with random weights: to be timed.
+
+    Of an artifact that does not tell, the blocks that are left, all of them.
+    """
+    plan = manifest.host if manifest.host is not None else manifest.plan.with_routed(())
+    made = empty_network(replace(manifest, plan=plan, router=None, policies=(), written=None))
+    assert isinstance(made, CompactNet)
+    return made.eval()
+
+
 def with_router(router: Router, small: nn.Module, manifest: Manifest) -> RoutedNet:
     """A compact model and a copy of its router, norms folded."""
     assert isinstance(small, CompactNet)

@@ -62,12 +62,6 @@ def write_index(folder: Path, book: Codebook, manifest: dict[str, Any], share_P:
     (folder / INDEX).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def full_network(folder: Path) -> Path | None:
-    """The file of the network that keeps every block; None where the book has none."""
-    networks = json.loads((folder / INDEX).read_text(encoding="utf-8"))["networks"]
-    return folder / network_file(len(networks) - 1) if all(networks[-1]["keep"]) else None
-
-
 class CodebookModel:
     """Runs the files of a folder: image (B, 3, H, W) -> {task: output}.
 

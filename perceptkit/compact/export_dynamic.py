@@ -33,6 +33,7 @@ from perceptkit.compact.codebook import make_codebook
 from perceptkit.compact.codebook_file import INDEX, ROUTER, CodebookModel, network_file, write_index
 from perceptkit.compact.export import refuse_suffix, replacing
 from perceptkit.compact.export_onnx import metadata, needs_packages
+from perceptkit.compact.network import CompactNet
 from perceptkit.compact.onnx_file import KEEP, SKIPPING, open_onnx, open_session, run_session
 from perceptkit.compact.route_cost import route_cost
 from perceptkit.compact.routed import RoutedNet
@@ -126,12 +127,11 @@ def export_dynamic(
     return path
 
 
-def write_static(network: RoutedNet, manifest: Manifest, path: Path, any_batch: bool) -> Path:
-    """The network that keeps every block as plain ONNX, made alike: what a dynamic file's time is measured against."""
+def write_static(network: CompactNet, manifest: Manifest, path: Path, any_batch: bool) -> Path:
+    """A network without choice as plain ONNX, made alike: what a dynamic file's time is measured against."""
     import onnx
 
-    full = network.static([True] * len(network.plan.routed()))
-    onnx.save(static_graph(full, manifest.size_HW, any_batch), str(path))
+    onnx.save(static_graph(network, manifest.size_HW, any_batch), str(path))
     return path
 
 

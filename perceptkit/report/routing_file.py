@@ -26,7 +26,7 @@ RULES = {
 }
 """By the name in routing.json, in the order of the report; rules of other names follow as they are called."""
 PERCENTILES = ("p50", "p95", "p99")
-VARIANTS = ("full", "routed", "worst")
+VARIANTS = ("full", "routed", "worst", "static")
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,8 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 Latency = Mapping[int, Mapping[str, Mapping[str, float]]]
-"""By batch size, then `full`, `routed`, `worst` (all blocks and the router), then percentile; ms per batch."""
+"""By batch size, then `full`, `routed`, `worst` (all blocks and the router) or `static`, then percentile; ms per batch.
+Of too few calls for a percentile, NaN."""
 
 
 BRIEF = "routing_latency.json"
@@ -250,7 +251,7 @@ def _times(measured: Mapping[str, Any]) -> Latency:
         by_batch = measured["routing_latency"]["batch"]
         return {
             int(batch): {
-                name: {key: float(rows[name][key]) for key in PERCENTILES}
+                name: _numbers({key: rows[name][key] for key in PERCENTILES})
                 for name in VARIANTS
                 if name in rows
             }

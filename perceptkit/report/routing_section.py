@@ -16,7 +16,12 @@ from perceptkit.report.tables import DECIMALS, direction, scaled
 PICTURE_SIDE = 160
 """Pixels; they are shown at half of that."""
 RIVAL = "most_frequent"
-TIMED = {"full": "all blocks, no router", "routed": "routed", "worst": "routed, the worst case"}
+TIMED = {
+    "full": "before anything was skipped",
+    "routed": "routed",
+    "worst": "routed, the worst case",
+    "static": "static",
+}
 
 
 @dataclass(frozen=True)
@@ -389,7 +394,7 @@ def brief_words(run: Path) -> str:
 
 def latency_table(latency: Latency, brief: str = "") -> Table:
     """Milliseconds per batch; `brief` says of a measurement at the end of training what it was."""
-    largest = max(value for rows in latency.values() for row in rows.values() for value in row.values())
+    largest = max(row["p50"] for rows in latency.values() for row in rows.values())
     decimals = 1 if largest >= 100 else 2
     rows: list[Row] = []
     for batch, variants in latency.items():
@@ -401,6 +406,8 @@ def latency_table(latency: Latency, brief: str = "") -> Table:
                 ratio = times["p50"] / full["p50"] if full and full["p50"] and name != "full" else math.nan
                 cells = (*(Cell(number(times[p], decimals)) for p in PERCENTILES), Cell(number(ratio, 2)))
                 rows.append(Row(title, cells, kind="primary" if name == "routed" else ""))
-    columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "all blocks, p50"))
-    note = "Router included. The worst case: every image keeps every block, and the router runs too."
+    columns = (*(Column(p, "ms per batch") for p in PERCENTILES), Column("ratio to", "the first, p50"))
+    note = "Router included. The worst case: an image that keeps all that any image keeps, and the router runs too."
+    if not any("routed" in variants for variants in latency.values()):
+        note = "The network before anything was skipped, and what is left of it for every image."
     return Table("batch, model", columns, tuple(rows), tuple(filter(None, (note, brief))))

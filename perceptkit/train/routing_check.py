@@ -191,6 +191,7 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
         What routing.json holds.
     """
     spec, plan, routing = routing_spec(training), training.plan, current(training)
+    training.host_plan = plan.with_routed(())
     seen = [decisions(training, source) for source in (training.train, training.val)]
     keep_NR, prob_NR = (torch.cat(parts) for parts in zip(*seen, strict=True))
     stats = policy_stats(keep_NR, prob_NR)

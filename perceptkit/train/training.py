@@ -158,6 +158,8 @@ class Training:
     """What the search keeps to."""
     routing: Routing | None = None
     """From the stage `route` on; in the stage `adapt` the router that chooses between two copies of a block."""
+    host_plan: Plan | None = None
+    """What the tasks kept before a router decided, once it is known what the router decides alike for all pictures."""
     balance: Balance | None = None
     """How the tasks' losses become one, in the stages that train all tasks from their labels alone; fresh in each."""
     samples: Samples | None = None

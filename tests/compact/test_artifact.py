@@ -6,6 +6,7 @@ import os
 import pickletools
 import struct
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from perceptkit.compact import artifact, build
 from perceptkit.compact.artifact import Manifest, parse_manifest
 from perceptkit.errors import ExportError
 from perceptkit.model.cost import measured_macs
+from perceptkit.model.plan import Plan
 from tests.compact.conftest import SIZE, lone, manifest_of, network, plan_of
 
 
@@ -49,6 +51,7 @@ def test_manifest_round_trip(small):
     text = json.dumps(manifest.to_dict())
     again = Manifest.from_dict(json.loads(text))
     assert json.dumps(again.to_dict()) == text
+    assert again.host is None  # of a model that had no router
     for field in ("name", "backbone", "heads", "plan", "method", "size_HW", "mean", "std", "cost", "metrics"):
         assert getattr(again, field) == getattr(manifest, field), field
     assert list(again.tasks) == list(manifest.tasks)
@@ -57,6 +60,14 @@ def test_manifest_round_trip(small):
         assert again.tasks[name].spec == task.spec
         assert again.tasks[name].labels == task.labels
         assert again.tasks[name].name == name
+
+
+def test_the_plan_before_a_router_travels_with_the_manifest(small):
+    host = Plan.all_keep(list(small[2].tasks), list(small[2].plan.blocks))
+    manifest = replace(small[2], host=host)
+    again = Manifest.from_dict(json.loads(json.dumps(manifest.to_dict())))
+    assert again.host == host
+    assert again.only(["seg"]).host == host.only(["seg"])
 
 
 def test_the_manifest_says_what_an_application_needs(written):
@@ -241,6 +252,13 @@ def test_a_manifest_that_is_no_json(copy):
         (lambda told: told["input"].update(std=[0, 0, 0]), "numbers above 0"),
         (lambda told: told["tasks"].pop("seg"), "its plan is for seg"),
         (lambda told: told.update(policies=[[1]]), "its policies are not of 0 routed blocks"),
+        (
+            lambda told: told.update(
+                host=told["plan"]
+                | {"blocks": ["b"], "choices": dict.fromkeys(told["plan"]["tasks"], ["keep"])}
+            ),
+            "its host's plan is of other blocks or tasks",
+        ),
         (lambda told: told.pop("sha256"), "SHA-256 differs"),
         (lambda told: told.update(sha256=[]), "SHA-256 differs"),
         # what still makes sense, but is not what was written

@@ -1,6 +1,7 @@
 """What the page says of a router."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -176,10 +177,21 @@ def test_clusters(routed):
 
 def test_latency_of_all_percentiles(routed, page):
     table = latency_table(routed.latency)
-    assert [row.label for row in table.rows][:3] == ["batch 1", "all blocks, no router", "routed"]
+    assert [row.label for row in table.rows][:3] == ["batch 1", "before anything was skipped", "routed"]
     assert cells(table, "routed", "batch 1")[1] == ["4.3", "5.8", "7.2", "0.70"]
     assert cells(table, "routed, the worst case", "batch 32")[1] == ["125.1", "129.0", "134.0", "1.06"]
     assert "Latency" in page.all("h3")
+
+
+def test_latency_of_a_model_that_became_static():
+    times = {
+        "full": {"p50": 4.0, "p95": 5.0, "p99": math.nan},
+        "static": {"p50": 3.0, "p95": 3.5, "p99": math.nan},
+    }
+    table = latency_table({1: times})
+    assert [row.label for row in table.rows] == ["batch 1", "before anything was skipped", "static"]
+    assert cells(table, "static", "batch 1")[1] == ["3.00", "3.50", "", "0.75"]  # too few calls for a p99
+    assert "Router" not in " ".join(table.notes)
 
 
 def test_nothing_measured_nothing_said(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from perceptkit.compact.route_cost import RouteCost
+from perceptkit.model.cost import measured_macs
 from perceptkit.runtime import routed_latency as measuring
 from perceptkit.runtime.routed_latency import (
     FEWEST_CALLS,
@@ -16,6 +17,7 @@ from perceptkit.runtime.routed_latency import (
     macs_by_picture,
     percentiles,
     routed_latency,
+    static_latency,
 )
 from perceptkit.runtime.skip_cost import CostModel, Curve, NodeCost
 from perceptkit.runtime.timing import interleave
@@ -43,6 +45,13 @@ def test_percentiles_are_milliseconds():
     assert found == pytest.approx({"p50": 50, "p95": 95, "p99": 99})
 
 
+@pytest.mark.parametrize(
+    ("calls", "known"), [(100, {"p50", "p95", "p99"}), (99, {"p50", "p95"}), (19, {"p50"})]
+)
+def test_there_is_no_percentile_of_too_few_calls(calls, known):
+    assert {name for name, value in percentiles([0.001] * calls).items() if value is not None} == known
+
+
 def test_table():
     times = {"p50": 1.0, "p95": 2.0, "p99": 3.25}
     row = {
@@ -52,9 +61,11 @@ def test_table():
         "achieved": 0.75,
         "executors": {"segments": 90, "mask": 10},
     }
-    text = as_markdown({"batch": {"8": row, "32": {**row, "achieved": None}}})
+    text = as_markdown(
+        {"batch": {"8": row, "32": {**row, "achieved": None, "worst": {**times, "p99": None}}}}
+    )
     assert "| 8 | 1.00, 2.00, 3.25 | " in text and "| 0.400 | 0.300 | 0.75 | segments 90, mask 10 |" in text
-    assert "| 0.300 | - |" in text
+    assert "| 0.300 | - |" in text and "| 1.00, 2.00, - |" in text
 
 
 def test_a_brief_measurement_has_as_many_calls_as_it_has_time_for():
@@ -110,11 +121,12 @@ def test_times_by_a_scripted_clock(half, measured, monkeypatch):
     said = []
     cost = RouteCost(always=100, added_R=(40, 60, 50, 50), router=10)
     monkeypatch.setattr(measuring, "route_cost", lambda routed, size_HW: cost)
+    monkeypatch.setattr(measuring, "measured_macs", lambda forward: 300)
     found = routed_latency(model, picture(5), (1,), calls=4, say=said.append)
     assert found["macs"] == 210 and found["macs_full"] == 300  # the first two blocks are kept
     assert (found["pictures"], found["calls"], list(found["batch"])) == (5, 4, ["1"])
     row = found["batch"]["1"]
-    assert row["full"]["p50"] == pytest.approx(10) and row["worst"]["p99"] == pytest.approx(12)
+    assert row["full"]["p50"] == pytest.approx(10) and row["worst"]["p50"] == pytest.approx(12)
     assert row["routed"]["p50"] == pytest.approx(5.5)
     assert row["saving"]["median"] == pytest.approx(0.45)  # of 0.4, 0.2, 0.6, 0.5
     assert row["predicted"] == pytest.approx(0.3) and row["achieved"] == pytest.approx(1.5)
@@ -145,3 +157,24 @@ def test_a_brief_measurement_is_of_single_pictures_and_of_the_same_executors(hal
     row = found["batch"]["1"]
     assert row["executors"] == {"codebook": FEWEST_CALLS + WARMUP} and row["saving"]["median"] == 0
     assert measured == [[1]]  # once, not for the trial and again
+
+
+def test_it_is_timed_beside_the_network_that_it_was_made_from(half, measured):
+    """Of a model whose router had blocks decided alike for all, `full` is not what is left of it."""
+    model, _ = half
+    host = routed("cifar10_resnet32", keep="all", chosen=("room",)).network
+    found = routed_latency(model, picture(3), (1,), calls=2, host=host)
+    with torch.no_grad():
+        assert found["macs_full"] == measured_macs(lambda: host(picture(1)))
+    assert found["batch"]["1"]["predicted"] == pytest.approx(1 - found["macs"] / found["macs_full"])
+
+
+def test_a_model_that_became_static_is_timed_too(half):
+    model, policy = half
+    found = static_latency(model.static(policy), model.static([True] * len(policy)), picture(3), seconds=0.1)
+    row = found["batch"]["1"]
+    assert set(row) == {"full", "static", "predicted", "saving", "achieved"}
+    assert (
+        row["predicted"] == pytest.approx(1 - found["macs"] / found["macs_full"]) and row["predicted"] > 0.05
+    )
+    assert FEWEST_CALLS <= found["calls"] <= 100 and row["static"]["p50"] > 0

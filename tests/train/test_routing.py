@@ -655,14 +655,17 @@ def test_a_whole_run(routed_run, tmp_path):
         assert rows[rule]["macs"] == pytest.approx(budget, rel=0.15)  # 4 pictures
     assert set(found["quality"]["tasks"]) == {"seg", "depth", "normals", "keypoints", "edges", "room"}
     assert "val: seg" in (run.path / "log.txt").read_text()
-    timed = json.loads((run.path / "routing_latency.json").read_text()) if not found["is_static"] else None
-    if timed is not None:
-        assert set(timed["batch"]) == {"1"} and timed["pictures"] == 4 and timed["calls"] >= 20
+    timed = json.loads((run.path / "routing_latency.json").read_text())
+    assert set(timed["batch"]) == {"1"} and timed["pictures"] == 4 and timed["calls"] >= 20
+    assert ("static" in timed["batch"]["1"]) is found["is_static"]
+    # of the network before anything was skipped, whatever is left of it
+    assert timed["macs_full"] == pytest.approx(rows["all"]["macs"], rel=0.02)
     assert sum(policy["pictures"] for policy in found["test"]["policies"]) == 4
     plan = Plan.from_json((run.path / "policy.json").read_text())
     assert bool(plan.routed()) is not found["is_static"]
     model = pk.load(run.path)
     assert model.manifest.plan == plan
+    assert model.manifest.host is not None and model.manifest.host.kept_fraction() == 1
     usual = model.manifest.policies
     assert len(usual) == len(set(usual)) and bool(usual) is not found["is_static"]
     if usual:
