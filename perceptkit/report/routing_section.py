@@ -242,7 +242,7 @@ def rules_table(run: Run, found: RoutingFile) -> Table:
     )
     notes = [
         "MACs of one image, the router's own included; usage is the part of the routed blocks' cost. FirstK, RandomK, "
-        "DistK and random drop have the MACs of the learned network with its router, as far as their blocks allow."
+        "DistK and random drop have the MACs of the learned row above and its router, as far as their blocks allow."
     ]
     if "route" not in run.stages and "finetune" in run.stages and found.row("learned", False):
         notes.append(

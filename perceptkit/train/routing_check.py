@@ -35,7 +35,7 @@ from perceptkit.train.routing_host import (
     routing_spec,
 )
 from perceptkit.train.routing_record import by_frequency, record_test
-from perceptkit.train.rules import compare_rules
+from perceptkit.train.rules import Decided, compare_rules
 from perceptkit.train.training import Training
 
 TIE = 1e-6
@@ -284,17 +284,20 @@ def in_words(quality: Mapping[str, Any]) -> str:
     return f"val: {', '.join(words)}{asked}"
 
 
-def _routed_alone(training: Training, test: Source) -> Tensor | None:
-    """(N, R) decisions of the router as the stage `route` left it; None where `finetune` did not follow."""
+def _routed_alone(training: Training, test: Source) -> Decided | None:
+    """Decisions of the router as the stage `route` left it; None where `finetune` did not follow."""
     routing, saved = current(training), training.run / ROUTED
     training.fabric.barrier()
     if not saved.is_file():
         return None
     now = copy.deepcopy(routing.state())
     routing.load(checkpoint.load(saved)[0]["routing"])
-    keep_NR, _ = decisions(training, test)
+    keep_NR, favourite_R = (
+        decisions(training, test)[0],
+        by_frequency(decisions(training, training.val)[0])[0][0],
+    )
     routing.load(now)
-    return keep_NR
+    return Decided(keep_NR, favourite_R)
 
 
 def fold(training: Training, stats: PolicyStats, tolerance: float | None = None) -> dict[str, Any] | None:

@@ -7,8 +7,9 @@
     first_k random_k dist_k                         BlockDrop's heuristics
     random_drop     Veit et al.: the same random blocks deleted for all pictures
 
-The cost that the heuristics and random deletion meet is the learned network's mean in MACs, the router's own included,
-up to that of all blocks; the most frequent policy has its own. Every rule starts from the network as it was before
+The cost that the heuristics and random deletion meet is the mean in MACs of the learned row that they stand beside, as
+it is or tuned, the router's own included, up to that of all blocks; the most frequent policy is that row's, and has its
+own cost. Every rule starts from the network as it was before
 anything was skipped. Fine-tuning uses the stage `finetune`'s learning rate, norms and distillation, and as many
 pictures, or without that stage as many as `route`; `all`, which would be its own teacher, learns from labels alone.
 
@@ -64,6 +65,16 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What a router decides."""
+
+    keep_NR: Tensor
+    """On the pictures that are tested."""
+    favourite_R: Tensor
+    """Its most frequent policy on pictures that it was learned from or chosen by."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The table, and what its first line and the untouched network gave on every picture."""
 
@@ -79,7 +90,7 @@ def compare_rules(
     test: Source,
     stats: PolicyStats,
     learned_NR: Tensor,
-    routed_NR: Tensor | None = None,
+    routed: Decided | None = None,
 ) -> Comparison:
     """Test metrics and MACs of all rows; what was tuned is kept in RUN/rules/ and not tuned again by a resumed run.
 
@@ -88,40 +99,45 @@ def compare_rules(
         test: the test split.
         stats: of the router's decisions on the splits that it was learned from.
         learned_NR: its decisions on `test`.
-        routed_NR: those of the router before it was fine-tuned with the network, where it was learned before.
+        routed: of the router before it was fine-tuned with the network, where it was learned before.
     """
     costs = costs_of(training)
+    tuned = Decided(learned_NR, torch.tensor(stats.most_frequent))
+    learned = _tested(training, training.supernet, test, learned_NR)
+    rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
+    host = host_of(training)
+    if routed is None:
+        routed = tuned
+    if _finetune(training) is not None:
+        alone = _tested(training, host, test, routed.keep_NR)
+        rows.append(_row(training, "learned", False, [alone], routed.keep_NR, costs))
+    untuned: dict[str, list[Evaluation]] = {}
+    for name, rule in rules_beside(routed, costs).items():
+        draws = DRAWS if name == "random_drop" else 1
+        tables = [rule(len(test), _generator(training, draw)) for draw in range(draws)]
+        untuned[name] = [_tested(training, host, test, keep_NR) for keep_NR in tables]
+        rows.append(_row(training, name, False, untuned[name], torch.cat(tables), costs))
+    for name, rule in rules_beside(tuned, costs).items() if _epochs(training) else ():
+        rows.append(_tuned_once(training, test, name, rule, host, costs))
+    return Comparison(rows, learned, untuned["all"][0], costs)
+
+
+def rules_beside(decided: Decided, costs: Costs) -> dict[str, Rule]:
+    """All rules by name, at the cost of these decisions."""
     cost_R = costs.added_R.clamp(min=1)  # a block may add nothing to its projection
-    budget = equal_cost(learned_NR, cost_R, costs.router)
-    rate_R, favourite_R = learned_NR.double().mean(0), torch.tensor(stats.most_frequent)
+    budget = equal_cost(decided.keep_NR, cost_R, costs.router)
+    rate_R = decided.keep_NR.double().mean(0)
     used = (rate_R * cost_R).sum().item() / cost_R.sum().item()
     if used < 1:  # each block is skipped less often by the same factor
         rate_R = 1 - (1 - rate_R) * (1 - budget) / (1 - used)
-    rules: dict[str, Rule] = {
+    return {
         "all": lambda num, generator: torch.ones(num, len(cost_R), dtype=torch.bool),
-        "most_frequent": lambda num, generator: heuristics.most_frequent(num, favourite_R),
+        "most_frequent": lambda num, generator: heuristics.most_frequent(num, decided.favourite_R),
         "first_k": lambda num, generator: heuristics.first_k(num, cost_R, budget, generator),
         "random_k": lambda num, generator: heuristics.random_k(num, cost_R, budget, generator),
         "dist_k": lambda num, generator: heuristics.dist_k(num, rate_R, generator),
         "random_drop": lambda num, generator: random_drop(num, cost_R, budget, generator),
     }
-    learned = _tested(training, training.supernet, test, learned_NR)
-    rows = [_row(training, "learned", _finetune(training) is not None, [learned], learned_NR, costs)]
-    host = host_of(training)
-    if routed_NR is None and _finetune(training) is not None:
-        routed_NR = learned_NR
-    if routed_NR is not None:
-        alone = _tested(training, host, test, routed_NR)
-        rows.append(_row(training, "learned", False, [alone], routed_NR, costs))
-    untuned: dict[str, list[Evaluation]] = {}
-    for name, rule in rules.items():
-        draws = DRAWS if name == "random_drop" else 1
-        tables = [rule(len(test), _generator(training, draw)) for draw in range(draws)]
-        untuned[name] = [_tested(training, host, test, keep_NR) for keep_NR in tables]
-        rows.append(_row(training, name, False, untuned[name], torch.cat(tables), costs))
-    for name, rule in rules.items() if _epochs(training) else ():
-        rows.append(_tuned_once(training, test, name, rule, host, costs))
-    return Comparison(rows, learned, untuned["all"][0], costs)
 
 
 def equal_cost(keep_NR: Tensor, cost_R: Tensor, router: float) -> float:

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -839,6 +840,28 @@ def test_rules_meet_the_cost_of_the_learned_network(training):
     for rule in ("first_k", "random_k", "dist_k"):
         assert rows[rule]["macs"] == pytest.approx(budget, abs=largest)
     assert rows["most_frequent"]["macs"] == pytest.approx(whole - rows["learned"]["router_macs"])
+
+
+def test_untuned_rules_meet_the_cost_of_the_router_that_was_not_tuned(training, monkeypatch):
+    """The stage `route` left the first two blocks, `finetune` the others: each rule stands beside its own."""
+    num, count = len(training.val), len(routing.current(training).cost_R)
+    alone_NR = torch.arange(count).lt(2).expand(num, count)
+    tuned_NR = ~alone_NR
+    given = []
+    monkeypatch.setattr(rules, "_tuned_once", lambda *args: given.append(args[3]) or {})
+    costs = replace(costs_of(training), router=0)  # here it is larger than the blocks
+    monkeypatch.setattr(rules, "costs_of", lambda training: costs)
+    stats = policy_stats(tuned_NR, tuned_NR.float())
+    found = compare_rules(training, training.val, stats, tuned_NR, rules.Decided(alone_NR, alone_NR[0]))
+    rows = {row["rule"]: row for row in found.rows if row and row["tuned"] is False}
+    before, after = (costs.of(keep_NR).mean().item() for keep_NR in (alone_NR, tuned_NR))
+    assert rows["learned"]["macs"] == pytest.approx(before)
+    assert rows["most_frequent"]["macs"] == pytest.approx(before)
+    for rule in ("first_k", "random_k", "dist_k"):
+        assert rows[rule]["macs"] == pytest.approx(before, abs=float(costs.added_R.max()))
+    _, favourite, first_k, *_ = (rule(num, torch.Generator().manual_seed(0)) for rule in given)
+    assert torch.equal(favourite, tuned_NR)
+    assert costs.of(first_k).mean().item() == pytest.approx(after, abs=float(costs.added_R.max()))
 
 
 @pytest.mark.parametrize(
