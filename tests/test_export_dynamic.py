@@ -242,10 +242,16 @@ def test_a_routed_model_is_timed_beside_its_host(run, routed_run, tmp_path, monk
     torch.set_num_threads(threads)
     rows = json.loads(out.read_text())["results"]
     assert [row["batch"] for row in rows] == [1, 2]
+    assert [list(row["others"]) for row in rows] == [
+        ["branch", "codebook", bench_routing.STATIC],
+        ["segments", "codebook", bench_routing.STATIC],
+    ]
     full, m = pk.load(run).manifest.size["macs"], pk.load(routed_run)
     cost = route_cost(m.exportable(), m.manifest.size_HW)
     least, most = (1 - (cost.router + macs) / full for macs in (cost.full, cost.always))
     assert all(least <= row["predicted_saving"] <= most for row in rows)
+    static = rows[0]["others"][bench_routing.STATIC]
+    assert least <= static["predicted_saving"] <= most + cost.router / full
     assert code == int(not bench_routing.holds(rows[0])) and "beside its host" in capsys.readouterr().out
 
 

@@ -79,7 +79,7 @@ def found_of(saving, predicted, batch=32, executor="auto"):
         "predicted_saving": predicted,
         "router_macs": 0.02,
     }
-    found |= {"full_ms": {"median": 1.0}, "auto_took": {"segments": 3, "mask": 1}}
+    found |= {"full_ms": {"median": 1.0}, "auto_took": {"segments": 3, "gather": 1}}
     return found | {"executors": {executor: row, "router": row}, "host_ms": {"median": 1.0}, **row}
 
 
@@ -94,7 +94,27 @@ def test_a_slower_model_does_not_pass(saving, predicted, held, capsys):
     assert bench_routing.report_host(Path("run"), [found_of(saving, predicted)], "wall") is held
     printed = capsys.readouterr().out
     assert printed.count("MACs predict no saving") == (0 if predicted > 0 else 3)
-    assert "took segments 3, mask 1" in printed and printed.count(": yes" if held else ": NO") == 3
+    assert "took segments 3, gather 1" in printed and printed.count(": yes" if held else ": NO") == 3
+
+
+def test_the_time_of_a_mask_does_not_count(capsys):
+    found = found_of(0.5, 0.5) | {"auto_took": {"codebook": 9, "mask": 1}}
+    assert not bench_routing.report("net", found, "wall")
+    assert not bench_routing.report_host(Path("run"), [found], "wall")
+    assert bench_routing.report(
+        "net", found | found_of(0.5, 0.5, 1, "branch"), "wall"
+    )  # branch is one executor
+
+
+def test_single_executors_and_the_static_network_stand_beside_the_host(capsys):
+    found, less = found_of(0.4, 0.5), found_of(0.45, 0.45)
+    others = {"segments": found_of(0.3, 0.5), bench_routing.STATIC: less}
+    assert bench_routing.report_host(
+        Path("run"), [found | {"achieved": less["achieved"], "others": others}], "wall"
+    )
+    *_, segments, static, held = capsys.readouterr().out.splitlines()
+    assert segments.split()[-2:] == ["0.60", "segments"] and "1.00  most frequent policy, static" in static
+    assert static.endswith("(MACs predict 0.450)") and held.endswith("yes")
 
 
 @torch.inference_mode()
