@@ -605,8 +605,9 @@ def export(
             and after are written to parity.json.
         per_task: a model of its own for each task, model_TASK; `out` is a folder then.
         data: for int8, bf16, fp16 and dynamic_skip, the tasks file; by default that of the run `path` belongs to.
-        pictures: for int8 and dynamic_skip, how many of the training split to calibrate on; 200 by default.
-        split: for int8, bf16, fp16 and codebooks that drop blocks, which split to measure on.
+        pictures: for int8 and codebooks, how many of the training split to calibrate on; 200 by default. Files of
+            dynamic_skip are timed on as many others, 32 at most.
+        split: for int8, bf16, fp16 and codebooks that drop blocks, which split to measure on; of dynamic_skip, to time.
         device: what `aoti` compiles for.
         optimize: `latency` or `size`; as the model was written by default (`latency` after training).
         dynamic_skip: for a model with a router (`onnx`), how it skips: `branch` (one picture at a time), `gather`
@@ -839,11 +840,12 @@ def _export_dynamic(
     from perceptkit.compact.parity_file import amend, recorded
     from perceptkit.compact.quality import OWN_DECISIONS, compared
     from perceptkit.compact.routed import RoutedNet
-    from perceptkit.runtime.skip_speed import skip_speed
+    from perceptkit.runtime.skip_speed import MOST, skip_speed
     from perceptkit.train.evaluate_model import declared_tasks, evaluate_forward, sample_images
 
     m, network = model.manifest, model.exportable()
     images: list[Any] = []
+    others: list[Any] = []
     not_timed = "--pictures is 0"
     if isinstance(network, RoutedNet):  # else refused below, with advice
         try:
@@ -855,9 +857,14 @@ def _export_dynamic(
         else:
             if nearest:
                 declared_tasks(model.tasks, tasks_file)  # refused before a minute is spent
-            images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
+            # timed on others than a codebook is made for
+            others = list(sample_images(tasks_file, split, m.size_HW, m.mean, m.std, min(pictures, MOST)))
+            if how == "codebook":
+                images = list(sample_images(tasks_file, "train", m.size_HW, m.mean, m.std, pictures))
     export_dynamic(network, m, to, how, images, POLICIES if policies is None else policies, nearest)
-    if not images:
+    if images:
+        amend(to, {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}})
+    if not others:
         amend(to, {"not_timed": not_timed})
         return
     if recorded(to).get("codebook", {}).get("may_drop"):
@@ -871,8 +878,8 @@ def _export_dynamic(
     with tempfile.TemporaryDirectory(prefix="perceptkit-") as folder:
         one = how == "branch"
         static = write_static(host_network(m), m, Path(folder) / "static.onnx", any_batch=not one)
-        speed = skip_speed(to, static, images, network, batch=1 if one else 32)
-    amend(to, {"calibrated_on": {"split": "train", "pictures": sum(map(len, images))}, "speed": speed})
+        speed = skip_speed(to, static, others, network, batch=1 if one else 32)
+    amend(to, {"speed": {"split": split, **speed}})
 
 
 def benchmark(

@@ -87,8 +87,8 @@ def _skipping(entry: Mapping[str, Any]) -> list[str]:
         ms, ratio = speed["ms_per_picture"], speed["speedup"]
         lines.append(
             f"{ratio['median']:.2f} times as fast as without skipping ({ms['dynamic']:.2f} ms a picture against "
-            f"{ms['static']:.2f}), batch {speed['batch']}, router included, on {speed['pictures']} training "
-            f"pictures that keep {speed['kept_fraction']:.0%} of the routed blocks"
+            f"{ms['static']:.2f}), batch {speed['batch']}, router included, on {speed['pictures']} pictures "
+            f"of {speed.get('split', 'train')} that keep {speed['kept_fraction']:.0%} of the routed blocks"
         )
     elif "dynamic_skip" in entry:
         lines.append(f"not timed: {entry.get('not_timed', 'there are no pictures; --data TASKS names some')}")
