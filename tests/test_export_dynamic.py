@@ -254,6 +254,10 @@ def test_a_routed_model_is_timed_beside_its_host(run, routed_run, tmp_path, monk
     static = rows[0]["others"][bench_routing.STATIC]
     assert least <= static["predicted_saving"] <= most + cost.router / full
     assert code == int(not bench_routing.holds(rows[0])) and "beside its host" in capsys.readouterr().out
+    bench_routing.main(["--artifact", str(routed_run), "--host", "--batch", "1", "--out", str(out)])
+    torch.set_num_threads(threads)
+    (row,) = json.loads(out.read_text())["results"]  # the host by the manifest
+    assert row["predicted_saving"] == pytest.approx(rows[0]["predicted_saving"], abs=0.01)
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """What dynamic ONNX files save, measured: against the static ONNX of the same network, all blocks kept.
 
-python tools/bench_dynamic.py --artifact runs/blockdrop --host runs/host
+python tools/bench_dynamic.py --artifact runs/blockdrop
 python tools/bench_dynamic.py cifar resnet18 vit --rounds 30
 
 With `--artifact`, a run or artifact with a router, both sides see test pictures of its run, or of --data, and its own
-router decides: branch at batch 1, gather at 8 and 32, codebook at all. The static file is that of `--host`, a run or
-artifact of the network before anything was skipped: what was folded away counts as saved too; without it, that of the
-artifact's own network with every block. A codebook is made for training pictures.
+router decides: branch at batch 1, gather at 8 and 32, codebook at all. The static file is of the network before
+anything was skipped, as the manifest has it or by `--host`, its run or artifact: what was folded away counts as saved
+too. A codebook is made for training pictures.
 
 Without, networks with random weights, all blocks routed, half of them kept; pictures are of four kinds, and the router
 is fitted to give each kind a policy of its own:
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from perceptkit.api import data_of
 from perceptkit.compact.artifact import Manifest, tasks_from
-from perceptkit.compact.build import compact_and_fold, with_router
+from perceptkit.compact.build import compact_and_fold, host_network, with_router
 from perceptkit.compact.export_dynamic import DYNAMIC, POLICIES, export_dynamic, write_static
 from perceptkit.compact.network import CompactNet
 from perceptkit.compact.onnx_file import open_onnx
@@ -250,11 +250,11 @@ def measure_artifact(path: Path, host: Path | None, options: argparse.Namespace)
     )
     image_NCHW, cost = torch.cat(test), route_cost(routed, m.size_HW)
     keep_NR = routed.router.keep(image_NCHW)
-    whole, full_macs = everything_of(routed, cost, host, m.size_HW)
+    whole, full_macs = everything_of(m, host)
     print(
         f"\n{path}: {len(image_NCHW)} test pictures keep {keep_NR.double().mean():.0%} of {keep_NR.shape[1]} routed "
         f"blocks by {len(keep_NR.unique(dim=0))} policies; {options.threads} thread(s), {options.clock} time\n"
-        f"  static: {host or 'its own network with every block'}, {full_macs / 1e6:.0f} M MACs; router "
+        f"  static: {host or 'the network before anything was skipped'}, {full_macs / 1e6:.0f} M MACs; router "
         f"{cost.router / full_macs:.1%} of it"
     )
     rows = []
@@ -304,19 +304,18 @@ def ways_for(batch: int, ways: Sequence[str]) -> tuple[str, ...]:
     return tuple(way for way in ways if way != unfit)
 
 
-def everything_of(
-    routed: RoutedNet, cost: RouteCost, host: Path | None, size_HW: tuple[int, int]
-) -> tuple[CompactNet, float]:
-    """The network that keeps every block, and its MACs. Raises SpecError for a host that cannot be compared."""
+def everything_of(manifest: Manifest, host: Path | None) -> tuple[CompactNet, float]:
+    """The network before anything was skipped, and its MACs. Raises SpecError for one that cannot be compared."""
+    image = torch.zeros(1, 3, *manifest.size_HW)
     if host is None:
-        return routed.static([True] * len(cost.added_R)), cost.full
+        made = host_network(manifest)
+        return made, measured_macs(partial(made, image))
     theirs = load(host, "cpu")
     network = theirs.exportable()
     if not isinstance(network, CompactNet):
         raise SpecError(f"{host} decides by picture too; --host is the network before anything was skipped")
-    if theirs.manifest.size_HW != size_HW or set(network.net.tasks) != set(routed.network.net.tasks):
+    if theirs.manifest.size_HW != manifest.size_HW or set(theirs.manifest.tasks) != set(manifest.tasks):
         raise SpecError(f"{host} has other tasks, or takes pictures of another size, than --artifact")
-    image = torch.zeros(1, 3, *size_HW)
     return network, measured_macs(partial(network, image))
 
 
@@ -334,7 +333,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "models", nargs="*", metavar="MODEL", help=f"{', '.join(SUBJECTS)}; all without --artifact"
     )
     parser.add_argument("--artifact", type=Path, metavar="RUN|ARTIFACT", help="a model with a router")
-    parser.add_argument("--host", type=Path, metavar="RUN|ARTIFACT", help="the network that it came from")
+    parser.add_argument(
+        "--host",
+        type=Path,
+        metavar="RUN|ARTIFACT",
+        help="the network that it came from, of an artifact that does not tell",
+    )
     parser.add_argument("--data", metavar="TASKS", help="of --artifact; that of its run by default")
     parser.add_argument("--policies", type=int, default=POLICIES, help="of the codebook of --artifact")
     parser.add_argument("--nearest", action="store_true", help="that codebook may drop blocks")

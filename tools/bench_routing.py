@@ -1,7 +1,7 @@
 """What skipping by picture saves on the clock, beside what its MACs predict.
 
 python tools/bench_routing.py --artifact runs/blockdrop
-python tools/bench_routing.py --artifact runs/blockdrop --host runs/host
+python tools/bench_routing.py --artifact runs/blockdrop --host
 python tools/bench_routing.py resnet18 vit --keep 0.6 --policies 4
 
 For batches of 1, 8 and 32 every executor is timed with its router, interleaved with the full compact network (all
@@ -16,9 +16,9 @@ an artifact have random weights, and noise for pictures: the router runs, and it
 timed call; then random ones with a given keep rate and number of distinct policies take their place. `--random` does
 so with an artifact too.
 
-With `--host`, a run or artifact of the network before anything was skipped, both models run test pictures of the routed
-one's run as they are used, router, real decisions and all: what was folded away counts as saved too. After that single
-executors stand beside the host, and the static network of the most frequent policy, which has no router.
+With `--host` the network before anything was skipped, and the model, run test pictures of the model's run as they are
+used, router, real decisions and all: what was folded away counts as saved too. After that single executors stand beside
+the host, and the static network of the most frequent policy, which has no router.
 
 The requirement: at least 0.85 achieved at batch 1 by branch, and at batch 32 by auto, which is what users get. Where
 MACs predict no saving nothing can be achieved, and it is missed. Exit code 1 when it is.
@@ -45,7 +45,7 @@ from torch import Tensor
 
 from perceptkit.api import data_of
 from perceptkit.compact.artifact import Manifest, tasks_from
-from perceptkit.compact.build import compact_and_fold, read
+from perceptkit.compact.build import compact_and_fold, counted, host_network, read
 from perceptkit.compact.route_cost import route_cost
 from perceptkit.compact.routed import RoutedNet
 from perceptkit.compact.verify import BOUND, probe_images
@@ -57,6 +57,7 @@ from perceptkit.model.plan import Plan
 from perceptkit.model.router import build_router
 from perceptkit.runtime import executors
 from perceptkit.runtime.benchmark import machine
+from perceptkit.runtime.eager import on_device
 from perceptkit.runtime.load import artifact_folder, load
 from perceptkit.runtime.predictor import Predictor
 from perceptkit.runtime.routed_latency import macs_by_picture
@@ -291,16 +292,25 @@ def holds(row: Mapping[str, Any], took: Mapping[str, int] = MappingProxyType({})
 
 
 @torch.inference_mode()
-def against_host(path: Path, host: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What the model at `path` saves of the time and the MACs of the network it came from, by batch size."""
-    ours, theirs = (load(one, threads=options.threads) for one in (path, host))
+def against_host(path: Path, host: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the model at `path` saves of the time and the MACs of the network it came from, by batch size.
+
+    `host`: a run or artifact; empty for what the model's manifest says, with random weights.
+    """
+    ours = load(path, threads=options.threads)
     m, network = ours.manifest, ours.exportable()
+    if host:
+        theirs = load(host, threads=options.threads)
+        whole, full_macs = theirs.forward, theirs.manifest.size["macs"]
+    else:
+        made = host_network(m)
+        whole, full_macs = on_device(made, torch.device("cpu")), counted(m, made).size["macs"]
     images = sample_images(data_of(path, options.data), "test", m.size_HW, m.mean, m.std, PICTURES)
     pictures = torch.cat(list(images))
     macs = float(m.size["macs"])
     if isinstance(network, RoutedNet):
         macs = macs_by_picture(network, pictures, route_cost(network, m.size_HW)).mean().item()
-    predicted = 1 - macs / theirs.manifest.size["macs"]
+    predicted = 1 - macs / full_macs
     results = []
     for batch in options.batch:
         drawn = torch.randint(
@@ -309,7 +319,7 @@ def against_host(path: Path, host: Path, options: argparse.Namespace) -> list[di
         ours.forward(pictures[drawn[0]])  # measures its cost model
         took = executors_taken(ours, pictures, drawn)
         clock = CLOCKS[options.clock]
-        host_ms, saving = saved(theirs.forward, {"routed": ours.forward}, pictures, drawn, clock)
+        host_ms, saving = saved(whole, {"routed": ours.forward}, pictures, drawn, clock)
         found = {"batch": batch, "auto_took": took, "host_ms": host_ms.to_dict()}
         found |= beside_prediction(saving["routed"], predicted)
         if isinstance(network, RoutedNet):
@@ -319,8 +329,8 @@ def against_host(path: Path, host: Path, options: argparse.Namespace) -> list[di
                 name: SkippingForward(network, executor=name, codebook=m.policies or None)
                 for name in (("branch", "codebook") if batch == 1 else ("segments", "codebook"))
             }
-            _, others = saved(theirs.forward, forwards | {STATIC: static}, pictures, drawn, clock)
-            without = 1 - measured_macs(partial(static, pictures[:1])) / theirs.manifest.size["macs"]
+            _, others = saved(whole, forwards | {STATIC: static}, pictures, drawn, clock)
+            without = 1 - measured_macs(partial(static, pictures[:1])) / full_macs
             found["others"] = {
                 name: beside_prediction(other, without if name == STATIC else predicted)
                 for name, other in others.items()
@@ -440,7 +450,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], metavar=f"{{{','.join(NETWORKS)}}}")
     parser.add_argument("--artifact", type=Path, help="of a model with a router")
-    parser.add_argument("--host", type=Path, help="run or artifact of the network that --artifact came from")
+    parser.add_argument(
+        "--host", nargs="?", const="", metavar="RUN|ARTIFACT",
+        help="beside the network that --artifact came from; of an artifact that does not tell, where it is",
+    )  # fmt: skip
     parser.add_argument("--data", metavar="TASKS", help="of an --artifact; that of its run by default")
     parser.add_argument("--random", action="store_true", help="random decisions for an --artifact too")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """tools/bench_dynamic.py: what passes and what does not, hosts that cannot be compared, arguments."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # scripts, not a p
 import bench_dynamic
 
 from perceptkit.compact.build import write_artifact
-from perceptkit.compact.route_cost import RouteCost, route_cost
+from perceptkit.compact.route_cost import RouteCost
 from perceptkit.errors import SpecError
 from perceptkit.runtime.timing import Spread
-from tests.compact.conftest import SIZE, manifest_of, network, plan_of
-from tests.runtime.test_executors import routed
+from tests.compact.conftest import manifest_of, network, plan_of
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,17 @@ def test_predicted_by_hand():
 def test_the_host_must_be_the_same_but_for_skipping(tmp_path):
     chosen = ("seg", "depth", "room")
     net = network(chosen=chosen)
-    write_artifact(tmp_path / "host", net, manifest_of(net, plan_of(net, "all")))
-    model = routed(keep="all", chosen=chosen)
-    cost = route_cost(model, SIZE)
-    host, macs = bench_dynamic.everything_of(model, cost, tmp_path / "host", SIZE)
-    assert list(host.net.tasks) == list(model.network.net.tasks) and macs == pytest.approx(
-        cost.full, rel=0.02
-    )
-    assert bench_dynamic.everything_of(model, cost, None, SIZE)[1] == cost.full
+    plan = plan_of(net, "all")
+    whole = manifest_of(net, plan)
+    write_artifact(tmp_path / "host", net, whole)
+    less = replace(whole, plan=plan_of(net, "none"), host=plan)  # its router skipped all that can be
+    host, macs = bench_dynamic.everything_of(whole, tmp_path / "host")
+    assert list(host.net.tasks) == list(chosen) and macs == whole.size["macs"]
+    assert bench_dynamic.everything_of(less, None)[1] == macs
     with pytest.raises(SpecError, match="has other tasks, or takes pictures of another size"):
-        bench_dynamic.everything_of(model, cost, tmp_path / "host", (96, 96))
+        bench_dynamic.everything_of(replace(whole, size_HW=(96, 96)), tmp_path / "host")
     with pytest.raises(SpecError, match="has other tasks"):
-        bench_dynamic.everything_of(routed(keep="all", chosen=("seg",)), cost, tmp_path / "host", SIZE)
+        bench_dynamic.everything_of(whole.only(["seg"]), tmp_path / "host")
 
 
 @pytest.mark.parametrize(
