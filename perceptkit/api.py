@@ -648,7 +648,9 @@ def export(
     for flag, given in (("--pictures", pictures), ("--data", data)):
         measured = flag == "--data" and precision != "32"
         if given is not None and not (int8 or measured) and dynamic_skip is None:
-            raise SpecError(f"{flag} is for --int8 and --dynamic-skip, which are calibrated; {format} is not")
+            raise SpecError(
+                f"{flag} is for --int8 and --dynamic-skip, which run pictures; {format} alone does not"
+            )
     drops = nearest or (dynamic_skip == "codebook" and policies == 1)
     if max_drop is not None and not int8 and precision == "32" and not drops:
         raise SpecError(

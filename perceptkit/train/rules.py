@@ -9,9 +9,9 @@
 
 The cost that the heuristics and random deletion meet is the mean in MACs of the learned row that they stand beside, as
 it is or tuned, the router's own included, up to that of all blocks; the most frequent policy is that row's, and has its
-own cost. Every rule starts from the network as it was before
-anything was skipped. Fine-tuning uses the stage `finetune`'s learning rate, norms and distillation, and as many
-pictures, or without that stage as many as `route`; `all`, which would be its own teacher, learns from labels alone.
+own cost. Every rule starts from the network as it was before anything was skipped. Fine-tuning uses the stage
+`finetune`'s learning rate, norms and distillation, and as many pictures, or without that stage as many as `route`;
+`all`, which would be its own teacher, learns from labels alone.
 
 Shapes: N pictures of a split, B of a batch, R routed blocks.
 """
