@@ -146,12 +146,14 @@ def policy_stats(keep_NR: Tensor, prob_NR: Tensor) -> PolicyStats:
 
 ADVICE = {
     "reinforce": {
+        "nothing_skipped": "Lower routing.gamma, or take `estimator: gumbel`, which needs fewer epochs.",
         "saturated": "Start from a keep probability (routing.router.keep) of 0.9, open blocks more slowly (speed of "
         "`route`), or raise routing.gamma gradually.",
         "one_policy": "Use a larger batch, raise routing.entropy, or a router with a finer input (router.downscale).",
         "quality": "Raise routing.gamma, lower routing.entropy, or let `finetune` run longer.",
     },
     "gumbel": {
+        "nothing_skipped": "Lower routing.gamma, by which the price of a block is divided.",
         "saturated": "Start from a keep probability (routing.router.keep) nearer to 0.5, or lower the router's "
         "learning rate (router_lr, or lr of `route`).",
         "one_policy": "Use a larger batch, a lower learning rate of the router (router_lr, or lr of `route`), or a "
@@ -181,9 +183,20 @@ def collapse_findings(
         estimator: routing.estimator, whose settings the advice names.
     """
     found, advice = [], ADVICE[estimator]
+    if skips_nothing := stats.kept_fraction == 1:
+        what = advice["nothing_skipped"]
+        if max_drop is not None:
+            what = what.replace("Lower routing.gamma", "Allow more (routing.max_drop)")
+        found.append(
+            Finding(
+                "nothing_skipped",
+                f"no image skips any of {stats.num_blocks} blocks: a wrong answer costs more than skipping ever "
+                f"earned. {what}",
+            )
+        )
     high = sum(p > 1 - SATURATED for p in stats.mean_prob)
     low = sum(p < SATURATED for p in stats.mean_prob)
-    if high + low > SATURATED_SHARE * stats.num_blocks:
+    if high + low > SATURATED_SHARE * stats.num_blocks and not skips_nothing:
         found.append(
             Finding(
                 "saturated",
@@ -192,7 +205,7 @@ def collapse_findings(
             )
         )
     recent = [*unique_before, stats.unique][-SAME_FOR_CHECKS:]
-    if len(recent) == SAME_FOR_CHECKS and set(recent) == {1}:
+    if len(recent) == SAME_FOR_CHECKS and set(recent) == {1} and not skips_nothing:
         found.append(
             Finding(
                 "one_policy",

@@ -96,6 +96,17 @@ def test_one_policy_for_several_evaluations_is_also_static():
     assert codes(same, [1] * (SAME_FOR_CHECKS - 2) + [2]) == ["static"]
 
 
+def test_a_router_that_skips_nothing_is_told_to_pay_more_for_it():
+    """Not to begin with a higher keep probability, as one that is sure of skipping is."""
+    all_kept = policy_stats(torch.ones_like(KEEP), torch.ones_like(PROB))
+    for estimator in ADVICE:
+        first, *others = collapse_findings(all_kept, [1] * SAME_FOR_CHECKS, estimator=estimator)
+        assert first.code == "nothing_skipped" and "Lower routing.gamma" in first.message
+        assert [finding.code for finding in others] == ["static"]
+    first, *_ = collapse_findings(all_kept, max_drop=0.01)
+    assert "Allow more (routing.max_drop)" in first.message and "gamma" not in first.message
+
+
 def test_no_advantage_is_no_signal():
     healthy = policy_stats(KEEP, PROB)
     assert codes(healthy, mean_abs_advantage=9e-4) == ["no_advantage"]
