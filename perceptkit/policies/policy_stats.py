@@ -27,8 +27,8 @@ SAME_FOR_CHECKS = 5
 NO_SIGNAL = 1e-3
 """Below this mean |advantage| the policy gradient is noise."""
 
-STATIC_STD = 0.01
-"""A keep rate that varies less over images is static; 0.01 is one image in 10,000 that differs."""
+STATIC_SHARE = 0.99
+"""One policy for this part of the images is static, if nothing is lost without the others' (`STATIC_DROP`)."""
 
 USUAL_DROP = 0.05
 """What val may lose where nobody says."""
@@ -80,7 +80,7 @@ class PolicyStats:
     @property
     def is_static(self) -> bool:
         """Whether hardly any image differs from the others."""
-        return max(self.keep_std) < STATIC_STD
+        return self.most_frequent_share >= STATIC_SHARE
 
     def fixed(self, tolerance: float | None = None) -> dict[int, bool]:
         """By block that needs no choice, the choice that stays, 1 or 0.
@@ -240,11 +240,13 @@ def collapse_findings(
 
 def static_words(stats: PolicyStats) -> str:
     """That a policy is static; what came of it is said after that."""
-    return (
+    words = (
         f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same {sum(stats.most_frequent)} of "
-        f"{stats.num_blocks} blocks: the policy is static, and the model has no router any more. (Of images not seen "
-        f"here up to {stats.rate_bound:.2%} would have got another decision.)"
+        f"{stats.num_blocks} blocks: the policy is static, and the model has no router any more."
     )
+    if stats.unique > 1:
+        return words
+    return f"{words} (Of images not seen here up to {stats.rate_bound:.2%} would have got another decision.)"
 
 
 def nearly_static(stats: PolicyStats, drops: Mapping[str, float], tolerance: float) -> Finding:
@@ -255,6 +257,17 @@ def nearly_static(stats: PolicyStats, drops: Mapping[str, float], tolerance: flo
         f"{stats.most_frequent_share:.2%} of {stats.num_images} images keep the same blocks, but with these for all, "
         f"val loses {lost}, more than the {tolerance:.2%} that it may: the router stays. A larger "
         f"routing.fold_tolerance drops it.",
+    )
+
+
+def unfixed(stats: PolicyStats) -> Finding:
+    """Blocks that no image chose otherwise, of too few images to rule out that others would."""
+    count = len(stats.foldable.kept) + len(stats.foldable.skipped)
+    return Finding(
+        "unfixed",
+        f"all {stats.num_images} images choose alike in {count} of {stats.num_blocks} blocks, which stay the router's: "
+        f"of other images up to {stats.rate_bound:.2%} may choose otherwise, and from {IMAGES_TO_FOLD} images on that "
+        f"is little enough. routing.fold_tolerance: 0 fixes them all the same.",
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perceptkit.report.benchmark_file import read_benchmark
 
 RULES = {
@@ -27,6 +29,8 @@ RULES = {
 """By the name in routing.json, in the order of the report; rules of other names follow as they are called."""
 PERCENTILES = ("p50", "p95", "p99")
 VARIANTS = ("full", "routed", "worst", "static")
+GROUPS = 5
+"""Of pictures by difficulty."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """The pictures that cost least and most, of one class or (task and class None) of all."""
+    """The pictures on which the network with all blocks is best and worst, of one class or (task and class None) of
+    all."""
 
     task: str | None
     class_name: str | None
@@ -170,6 +175,7 @@ def read_routing(file: Path) -> RoutingFile:
                 row["task"], row["class"], tuple(row["easiest"]), tuple(row["hardest"]), row.get("classes")
             )
             for row in test.get("difficulty", [])
+            if row.get("by") == "quality"  # older files have the cheapest and the dearest here
         ),
         folder=file.parent / "routing",
         folded=loaded.get("folded") or {},
@@ -217,6 +223,23 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
 
+def by_difficulty(
+    quality_N: np.ndarray, macs_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Mean quality, and mean and standard deviation of MACs, of groups of equally many pictures, hardest first.
+
+    None where fewer than two pictures would be in a group, or quality does not vary.
+    """
+    known = np.isfinite(quality_N)
+    quality_N, macs_N = quality_N[known], macs_N[known]
+    if len(quality_N) < 2 * GROUPS or quality_N.min() == quality_N.max():
+        return None
+    groups = np.array_split(np.argsort(quality_N, kind="stable"), GROUPS)
+    columns = [(quality_N[g].mean(), macs_N[g].mean(), macs_N[g].std()) for g in groups]
+    quality, mean, std = np.array(columns).T
+    return quality, mean, std
+
+
 Latency = Mapping[int, Mapping[str, Mapping[str, float]]]
 """By batch size, then `full`, `routed`, `worst` (all blocks and the router) or `static`, then percentile; ms per batch.
 Of too few calls for a percentile, NaN."""
@@ -236,6 +259,13 @@ def read_brief(run: Path) -> Mapping[str, Any]:
     """What training measured, where that is what `read_latency` gives; else empty."""
     found = _brief(run)
     return {} if _times(read_benchmark(run)) or not _times({"routing_latency": found}) else found
+
+
+def read_executors(run: Path) -> Mapping[int, Mapping[str, int]]:
+    """By batch size of `read_latency`, which executors ran the routed model, and how often; empty in older files."""
+    found = _brief(run) if read_brief(run) else read_benchmark(run).get("routing_latency", {})
+    rows = found.get("batch", {}).items()
+    return {int(batch): row["executors"] for batch, row in rows if row.get("executors")}
 
 
 def _brief(run: Path) -> Mapping[str, Any]:

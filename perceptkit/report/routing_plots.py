@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from perceptkit.report.routing_file import RULES, RoutingFile, RuleRow
+from perceptkit.report.routing_file import GROUPS, RULES, RoutingFile, RuleRow, by_difficulty
 from perceptkit.report.run_folder import Run
 from perceptkit.report.tables import direction, scaled
 from perceptkit.report.theme import Theme, figure, panels
 
-GROUPS = 5
-"""Of pictures by difficulty."""
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 MARKERS = {
     "learned": "o",
@@ -100,23 +98,6 @@ def difficulty(runs: Sequence[Run], theme: Theme) -> Figure | None:
     for ax in axes:
         ax.yaxis.set_major_locator(MaxNLocator(5))
     return made
-
-
-def by_difficulty(
-    quality_N: np.ndarray, macs_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Mean quality, and mean and standard deviation of MACs, of groups of equally many pictures, hardest first.
-
-    None where fewer than two pictures would be in a group, or quality does not vary.
-    """
-    known = np.isfinite(quality_N)
-    quality_N, macs_N = quality_N[known], macs_N[known]
-    if len(quality_N) < 2 * GROUPS or quality_N.min() == quality_N.max():
-        return None
-    groups = np.array_split(np.argsort(quality_N, kind="stable"), GROUPS)
-    columns = [(quality_N[g].mean(), macs_N[g].mean(), macs_N[g].std()) for g in groups]
-    quality, mean, std = np.array(columns).T
-    return quality, mean, std
 
 
 def _spread(ax: Axes, macs_N: np.ndarray, full: float, theme: Theme) -> None:

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perceptkit.report.grid import Cell, Column, Row, Table, best_of, number
 from perceptkit.report.pictures import inline_thumbnail
-from perceptkit.report.routing_file import PERCENTILES, Latency, RoutingFile, RuleRow, read_brief
+from perceptkit.report.routing_file import (
+    PERCENTILES,
+    Latency,
+    RoutingFile,
+    RuleRow,
+    by_difficulty,
+    read_brief,
+    read_executors,
+)
 from perceptkit.report.run_folder import Run, TaskResult
 from perceptkit.report.tables import DECIMALS, direction, scaled
 
@@ -93,6 +103,7 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         static=static_words(found),
         summary=(
             _spread_words(found),
+            *difficulty_words(found),
             *quality_words(found.quality),
             *_fixed_words(run, found),
             *folded_words(found.folded, "kept", "skipped"),
@@ -105,7 +116,9 @@ def routing_section(run: Run, runs: Sequence[Run]) -> Section | None:
         contrasts=_contrasts(found),
         left_out=left_out_words(found),
         groups=_groups(found),
-        latency=latency_table(run.latency, brief_words(run.path)) if run.latency else None,
+        latency=latency_table(run.latency, executor_words(run.path), brief_words(run.path))
+        if run.latency
+        else None,
         compared=sum(other.routing is not None for other in runs),
     )
 
@@ -153,6 +166,25 @@ def _spread_words(found: RoutingFile) -> str:
     return words + (
         f" The most frequent decision serves {share:.0%} of them." if len(found.policies) > 1 else ""
     )
+
+
+def difficulty_words(found: RoutingFile) -> list[str]:
+    """Whether what is hard costs more: mean MACs of the hardest and the easiest fifth, by task."""
+    if found.pictures is None or len(found.policies) == 1:
+        return []
+    macs_N, parts = np.array(found.pictures.macs), []
+    for task, column in found.pictures.full_quality.items():
+        if groups := by_difficulty(np.array(column), macs_N):
+            _, mean, _ = groups
+            scale, unit, decimals = scaled([mean[0], mean[-1]])
+            hard, easy = (number(value / scale, decimals) for value in (mean[0], mean[-1]))
+            parts.append(f"{task} {hard} {unit} and {easy} {unit}")
+    if not parts:
+        return []
+    return [
+        "MACs of the hardest and the easiest fifth of the images, by what the network with all blocks makes of them: "
+        f"{', '.join(parts)}."
+    ]
 
 
 def _fixed_words(run: Run, found: RoutingFile) -> list[str]:
@@ -341,7 +373,7 @@ def left_out_words(found: RoutingFile) -> str:
     if not few:
         return ""
     parts = [f"the first {count} of the {num} classes of {task}" for task, count, num in few]
-    return f"The page shows pictures with the fewest and the most MACs of {' and '.join(parts)}."
+    return f"The page shows the easiest and the hardest pictures of {' and '.join(parts)}."
 
 
 def _groups(found: RoutingFile) -> tuple[Group, ...]:
@@ -392,8 +424,17 @@ def brief_words(run: Path) -> str:
     )
 
 
-def latency_table(latency: Latency, brief: str = "") -> Table:
-    """Milliseconds per batch; `brief` says of a measurement at the end of training what it was."""
+def executor_words(run: Path) -> str:
+    """How the routed model ran: by which executors, the most frequent first."""
+    parts = [
+        f"{', '.join(sorted(counts, key=lambda name: -counts[name]))} at batch {batch}"
+        for batch, counts in sorted(read_executors(run).items())
+    ]
+    return f"Routed, it ran by {'; '.join(parts)} (mask computes all blocks)." if parts else ""
+
+
+def latency_table(latency: Latency, *said: str) -> Table:
+    """Milliseconds per batch; notes of what is `said` follow the table's own."""
     largest = max(row["p50"] for rows in latency.values() for row in rows.values())
     decimals = 1 if largest >= 100 else 2
     rows: list[Row] = []
@@ -410,4 +451,4 @@ def latency_table(latency: Latency, brief: str = "") -> Table:
     note = "Router included. The worst case: an image that keeps all that any image keeps, and the router runs too."
     if not any("routed" in variants for variants in latency.values()):
         note = "The network before anything was skipped, and what is left of it for every image."
-    return Table("batch, model", columns, tuple(rows), tuple(filter(None, (note, brief))))
+    return Table("batch, model", columns, tuple(rows), tuple(filter(None, (note, *said))))

@@ -64,7 +64,7 @@ def routed_latency(
         `pictures`, `calls`, mean `macs` of a picture with the router and `macs_full` of the host, and by `batch`: p50,
         p95, p99 of `full`, `routed` and `worst`; `predicted`, the part of the MACs that is saved; `saving`, the part of
         the time, as quartiles over the calls; `achieved`, the median of it over `predicted`, None where MACs predict
-        none; `executors`, how often each was chosen.
+        none or a call ran by `mask`, which skips nothing; `executors`, how often each was chosen.
     """
     forward = _as_loaded(routed, device, policies)
     return _by_batch(forward, routed, host, image_NCHW, batches, calls, device, say)
@@ -193,7 +193,8 @@ def _one_size(
         for name, run in (("full", full), ("routed", routed), ("worst", worst))
     }
     seconds = interleave(variants, calls, WARMUP, device)
-    return _saved(seconds, "routed", 1 - part_N[drawn].mean().item()) | {"executors": dict(executors)}
+    row = _saved(seconds, "routed", 1 - part_N[drawn].mean().item()) | {"executors": dict(executors)}
+    return row | {"achieved": None} if executors["mask"] else row
 
 
 def _on_the_next(run: Callable[[Tensor], object], image_NCHW: Tensor, drawn: Tensor) -> Callable[[], object]:

@@ -5,6 +5,7 @@ Shapes: B pictures of a batch, N pictures of a split, R routed blocks, K tasks.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from perceptkit.policies.policy_stats import (
     collapse_findings,
     nearly_static,
     policy_stats,
+    unfixed,
     unopened,
 )
 from perceptkit.spec.recipe import StageSpec
@@ -234,6 +236,8 @@ def conclude_routing(training: Training, test: Source) -> dict[str, Any]:
             )
     if training.routing is not None:
         found["folded"] = fold(training, stats, spec.fold_tolerance)
+        if any(astuple(stats.foldable)) and not stats.fixed(spec.fold_tolerance):
+            findings = (*findings, unfixed(stats))
     found["findings"] = [{"code": finding.code, "message": finding.message} for finding in findings]
     found["is_static"] = training.routing is None
     found["quality"] = quality = quality_of_result(training, routing.full_quality)

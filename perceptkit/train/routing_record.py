@@ -4,10 +4,12 @@
     pictures     {"id", "policy", "usage", "macs", "quality", "full_quality"}
                                                    columns with one entry per picture; the policy is a row above,
                                                    MACs include the router, qualities are by task and in [0, 1]
-    difficulty   [{"task", "class", "classes", "easiest", "hardest"}]
-                                                   pictures with the fewest and the most MACs: by class where a task
-                                                   has classes, of which the first ten are here and `classes` says how
-                                                   many the split has; over all pictures (task and class null) where not
+    difficulty   [{"by": "quality", "task", "class", "classes", "easiest", "hardest"}]
+                                                   pictures on which the network with all blocks has the highest and
+                                                   the lowest quality: by class where a task has classes, of which the
+                                                   first ten are here and `classes` says how many the split has; over
+                                                   all pictures, by the mean of the tasks (task and class null), where
+                                                   not; empty where all have one policy
     clusters     [{"keep", "keep_rate", "policies", "pictures", "usage", "macs", "examples"}]
                                                    policies that are alike, around the one with this `keep`
     RUN/routing/NUMBER.png                         every picture that is named by its number in these lists
@@ -17,6 +19,7 @@ Nothing is drawn at random, and nothing picked by hand: of equals, pictures spre
 Shapes: N pictures of the split, R routed blocks, U different policies, K tasks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +44,8 @@ OF_A_CLASS = 2
 OF_ALL = 6
 OF_A_CLUSTER = 5
 """Pictures shown."""
+BY = "quality"
+"""What is easy: files from before this was named show what costs least."""
 
 
 def record_test(
@@ -77,7 +82,7 @@ def record_test(
             "quality": qualities[0],
             "full_quality": qualities[1],
         },
-        "difficulty": difficulty(macs_N, class_N, training.tasks),
+        "difficulty": difficulty(qualities[1], class_N, training.tasks) if len(count_U) > 1 else [],
         "clusters": clusters(keep_NR, usage_N, macs_N),
     }
     if training.fabric.global_rank == 0:
@@ -94,30 +99,40 @@ def by_frequency(keep_NR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def difficulty(
-    macs_N: Tensor, class_N: Mapping[str, Tensor], tasks: Mapping[str, Task]
+    quality: Mapping[str, Sequence[float]], class_N: Mapping[str, Tensor], tasks: Mapping[str, Task]
 ) -> list[dict[str, Any]]:
-    """Pictures that cost least and most; nothing where all cost the same."""
-    if macs_N.min() == macs_N.max():
-        return []
-    macs, groups = macs_N.tolist(), []
+    """Pictures on which the network with all blocks does best and worst.
+
+    Args:
+        quality: of each picture with all blocks, by task, in [0, 1]; NaN without a label.
+        class_N: as for `record_test`.
+        tasks: by name.
+    """
+    groups = []
     for task, label_N in class_N.items():
         of_task = [c for c in label_N.unique().tolist() if c >= 0]
         for index in of_task[:CLASSES]:
             members = (label_N == index).nonzero()[:, 0].tolist()
             name = tasks[task].labels[index]
-            ends = extremes(members, macs, OF_A_CLASS)
-            groups.append({"task": task, "class": name, "classes": len(of_task), **ends})
+            ends = _best_and_worst(members, quality[task], OF_A_CLASS)
+            groups.append({"by": BY, "task": task, "class": name, "classes": len(of_task), **ends})
     if class_N.keys() != tasks.keys():
-        groups.append({"task": None, "class": None, **extremes(range(len(macs)), macs, OF_ALL)})
+        mean_N = torch.tensor(list(quality.values()), dtype=torch.float64).nanmean(0).tolist()
+        known = [n for n, mean in enumerate(mean_N) if not math.isnan(mean)]
+        groups.append({"by": BY, "task": None, "class": None, **_best_and_worst(known, mean_N, OF_ALL)})
     return groups
 
 
-def extremes(members: Sequence[int], macs: Sequence[float], count: int) -> dict[str, list[int]]:
-    """The members with the least and the most of `macs`, which has an entry for every picture of the split."""
+def _best_and_worst(members: Sequence[int], quality: Sequence[float], count: int) -> dict[str, list[int]]:
+    return extremes(members, [-value for value in quality], count)
+
+
+def extremes(members: Sequence[int], values: Sequence[float], count: int) -> dict[str, list[int]]:
+    """The members with the least and the largest values, of which every picture of the split has one."""
     count = min(count, len(members) // 2)  # no picture is both
-    easiest = least(members, [macs[n] for n in members], count)
+    easiest = least(members, [values[n] for n in members], count)
     others = [n for n in members if n not in easiest]
-    return {"easiest": easiest, "hardest": least(others, [-macs[n] for n in others], count)}
+    return {"easiest": easiest, "hardest": least(others, [-values[n] for n in others], count)}
 
 
 def least(numbers: Sequence[int], values: Sequence[float], count: int) -> list[int]:

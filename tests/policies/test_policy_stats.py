@@ -15,6 +15,7 @@ from perceptkit.policies.policy_stats import (
     collapse_findings,
     nearly_static,
     policy_stats,
+    unfixed,
 )
 from perceptkit.spec.recipe import RoutingSpec
 
@@ -142,12 +143,27 @@ def test_a_static_policy_says_that_the_router_is_gone():
     assert "0.75%" in finding.message and "no router any more" in finding.message
 
 
-def test_one_image_in_ten_thousand_is_static_and_may_cost_too_much_to_drop():
+def test_a_policy_with_exceptions_says_nothing_of_how_many_there_may_be_unseen():
+    keep = torch.tensor([[True, False]]).repeat(400, 1)
+    keep[0] = True
+    (finding,) = collapse_findings(stats_of(keep))
+    assert "99.75% of 400 images keep the same 1 of 2 blocks" in finding.message
+    assert "not seen" not in finding.message
+
+
+def test_blocks_that_too_few_images_agree_on_are_told_of():
+    keep = torch.tensor([[True, False, True], [False, False, True]]).repeat(50, 1)
+    finding = unfixed(stats_of(keep))
+    assert finding.code == "unfixed" and "all 100 images choose alike in 2 of 3 blocks" in finding.message
+    assert "up to 3.00% may choose otherwise" in finding.message and "from 3000 images" in finding.message
+
+
+def test_a_policy_of_few_exceptions_is_static_and_may_cost_too_much_to_drop():
     keep = torch.ones(10_001, 2, dtype=torch.bool)
     keep[0, 0] = False
     stats = stats_of(keep)
     assert stats.is_static and stats.fixed() == {1: True}  # what `fixed` leaves
-    assert not stats_of(keep[:5000]).is_static
+    assert stats_of(keep[:100]).is_static and not stats_of(keep[:99]).is_static  # one of a hundred at most
     found = nearly_static(stats, {"seg": 0.004, "depth": 0.0}, 0.001)
     assert found.code == "nearly_static" and "loses seg 0.40%, more than the 0.10%" in found.message
     assert "depth" not in found.message

@@ -109,10 +109,12 @@ def _routing(
     if not static:
         for index, name in enumerate(CLASSES):
             own = [n for n in by_macs if class_N[n] == index]
-            difficulty.append({"task": "room", "class": name, "easiest": own[:2], "hardest": own[:-3:-1]})
+            difficulty.append(
+                {"by": "quality", "task": "room", "class": name, "easiest": own[:2], "hardest": own[:-3:-1]}
+            )
         if len(tasks) > 1:
             ends = {"easiest": by_macs[:6], "hardest": by_macs[:-7:-1]}
-            difficulty.append({"task": None, "class": None, **ends})
+            difficulty.append({"by": "quality", "task": None, "class": None, **ends})
     centres = range(min(4, len(policies)))
     group_U = [min(centres, key=lambda c: (policies[u] != policies[c]).sum()) for u in range(len(policies))]
     clusters = []

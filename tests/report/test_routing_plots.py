@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from perceptkit.report.plots import write_plots
-from perceptkit.report.routing_plots import ROUTING_PLOTS, by_difficulty
+from perceptkit.report.routing_file import by_difficulty
+from perceptkit.report.routing_plots import ROUTING_PLOTS
 from perceptkit.report.run_folder import read_run
 from perceptkit.report.theme import LIGHT, THEMES, style
 from tests.report.fake_routing import make_routed_run

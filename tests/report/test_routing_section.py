@@ -9,6 +9,8 @@ import pytest
 from perceptkit.report.page import render, write_report
 from perceptkit.report.routing_file import BRIEF
 from perceptkit.report.routing_section import (
+    difficulty_words,
+    executor_words,
     latency_table,
     quality_words,
     routing_section,
@@ -133,7 +135,7 @@ def test_a_static_model_says_so_first(tmp_path):
     start = page.text.index(HEADING)
     assert page.text[start:].startswith(f"{HEADING} The model became static. All 60,000 images")
     assert "100.00% of 60000 images keep the same blocks." in page.text
-    assert "Never varied" not in page.text and "fewest MACs" not in page.text
+    assert "Never varied" not in page.text and "easiest" not in page.text
     assert "MACs per image on average" not in page.text and "BlockDrop, static" in page.text
 
 
@@ -147,7 +149,7 @@ def test_a_router_that_costs_more_than_it_saves_says_so(routed):
 
 def test_easy_and_hard_pictures_of_every_class(page, routed):
     assert page.all("h4") == [group.class_name for group in routed.routing.difficulty]
-    assert page.all("span").count("fewest MACs") == page.all("span").count("most MACs") == 10
+    assert page.all("span").count("easiest") == page.all("span").count("hardest") == 10
     shown = [a for tag, a in page.tags if tag == "img" and a["alt"].startswith("image test/")]
     assert len(shown) == 10 * 4 + 4 * 5 and all(a["src"].startswith("data:image/png") for a in shown)
     strips = [a["aria-label"] for _, a in page.tags if a.get("class") == "strip"]
@@ -181,6 +183,31 @@ def test_latency_of_all_percentiles(routed, page):
     assert cells(table, "routed", "batch 1")[1] == ["4.3", "5.8", "7.2", "0.70"]
     assert cells(table, "routed, the worst case", "batch 32")[1] == ["125.1", "129.0", "134.0", "1.06"]
     assert "Latency" in page.all("h3")
+
+
+def test_the_executors_of_the_routed_model_are_named(tmp_path, page):
+    path = make_routed_run(tmp_path / "run")
+    assert executor_words(path) == "" and "it ran by" not in page.text  # a file from before they were written
+    file = path / "benchmark/benchmark.json"
+    loaded = json.loads(file.read_text())
+    rows = loaded["routing_latency"]["batch"]
+    rows["1"]["executors"], rows["32"]["executors"] = {"codebook": 110}, {"mask": 4, "segments": 106}
+    file.write_text(json.dumps(loaded))
+    words = "Routed, it ran by codebook at batch 1; segments, mask at batch 32 (mask computes all blocks)."
+    assert executor_words(path) == words and words in Page(render(read_run(path), [], {})).text
+
+
+def test_what_hard_and_easy_pictures_cost(routed):
+    quality = [n / 300 for n in range(300)]
+    macs = tuple(70e6 if n < 60 else 40e6 for n in range(300))
+    pictures = replace(routed.routing.pictures, macs=macs, full_quality={"room": quality})
+    found = replace(routed.routing, pictures=pictures)
+    assert difficulty_words(found) == [
+        "MACs of the hardest and the easiest fifth of the images, by what the network with all blocks makes of them: "
+        "room 70.00 M and 40.00 M."
+    ]
+    assert difficulty_words(replace(found, pictures=None)) == []
+    assert difficulty_words(replace(found, policies=found.policies[:1])) == []
 
 
 def test_latency_of_a_model_that_became_static():
@@ -242,10 +269,12 @@ def test_classes_without_pictures_are_told_of(tmp_path, page):
         for group in loaded["test"]["difficulty"]:
             group["classes"] = classes
         (path / "routing.json").write_text(json.dumps(loaded))
-        words = "The page shows pictures with the fewest and the most MACs of the first 10 of the 100 classes of room."
+        words = (
+            "The page shows the easiest and the hardest pictures of the first 10 of the 100 classes of room."
+        )
         assert (words in summary([path])) is told
     assert words in Page(render(read_run(path), [], {})).text
-    assert "The page shows pictures" not in page.text  # an older file does not say how many there are
+    assert "The page shows the easiest" not in page.text  # an older file does not say how many there are
 
 
 def test_a_static_model_that_gave_something_up_says_for_how_many(routed):

@@ -20,6 +20,7 @@ from perceptkit.runtime.routed_latency import (
     static_latency,
 )
 from perceptkit.runtime.skip_cost import CostModel, Curve, NodeCost
+from perceptkit.runtime.skipping import SkippingForward
 from perceptkit.runtime.timing import interleave
 from tests.compact.test_routed import some_router
 from tests.runtime.test_executors import picture, routed
@@ -135,6 +136,15 @@ def test_times_by_a_scripted_clock(half, measured, monkeypatch):
     )  # without a book nothing is to be chosen
     assert said == ["latency of 4 batches of 1, with the router and without"]
     assert next(ticks, None) is None  # nothing else was timed
+
+
+def test_a_masked_time_is_no_saving(half, measured, monkeypatch):
+    monkeypatch.setattr(
+        measuring, "_as_loaded", lambda routed, device, _: SkippingForward(routed, executor="mask")
+    )
+    monkeypatch.setattr(measuring, "measured_macs", lambda forward: 10**12)
+    (row,) = routed_latency(half[0], picture(3), (2,), calls=2)["batch"].values()
+    assert row["executors"] == {"mask": 2 + WARMUP} and row["predicted"] > 0.5 and row["achieved"] is None
 
 
 def test_the_executors_are_those_of_a_model_that_is_loaded(half, measured):

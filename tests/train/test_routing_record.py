@@ -1,6 +1,7 @@
 """What routing.json says of single pictures, and which of them are shown."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -46,27 +47,26 @@ def test_least(values, count, expected):
 
 
 def test_difficulty_by_class():
-    macs_N = T([5.0, 1, 3, 9, 7, 2, 8])
+    quality = [0.5, 0.9, 0.7, 0.1, 0.3, math.nan, 0.2]
     class_N = {"room": T([0, 0, 0, 2, 2, -1, 0])}
-    (attic, hall) = difficulty(macs_N, class_N, {"room": Rooms()})
-    assert attic == {"task": "room", "class": "attic", "classes": 2, "easiest": [1, 2], "hardest": [6, 0]}
-    assert hall == {"task": "room", "class": "hall", "classes": 2, "easiest": [4], "hardest": [3]}
+    (attic, hall) = difficulty({"room": quality}, class_N, {"room": Rooms()})
+    told = {"by": "quality", "task": "room", "classes": 2}
+    assert attic == told | {"class": "attic", "easiest": [1, 2], "hardest": [6, 0]}
+    assert hall == told | {"class": "hall", "easiest": [4], "hardest": [3]}
 
 
 def test_of_many_classes_the_first_ten_are_there_with_how_many_there_are():
     rooms = type("Rooms", (), {"labels": tuple(f"room {i}" for i in range(13))})()
-    groups = difficulty(torch.arange(26.0), {"room": torch.arange(26) // 2 % 13}, {"room": rooms})
+    quality = {"room": [n / 26 for n in range(26)]}
+    groups = difficulty(quality, {"room": torch.arange(26) // 2 % 13}, {"room": rooms})
     assert [group["class"] for group in groups] == [f"room {i}" for i in range(10)]
     assert {group["classes"] for group in groups} == {13}
 
 
 def test_difficulty_over_all_where_a_task_has_no_classes():
-    (everything,) = difficulty(T([5.0, 1, 3]), {}, {"depth": object()})
-    assert everything == {"task": None, "class": None, "easiest": [1], "hardest": [0]}
-
-
-def test_no_picture_is_harder_than_another_where_all_cost_the_same():
-    assert difficulty(T([2.0, 2, 2]), {"room": T([0, 1, 2])}, {"room": Rooms()}) == []
+    quality = {"depth": [0.1, 0.9, 0.4, math.nan], "seg": [0.5, math.nan, 0.4, math.nan]}
+    (everything,) = difficulty(quality, {}, dict.fromkeys(quality))
+    assert everything == {"by": "quality", "task": None, "class": None, "easiest": [1], "hardest": [0]}
 
 
 def test_clusters_of_few_policies():
