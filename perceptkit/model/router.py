@@ -107,6 +107,11 @@ def build_router(spec: RouterSpec, num_routed: int, size_HW: tuple[int, int], lo
         SpecError: its net is unknown, does not take pictures of this size, or its weights cannot be loaded.
     """
     small_HW = (size_HW[0] // spec.downscale, size_HW[1] // spec.downscale)
+    if min(small_HW) < 1:
+        raise SpecError(
+            f"routing.router {spec.name!r} does not take pictures of {small_HW[0]}x{small_HW[1]} pixels: that is what "
+            f"downscale {spec.downscale} leaves of {size_HW[0]}x{size_HW[1]}"
+        )
     trunk = _conv3(spec) if spec.name == CONV3 else _timm_trunk(spec, small_HW, load)
 
     try:

@@ -123,7 +123,7 @@ def _create(
                 f"{name} does not take the recipe's {key}.args {spec.args} ({_first_line(error)}); if they are "
                 f"for another model, set {key}.args={{}}, or to arguments of {name}"
             ) from error
-        raise SpecError(f"{name} cannot be made: {_first_line(error)}") from error
+        raise SpecError(f"{key}.name {name!r} cannot be made: {_first_line(error)}") from error
 
 
 def _knows_dynamic_size(name: str, arguments: Mapping[str, Any]) -> bool:

@@ -211,7 +211,7 @@ class RoutingSpec(Strict):
             default = type(self).model_fields[key].default
             # runs from before the tolerance followed max_drop have it written out
             if getattr(self, key) not in (default, TOLERANCE if key == "tolerance" else default):
-                raise fault(key, "is for estimator reinforce; gumbel reads gamma alone")
+                raise fault(key, "is for estimator reinforce; gumbel does not read it")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,10 @@ def test_an_impossible_router_is_refused():
         build_router(RouterSpec(name="resnet8x"), 2, SIZE)
     with pytest.raises(SpecError, match=r"routing.router 'resnet10' does not take pictures of 0x0"):
         build_router(RouterSpec(name="resnet10", downscale=100), 2, SIZE)
+    with pytest.raises(SpecError, match=r"'test_vit' does not .*: that is what downscale 100 leaves of"):
+        build_router(RouterSpec(name="test_vit", downscale=100), 2, SIZE)
+    with pytest.raises(SpecError, match=r"routing.router.name 'hf-hub:none/none' cannot be made"):
+        build_router(RouterSpec(name="hf-hub:none/none"), 2, SIZE)
     with pytest.raises(SpecError, match="has neither weights nor args"):
         build_router(RouterSpec(name="conv3", args={"depth": 3}), 2, SIZE)
 
