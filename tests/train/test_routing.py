@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -807,6 +808,33 @@ def test_a_nearly_static_policy_becomes_static_where_that_costs_nothing(training
         assert told["before"].keys() == told["after"].keys() == set(training.tasks)
     else:
         assert told is None and training.routing is found and training.plan == plan
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0.0, ["static"]), (0.002, ["nearly_static", "unfixed"])])
+def test_one_picture_of_two_hundred_does_not_keep_a_router(training, monkeypatch, lost, told):
+    found = routing.current(training)
+    found.full_quality = dict.fromkeys(training.tasks, 1.0)
+    keep_NR = torch.ones(100, len(found.cost_R), dtype=torch.bool)  # of train and as many of val
+    keep_NR[:, 1] = False
+
+    real = routing_check.decisions
+
+    def decided(training, source, observe=None):
+        if observe is not None:
+            real(training, source, observe)
+        other_NR = keep_NR.clone()
+        other_NR[0, 0] = source is not training.val
+        return other_NR, other_NR * 0.5 + 0.25
+
+    monkeypatch.setattr(routing_check, "decisions", decided)
+    monkeypatch.setattr(routing_check, "compare_rules", lambda *args: SimpleNamespace(rows=[]))
+    monkeypatch.setattr(routing_check, "record_test", lambda *args: {})
+    monkeypatch.setattr(routing_check, "quality_drops", lambda *args: dict.fromkeys(training.tasks, lost))
+    plan = training.plan
+    written = routing_check.conclude_routing(training, training.val)
+    assert [finding["code"] for finding in written["findings"]] == told
+    assert written["is_static"] is (training.routing is None) is (lost == 0)
+    assert len(training.plan.routed()) == (0 if lost == 0 else len(plan.routed()))
 
 
 def test_rules_may_cost_what_the_router_costs_too():
