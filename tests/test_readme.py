@@ -91,7 +91,14 @@ def test_the_sections_of_a_recipe_are_such():
     common = {"backbone": {"name": "resnet18"}, "sharing": {"method": "hard"}}
     stages = {"stages": [{"name": "retrain", "epochs": 1}]}
     assert Recipe.model_validate(common | stages | yaml.safe_load(balance)).balance.method == "uncertainty"
-    recipe = Recipe.model_validate({**common, **yaml.safe_load(text)})
+    loaded = yaml.safe_load(text)
+    recipe = Recipe.model_validate({**common, **loaded})
+    assert recipe.routing is not None and recipe.routing.gamma == 0.4
+    # the paper's estimator, as the sentence below says
+    del loaded["routing"]["gamma"]
+    loaded["routing"] |= {"estimator": "reinforce", "max_drop": "1%"}
+    loaded["stages"].insert(1, {"name": "route", "epochs": 8})
+    recipe = Recipe.model_validate({**common, **loaded})
     assert recipe.routing is not None and recipe.routing.max_drop == 0.01
 
 

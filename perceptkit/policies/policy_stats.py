@@ -146,7 +146,8 @@ def policy_stats(keep_NR: Tensor, prob_NR: Tensor) -> PolicyStats:
 
 ADVICE = {
     "reinforce": {
-        "nothing_skipped": "Lower routing.gamma, or take `estimator: gumbel`, which needs fewer epochs.",
+        "nothing_skipped": "Lower routing.gamma, or raise routing.alpha, so that a sample leaves out fewer blocks at a "
+        "time; `estimator: gumbel` needs fewer epochs.",
         "saturated": "Start from a keep probability (routing.router.keep) of 0.9, open blocks more slowly (speed of "
         "`route`), or raise routing.gamma gradually.",
         "one_policy": "Use a larger batch, raise routing.entropy, or a router with a finer input (router.downscale).",

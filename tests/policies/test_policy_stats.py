@@ -133,7 +133,7 @@ def test_advice_names_settings_that_the_estimator_reads():
         assert ("routing.entropy" in said) is (estimator == "reinforce")
         settings = set(re.findall(r"routing\.(\w+)", " ".join(ADVICE[estimator].values()))) - {"router"}
         for key in settings:
-            RoutingSpec.model_validate({"estimator": estimator, key: 0.2})  # what it does not read is refused
+            RoutingSpec.model_validate({"estimator": estimator, key: 0.6})  # what it does not read is refused
 
 
 def test_a_static_policy_says_that_the_router_is_gone():
