@@ -194,7 +194,19 @@ def _apart(run: Callable[[Policy, Tensor], Outputs], image_BCHW: Tensor, batch: 
     ]
     if len(parts) == 1:
         return parts[0]
-    return _unsorted({task: torch.cat([part[task] for part in parts]) for task in parts[0]}, batch)
+    if not batch.moved:
+        return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
+    order = to_device(batch.order, image_BCHW.device)
+    return {task: _joined([part[task] for part in parts], order) for task in parts[0]}
+
+
+def _joined(parts: Sequence[Tensor], order: Tensor) -> Tensor:
+    """The parts one after another, each row where the order says; dense outputs are large, so they move once."""
+    y, first = _rows_for(len(order), parts[0], parts[0]), 0
+    for part in parts:
+        y.index_copy_(0, order[first : first + len(part)], part)
+        first += len(part)
+    return y
 
 
 def _sorted(image_BCHW: Tensor, batch: Sorted) -> Tensor:

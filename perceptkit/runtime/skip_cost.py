@@ -158,9 +158,12 @@ class CostModel:
             self._known[key] = self._predict(batch)
         found = dict(self._known[key])
         if batch.moved:  # which pictures change places is not in the key
-            permuted = self._copy(self.image_bytes * len(table)) + self._copy(self.output_bytes * len(table))
-            for name in ("segments", "group", "codebook"):
-                found[name] += permuted
+            images, outputs = (
+                self._copy(row_bytes * len(table)) for row_bytes in (self.image_bytes, self.output_bytes)
+            )
+            found["segments"] += images + outputs
+            found["group"] += images  # their outputs move once, which is counted
+            found["codebook"] += images
         return found
 
     def _predict(self, batch: Sorted) -> dict[str, float]:

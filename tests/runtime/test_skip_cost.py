@@ -36,8 +36,8 @@ def test_four_pictures_by_hand():
     found = costs.predict(table)
     # each block keeps 3 of 4: gathering launches two copies of 3 bytes
     assert found["gather"] == pytest.approx(4 + 2 * (1 + 3) + 2 * 2 * (0.5 + 0.25 * 3))
-    # three policies with 2, 1 and 1 pictures; outputs have no bytes: joining and sorting are launches
-    assert found["group"] == pytest.approx((2 + 3 + 3) + (1 + 2) + (1 + 2) + 0.5 + 2 * 0.5)
+    # three policies with 2, 1 and 1 pictures; nothing has bytes: sorting pictures and joining outputs are launches
+    assert found["group"] == pytest.approx((2 + 3 + 3) + (1 + 2) + (1 + 2) + 2 * 0.5)
     # block 0 has one run of 3, block 1 runs of 2 and 1: computing the gap would cost as much as the second launch
     assert found["segments"] == pytest.approx(4 + (1 + 3) + (1 + 2) + (1 + 1) + 3 * 0.5 + 2 * 0.75 + 2 * 0.5)
     assert "branch" not in found
