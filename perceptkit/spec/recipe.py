@@ -186,8 +186,8 @@ class RoutingSpec(Strict):
     fold_tolerance: Fraction | None = None
     """In the end a block is kept or skipped for all pictures where at most this part of them, as 1%, chose otherwise,
     and what that costs on val is told. By default where all 3,000 or more pictures chose alike. A policy that 99 % of
-    the pictures share becomes static as a whole unless a task then loses more than this part of its quality on val, 0.1%
-    by default."""
+    the pictures share becomes static as a whole unless a task then loses more than this part of its quality on val,
+    0.1% by default."""
     parity: bool = False
     """Reproduce the quirks of the released code, which policies/blockdrop.py lists, instead of correcting them. One of
     them is that norms move: `finetune` then wants `batchnorm: train`."""
