@@ -268,7 +268,7 @@ def unfixed(stats: PolicyStats) -> Finding:
         "unfixed",
         f"all {stats.num_images} images choose alike in {count} of {stats.num_blocks} blocks, which stay the router's: "
         f"of other images up to {stats.rate_bound:.2%} may choose otherwise, and from {IMAGES_TO_FOLD} images on that "
-        f"is little enough. routing.fold_tolerance: 0 fixes them all the same.",
+        f"is little enough. `fold_tolerance: 0.01%` fixes them all the same.",
     )
 
 

@@ -156,6 +156,9 @@ def test_blocks_that_too_few_images_agree_on_are_told_of():
     finding = unfixed(stats_of(keep))
     assert finding.code == "unfixed" and "all 100 images choose alike in 2 of 3 blocks" in finding.message
     assert "up to 3.00% may choose otherwise" in finding.message and "from 3000 images" in finding.message
+    (advised,) = re.findall(r"`fold_tolerance: (\S+)`", finding.message)
+    tolerance = RoutingSpec.model_validate({"fold_tolerance": advised}).fold_tolerance
+    assert stats_of(keep).fixed(tolerance) == {1: False, 2: True}
 
 
 def test_a_policy_of_few_exceptions_is_static_and_may_cost_too_much_to_drop():
