@@ -146,7 +146,7 @@ def policy_stats(keep_NR: Tensor, prob_NR: Tensor) -> PolicyStats:
 
 ADVICE = {
     "reinforce": {
-        "nothing_skipped": "Lower routing.gamma, or raise routing.alpha, so that a sample leaves out fewer blocks at a "
+        "nothing_skipped": ", or raise routing.alpha, so that a sample leaves out fewer blocks at a "
         "time; `estimator: gumbel` needs fewer epochs.",
         "saturated": "Start from a keep probability (routing.router.keep) of 0.9, open blocks more slowly (speed of "
         "`route`), or raise routing.gamma gradually.",
@@ -154,7 +154,7 @@ ADVICE = {
         "quality": "Raise routing.gamma, lower routing.entropy, or let `finetune` run longer.",
     },
     "gumbel": {
-        "nothing_skipped": "Lower routing.gamma, by which the price of a block is divided.",
+        "nothing_skipped": ", by which the price of a block is divided.",
         "saturated": "Start from a keep probability (routing.router.keep) nearer to 0.5, or lower the router's "
         "learning rate (router_lr, or lr of `route`).",
         "one_policy": "Use a larger batch, a lower learning rate of the router (router_lr, or lr of `route`), or a "
@@ -185,14 +185,12 @@ def collapse_findings(
     """
     found, advice = [], ADVICE[estimator]
     if skips_nothing := stats.kept_fraction == 1:
-        what = advice["nothing_skipped"]
-        if max_drop is not None:
-            what = what.replace("Lower routing.gamma", "Allow more (routing.max_drop)")
+        what = "Lower routing.gamma" if max_drop is None else "Allow more (routing.max_drop)"
         found.append(
             Finding(
                 "nothing_skipped",
                 f"no image skips any of {stats.num_blocks} blocks: a wrong answer costs more than skipping ever "
-                f"earned. {what}",
+                f"earned. {what}{advice['nothing_skipped']}",
             )
         )
     high = sum(p > 1 - SATURATED for p in stats.mean_prob)
