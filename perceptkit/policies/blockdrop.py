@@ -30,6 +30,9 @@ so that gamma means the same to a task of few blocks as to one of many.
 gradient, the network's own loss, and the reward's cost term made differentiable, as in AdaMML (Panda et al.,
 ICCV 2021, https://arxiv.org/abs/2105.05165; formula read in IBM/AdaMML).
 
+`mutual_information`, if the recipe has a weight for it (`routing.diversity`), is what keeps the choices of different
+pictures apart: with either estimator the loss is less by weight x I. Without it policies often end as one for all.
+
 Differs from the authors' code (Tushar-N/blockdrop ec52b36). `parity=True` gives the code's side of:
 * the entropy bonus there is -s' log s', one term of two: its optimum is s' = 1/e, so it pushes towards skipping;
 * it is summed over all blocks: those that the curriculum still forces on drift to skip before they are free;
@@ -50,6 +53,7 @@ Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from perceptkit.policies.sampling import straight_through
 
@@ -102,6 +106,25 @@ def entropy(
         return -(keep_BR * _log(keep_BR)).sum(-1)
     skip_BR = bounded_keep_prob(-logits_BR, alpha)
     return _open_sum(-(keep_BR * _log(keep_BR) + skip_BR * _log(skip_BR)), open_R)
+
+
+def mutual_information(logits_BR: Tensor, open_R: Tensor | None = None) -> Tensor:
+    """sum_r m_r [H(mean_B s_r) - mean_B H(s_r)] in nats, a scalar: how much the choices say of the picture.
+
+    0 where every picture has the same s, log 2 of a block that is surely kept for half of them and surely skipped for
+    the others; H is the entropy of the unbounded s. Maximised, it is the objective of regularised information
+    maximisation (Krause, Perona, Gomes, NeurIPS 2010, eq. 3), one block at a time: it is not in BlockDrop.
+
+    Args:
+        logits_BR: of a whole batch, that of all processes, with a gradient.
+        open_R: counts only these blocks; all by default.
+    """
+    z_BR = logits_BR.float()
+    s_BR = z_BR.sigmoid()
+    of_each_BR = functional.softplus(z_BR) - s_BR * z_BR  # H(s), finite for any logit
+    mean_R = s_BR.mean(0).clamp(1e-6, 1 - 1e-6)
+    of_mean_R = -(mean_R * mean_R.log() + (1 - mean_R) * (1 - mean_R).log())
+    return _open_sum(of_mean_R - of_each_BR.mean(0), open_R)
 
 
 def open_routed(epoch: int, speed: float, num_routed: int) -> int:

@@ -180,6 +180,10 @@ class RoutingSpec(Strict):
     """Bounds the sampled probabilities to [1 - alpha, alpha], so that every choice is still tried."""
     entropy: NonNegativeFloat = 0.1
     """Weight (beta) of the entropy bonus in the stage `route`."""
+    diversity: NonNegativeFloat = 0.0
+    """While the router learns, weight of what its decisions say of the picture: mutual information in nats, summed over
+    the open blocks. 0, as in the paper, often ends in one policy for all; above, blocks are kept for some pictures and
+    skipped for others."""
     tolerance: Fraction | None = None
     """For all tasks but classification an answer counts as right if its quality is at most this part below that of the
     network before anything was skipped, on the same picture; max_drop where that is given, else 5%."""
@@ -212,6 +216,8 @@ class RoutingSpec(Strict):
             # runs from before the tolerance followed max_drop have it written out
             if getattr(self, key) not in (default, TOLERANCE if key == "tolerance" else default):
                 raise fault(key, "is for estimator reinforce; gumbel does not read it")
+        if self.parity and self.diversity:
+            raise fault("diversity", "the released code has none; drop it, or parity: true")
         return self
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ from perceptkit.train.losses import (
     update,
     weighted_sum,
 )
-from perceptkit.train.ranks import mean_losses
+from perceptkit.train.ranks import batch_of_all_ranks, mean_losses
 from perceptkit.train.routing_host import (
     HOST,
     current,
@@ -245,13 +245,23 @@ def policy_loss(
         loss = training.fabric.world_size * blockdrop.policy_loss(loss_B, labelled_B, joint, spec.parity)
     else:
         loss = masked_mean(loss_B, labelled_B)  # counts the pictures of all ranks
+    alike, known = likeness(training, logits_BR)
     told = {
+        **known,
         "reward": greedy_B[labelled_B].sum() / num_labelled,
         "usage": blockdrop.usage(greedy_BR, routing.cost_R).mean(),
         "right": right_VBK[1].nansum() / right_VBK[1].isfinite().sum().clamp(min=1),
         "advantage": advantage_B[labelled_B].abs().sum() / num_labelled,
     }
-    return loss, told
+    return loss + alike, told
+
+
+def likeness(training: Training, logits_BR: Tensor) -> tuple[Tensor | float, dict[str, Tensor]]:
+    """What the router loses for deciding alike for all pictures of a batch, and what to log; nothing by default."""
+    if not (weight := routing_spec(training).diversity):
+        return 0.0, {}
+    known = blockdrop.mutual_information(batch_of_all_ranks(logits_BR), current(training).open_R)
+    return -weight * known, {"information": known}
 
 
 def sample(training: Training, logits_BR: Tensor) -> Tensor:
@@ -302,7 +312,7 @@ def route_step(
 def gumbel_loss(
     training: Training, batch: Batch, logits_BR: Tensor, tau: float, distill: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The tasks' losses under a straight-through sample, and 1 / gamma of what they use of their blocks.
+    """The tasks' losses under a straight-through sample, 1 / gamma of what they use of their blocks, and `likeness`.
 
     Args:
         distill: weight of the loss of `taught`.
@@ -318,9 +328,10 @@ def gumbel_loss(
     quality_BK = qualities(training, batch, outputs)
     penalty = blockdrop.cost_penalty(usage_of(training, keep_BR), quality_BK, task_weights(training))
     refuse_nan(losses, training.position)
-    total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma
+    alike, known = likeness(training, logits_BR)
+    total = weights_loss(training, batch, outputs, losses, distill) + penalty / routing.gamma + alike
     used = blockdrop.usage(keep_BR, routing.cost_R).mean()
-    told = {"usage": used, **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
+    told = {"usage": used, **known, **losses_to_log(losses, labelled_tasks(batch, training.tasks))}
     return total, told
 
 

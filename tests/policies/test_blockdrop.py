@@ -257,6 +257,41 @@ def test_entropy_slopes_by_hand():
     assert entropy_slope(0.9, parity=False) == pytest.approx(math.log(0.26 / 0.74) * 0.054, rel=1e-5)
 
 
+# mutual information of picture and choice
+
+
+@pytest.mark.parametrize(
+    ("keep", "nats"),
+    [
+        ([0.3, 0.3], 0.0),  # alike for both pictures
+        ([0.0, 1.0], math.log(2)),  # one bit; logits without end
+        ([0.25, 0.75], 0.1308),  # H(1/2) - H(1/4) = .6931 - .5623
+        ([0.2, 0.2, 0.8, 0.4], 0.1295),  # H(.4) - (3 H(.2) + H(.4)) / 4 = .6730 - (1.5012 + .6730) / 4
+    ],
+)
+def test_mutual_information_by_hand(keep, nats):
+    z_BR = logits(keep).clamp(-200, 200).T
+    assert bd.mutual_information(z_BR).item() == pytest.approx(nats, abs=1e-4)
+    assert bd.mutual_information(torch.cat([z_BR, z_BR], 1)).item() == pytest.approx(2 * nats, abs=2e-4)
+
+
+def test_mutual_information_is_of_the_open_blocks():
+    z_BR = logits([0.1, 0.25, 0.5], [0.9, 0.75, 0.5])
+    assert bd.mutual_information(z_BR, T([False, True, True])).item() == pytest.approx(0.1308, abs=1e-4)
+
+
+def test_mutual_information_parts_the_pictures_where_they_differ():
+    # dI/dz_i = s_i (1 - s_i) (z_i - logit(mean s)) / B
+    z_BR = logits([0.2], [0.4], [0.6]).requires_grad_()
+    (grad_BR,) = torch.autograd.grad(bd.mutual_information(z_BR), z_BR)
+    by_hand = [s * (1 - s) * math.log(s / (1 - s) * 0.6 / 0.4) / 3 for s in (0.2, 0.4, 0.6)]
+    assert grad_BR[:, 0].tolist() == pytest.approx(by_hand, abs=1e-6)
+    assert by_hand[1] == pytest.approx(0, abs=1e-9)
+    far_BR = T([[-300.0], [300.0]]).requires_grad_()
+    (far_grad_BR,) = torch.autograd.grad(bd.mutual_information(far_BR), far_BR)
+    assert far_grad_BR.isfinite().all()
+
+
 # gamma
 
 

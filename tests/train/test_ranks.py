@@ -167,6 +167,7 @@ def test_a_router_learns_on_two_ranks_what_it_learns_on_one(routed_run, tmp_path
     one, two = tmp_path / "one", tmp_path / "two"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     changes = [f"routing.estimator={estimator}", "routing.compare_epochs=1", "stages.warmup.epochs=1"]
+    changes.append("routing.diversity=0.1")
     changes += ["routing.tolerance=0.05"] if estimator == "gumbel" else []
     for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
         arguments = [str(driver), *map(str, routed_run), str(run), *changes, f"loader.batch={batch}"]
@@ -174,7 +175,7 @@ def test_a_router_learns_on_two_ranks_what_it_learns_on_one(routed_run, tmp_path
     logged = [[*rows(run, "train"), *rows(run, "routing")] for run in (one, two)]
     assert len(logged[0]) == len(logged[1]) > 4
     for ours, theirs in zip(*logged, strict=True):
-        for name in set(ours) & {"loss", "reward", "right", "usage", "unique", "keep_rate"}:
+        for name in set(ours) & {"loss", "reward", "right", "usage", "unique", "keep_rate", "information"}:
             assert theirs[name] == pytest.approx(ours[name], rel=CLOSE, abs=CLOSE), (ours, name)
     tables = [json.loads((run / "routing.json").read_text())["rows"] for run in (one, two)]
     for ours, theirs in zip(*tables, strict=True):

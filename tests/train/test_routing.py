@@ -286,6 +286,24 @@ def test_route_changes_the_router_only(training, batch, estimator):
 
 
 @pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
+def test_diversity_parts_the_pictures(training, batch, estimator):
+    stage, found = training.recipe.stages[1], routing.current(training)
+    begun = copy.deepcopy(found.router.state_dict())
+
+    def known_after(weight):
+        found.router.load_state_dict(begun)
+        change(training, estimator=estimator, diversity=weight)
+        training.generator.manual_seed(0)
+        training.begin_stage_optimizers(stage)
+        told = [routing.route_step(training, stage, batch, 1e-3, 0.5) for _ in range(8)]
+        assert ("information" in told[0]) is (weight > 0)
+        with torch.no_grad():
+            return blockdrop.mutual_information(found.router.train()(batch.image_BCHW)).item()
+
+    assert known_after(10.0) > known_after(0.0)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "gumbel"])
 @pytest.mark.parametrize("norms", ["frozen", "train"])
 def test_finetune_changes_both(training, batch, norms, estimator):
     change(training, estimator=estimator)
