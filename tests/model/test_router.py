@@ -14,7 +14,7 @@ from perceptkit.spec.router import RouterSpec
 SIZE = (64, 96)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet10", "conv3", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet10", "conv3", "patches", "mobilenetv3_small_050"])
 def test_one_logit_per_block_at_the_bias_before_training(name):
     router = build_router(RouterSpec(name=name, downscale=2, keep=0.9), 7, SIZE).eval()
     logits_BR = router(torch.randn(3, 3, *SIZE))
@@ -39,8 +39,12 @@ def test_an_impossible_router_is_refused():
         build_router(RouterSpec(name="test_vit", downscale=100), 2, SIZE)
     with pytest.raises(SpecError, match=r"routing.router.name 'hf-hub:none/none' cannot be made"):
         build_router(RouterSpec(name="hf-hub:none/none"), 2, SIZE)
-    with pytest.raises(SpecError, match="has neither weights nor args"):
+    with pytest.raises(SpecError, match="'conv3' has neither weights nor args"):
         build_router(RouterSpec(name="conv3", args={"depth": 3}), 2, SIZE)
+    with pytest.raises(SpecError, match="'patches' has neither weights nor args"):
+        build_router(RouterSpec(name="patches", weights="pretrained"), 2, SIZE)
+    with pytest.raises(SpecError, match=r"routing.router 'patches' does not take pictures of 6x12"):
+        build_router(RouterSpec(name="patches", downscale=8), 2, (48, 96))
 
 
 @pytest.mark.parametrize("name, deeper", [("resnet10", "resnet18"), ("resnet8", "cifar10_resnet20")])
@@ -82,9 +86,29 @@ def test_three_convolutions():
     assert torch.allclose(router(image), before, atol=1e-5)  # by functions now
 
 
+def test_patches():
+    router = build_router(RouterSpec(name="patches", downscale=1), 5, (21, 34)).eval()
+    # 5x8 whole patches of 4x4 pixels in three colours, 2x4 whole patches of 2x2 of these
+    expected = 40 * 48 * 32 + 8 * 128 * 64 + 64 * 5
+    assert measured_macs(lambda: router(torch.zeros(1, 3, 21, 34))) == expected
+    assert fold_batchnorm(router, torch.zeros(1, 3, 21, 34)) == 2
+    (small, small_bias), (large, large_bias) = (
+        [v.detach() for v in layer] for layer in router.trunk.weights()
+    )
+    image = torch.randn(1, 3, 21, 34)
+    features = torch.empty(32, 4, 8)
+    for y in range(4):
+        for x in range(8):
+            patch = image[0, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+            features[:, y, x] = ((small * patch).sum((1, 2, 3)) + small_bias).clamp(min=0)
+    places = [features[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2] for y in range(2) for x in range(4)]
+    mean = torch.stack([((large * p).sum((1, 2, 3)) + large_bias).clamp(min=0) for p in places]).mean(0)
+    torch.testing.assert_close(router(image)[0], router.decide(mean))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("downscale", [1, 2])
-@pytest.mark.parametrize("name", ["conv3", "resnet8"])
+@pytest.mark.parametrize("name", ["conv3", "patches", "resnet8"])
 def test_a_bare_router_is_the_router(name, downscale):
     torch.manual_seed(0)
     router = build_router(RouterSpec(name=name, downscale=downscale), 5, (32, 32)).eval()
@@ -92,8 +116,12 @@ def test_a_bare_router_is_the_router(name, downscale):
     assert router.bare() is router  # it has norms
     fold_batchnorm(router, image)
     bare = router.bare()
-    assert (bare is router) == (name != "conv3")
-    assert torch.equal(bare(image), router(image))
+    assert (bare is router) == (name == "resnet8")
+    torch.testing.assert_close(bare(image), router(image))
     router.load_state_dict({key: value + 0.1 for key, value in router.state_dict().items()})
-    assert torch.equal(bare(image), router(image))  # the weights are the router's own
-    assert torch.equal(pickle.loads(pickle.dumps(bare))(image), router(image))
+    torch.testing.assert_close(bare(image), router(image))  # the weights are the router's own
+    torch.testing.assert_close(pickle.loads(pickle.dumps(bare))(image), router(image))
+    odd = torch.randn(2, 3, 32, 32)[..., :27, :30]  # of another size, and not contiguous
+    torch.testing.assert_close(bare(odd), router(odd))
+    expected = router(image)
+    torch.testing.assert_close(router.to(memory_format=torch.channels_last).bare()(image), expected)
