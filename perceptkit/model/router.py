@@ -11,7 +11,7 @@ Shapes: B batch, C channels, H W pixels, R routed blocks (0 next to the image).
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ CONV3 = "conv3"
 call takes tens of microseconds whatever it computes, and ResNet-8 has seven convolutions beside a ResNet-32's 31."""
 
 PATCHES = "patches"
-"""Linear layers of patches of 4x4 pixels, and of 2x2 of these: at batch 1, 0.6 of the time of three convolutions."""
+"""Linear layers of patches of 4x4 pixels, and of 2x2 of these: two matrix products for three convolutions."""
 
 
 class Router(nn.Module):
@@ -81,13 +81,9 @@ class Router(nn.Module):
         trunk = self.trunk
         if not isinstance(trunk, _Convolutions) or not trunk.is_folded:
             return self
-        features = (
-            _mean_of_patches
-            if isinstance(trunk, _Patches)
-            else partial(_mean_of_places, strides=trunk.strides, padding=trunk.padding)
-        )
+        features = _mean_of_patches if isinstance(trunk, _Patches) else _mean_of_places
         return partial(
-            _bare_logits, features, trunk.weights(), self.decide.weight, self.decide.bias, self.downscale
+            _bare_logits, features, trunk.layers(), self.decide.weight, self.decide.bias, self.downscale
         )
 
     def narrowed(self, columns: Sequence[int]) -> "Router":
@@ -121,6 +117,12 @@ def build_router(spec: RouterSpec, num_routed: int, size_HW: tuple[int, int], lo
         raise SpecError(
             f"routing.router {spec.name!r} does not take pictures of {small_HW[0]}x{small_HW[1]} pixels: that is what "
             f"downscale {spec.downscale} leaves of {size_HW[0]}x{size_HW[1]}"
+        )
+    if spec.name == PATCHES and min(small_HW) < _Patches.LEAST:
+        raise SpecError(
+            f"routing.router {PATCHES!r} does not take pictures of {small_HW[0]}x{small_HW[1]} pixels, which is what "
+            f"downscale {spec.downscale} leaves of {size_HW[0]}x{size_HW[1]}: lower downscale, {_Patches.LEAST} pixels "
+            f"along a side are the least"
         )
     trunk = _own(spec) if spec.name in (CONV3, PATCHES) else _timm_trunk(spec, small_HW, load)
 
@@ -158,36 +160,35 @@ def _own(spec: RouterSpec) -> nn.Module:
 
 
 class _Convolutions(nn.Sequential):
-    """forward(image_BCHW) -> (B, 64): convolutions with norm and ReLU each, and the mean of all places.
+    """forward(image_BCHW) -> (B, features): convolutions with norm and ReLU each, and the mean of all places.
 
     Once its norms are folded it calls functions: of so small a net, calling modules was a quarter of the time.
 
     Args:
-        convolutions: without bias, of one padding.
+        convolutions: without bias; their weights are drawn anew, of each when its turn comes.
     """
 
-    def __init__(self, *convolutions: nn.Conv2d) -> None:
+    def __init__(self, convolutions: Iterable[nn.Conv2d]) -> None:
         layers: list[nn.Module] = []
         for conv in convolutions:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             layers += [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.strides = tuple(conv.stride for conv in convolutions)
-        self.padding = convolutions[0].padding
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         if not self.is_folded:
             return super().forward(image_BCHW)
-        return _mean_of_places(self.weights(), image_BCHW, self.strides, self.padding)
+        return _mean_of_places(self.layers(), image_BCHW)
 
     @property
     def is_folded(self) -> bool:
         """Whether its norms are gone."""
         return isinstance(self._modules["1"], nn.Identity)
 
-    def weights(self) -> list[tuple[Tensor, Tensor | None]]:
-        """(weight, bias) of each convolution."""
-        return [(conv.weight, conv.bias) for conv in self._modules.values() if isinstance(conv, nn.Conv2d)]
+    def layers(self) -> list["Layer"]:
+        """Of each convolution."""
+        found = [conv for conv in self._modules.values() if isinstance(conv, nn.Conv2d)]
+        return [(conv.weight, conv.bias, conv.stride, conv.padding) for conv in found]
 
 
 class _Conv3(_Convolutions):
@@ -195,53 +196,49 @@ class _Conv3(_Convolutions):
 
     def __init__(self) -> None:
         super().__init__(
-            *(nn.Conv2d(channels, out, 3, 2, 1, bias=False) for channels, out in pairwise((3, 16, 32, 64)))
+            nn.Conv2d(channels, out, 3, 2, 1, bias=False) for channels, out in pairwise((3, 16, 32, 64))
         )
 
 
 class _Patches(_Convolutions):
     """32 features of every patch of 4x4 pixels, 64 of every 2x2 of these; what is left over at the right and at the
-    bottom is not seen.
+    bottom is not seen. `Router.bare` computes them by `_mean_of_patches`."""
 
-    Convolutions, which ONNX Runtime is fastest with; in PyTorch matrix products are, by `_mean_of_patches`.
-    """
+    LEAST = 8
+    """Pixels along a side."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 32, 4, 4, bias=False), nn.Conv2d(32, 64, 2, 2, bias=False))
+        super().__init__([nn.Conv2d(3, 32, 4, 4, bias=False), nn.Conv2d(32, 64, 2, 2, bias=False)])
 
 
-Weights = Sequence[tuple[Tensor, Tensor | None]]
+Layer = tuple[Tensor, Tensor | None, tuple[int, ...], str | tuple[int, ...]]
+"""Weight, bias, stride and padding of a convolution."""
 
 
 def _bare_logits(
-    features: Callable[[Weights, Tensor], Tensor],
-    convolutions: Weights,
+    features: Callable[[Sequence[Layer], Tensor], Tensor],
+    layers: Sequence[Layer],
     weight: Tensor,
     bias: Tensor,
     downscale: int,
     image_BCHW: Tensor,
 ) -> Tensor:
     small = F.avg_pool2d(image_BCHW, downscale) if downscale > 1 else image_BCHW
-    return F.linear(features(convolutions, small), weight, bias)
+    return F.linear(features(layers, small), weight, bias)
 
 
-def _mean_of_places(
-    weights: Weights,
-    image_BCHW: Tensor,
-    strides: Sequence[tuple[int, ...]],
-    padding: str | tuple[int, ...],
-) -> Tensor:
+def _mean_of_places(layers: Sequence[Layer], image_BCHW: Tensor) -> Tensor:
     x = image_BCHW
-    for (weight, bias), stride in zip(weights, strides, strict=True):
+    for weight, bias, stride, padding in layers:
         x = F.conv2d(x, weight, bias, stride, padding).relu_()
     # faster than a mean, and in ONNX of the convolutions' layout
     return F.avg_pool2d(x, x.shape[2:]).flatten(1)
 
 
-def _mean_of_patches(weights: Weights, image_BCHW: Tensor) -> Tensor:
-    """As `_mean_of_places` of convolutions as wide as their stride: of each, one matrix product."""
+def _mean_of_patches(layers: Sequence[Layer], image_BCHW: Tensor) -> Tensor:
+    """As `_mean_of_places`; a convolution as wide as its stride is a matrix product, which a CPU is faster with."""
     x = image_BCHW
-    for weight, bias in weights:
+    for weight, bias, *_ in layers:
         side = weight.shape[-1]
         if x.shape[2] % side or x.shape[3] % side:
             x = x[..., : x.shape[2] // side * side, : x.shape[3] // side * side]

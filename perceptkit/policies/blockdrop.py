@@ -30,8 +30,9 @@ so that gamma means the same to a task of few blocks as to one of many.
 gradient, the network's own loss, and the reward's cost term made differentiable, as in AdaMML (Panda et al.,
 ICCV 2021, https://arxiv.org/abs/2105.05165; formula read in IBM/AdaMML).
 
-`mutual_information`, if the recipe has a weight for it (`routing.diversity`), is what keeps the choices of different
-pictures apart: with either estimator the loss is less by weight x I. Without it policies often end as one for all.
+`mutual_information` pays for choices that differ between pictures, if the recipe has a weight for it
+(`routing.diversity`): the router's loss is less by weight x I, with either estimator. It parts pictures that the router
+tells apart already; where all have the same s its gradient is 0.
 
 Differs from the authors' code (Tushar-N/blockdrop ec52b36). `parity=True` gives the code's side of:
 * the entropy bonus there is -s' log s', one term of two: its optimum is s' = 1/e, so it pushes towards skipping;
@@ -111,9 +112,9 @@ def entropy(
 def mutual_information(logits_BR: Tensor, open_R: Tensor | None = None) -> Tensor:
     """sum_r m_r [H(mean_B s_r) - mean_B H(s_r)] in nats, a scalar: how much the choices say of the picture.
 
-    0 where every picture has the same s, log 2 of a block that is surely kept for half of them and surely skipped for
-    the others; H is the entropy of the unbounded s. Maximised, it is the objective of regularised information
-    maximisation (Krause, Perona, Gomes, NeurIPS 2010, eq. 3), one block at a time: it is not in BlockDrop.
+    0 (to 1e-5) where every picture has the same s, log 2 of a block that is surely kept for half of them and surely
+    skipped for the others; H is the entropy of the unbounded s. Regularised information maximisation (Krause, Perona,
+    Gomes, NeurIPS 2010) maximises it, here one block at a time. It is not in BlockDrop.
 
     Args:
         logits_BR: of a whole batch, that of all processes, with a gradient.
