@@ -112,9 +112,9 @@ def entropy(
 def mutual_information(logits_BR: Tensor, open_R: Tensor | None = None) -> Tensor:
     """sum_r m_r [H(mean_B s_r) - mean_B H(s_r)] in nats, a scalar: how much the choices say of the picture.
 
-    0 (to 1e-5) where every picture has the same s, log 2 of a block that is surely kept for half of them and surely
-    skipped for the others; H is the entropy of the unbounded s. Regularised information maximisation (Krause, Perona,
-    Gomes, NeurIPS 2010) maximises it, here one block at a time. It is not in BlockDrop.
+    0 (to 1.5e-5 a block) where every picture has the same s, log 2 for a block that is surely kept for half of them and
+    surely skipped for the others; H is the entropy of the unbounded s. Regularised information maximisation (Krause,
+    Perona, Gomes, NeurIPS 2010) maximises it, here one block at a time. It is not in BlockDrop.
 
     Args:
         logits_BR: of a whole batch, that of all processes, with a gradient.

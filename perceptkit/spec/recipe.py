@@ -182,8 +182,8 @@ class RoutingSpec(Strict):
     """Weight (beta) of the entropy bonus in the stage `route`."""
     diversity: NonNegativeFloat = 0.0
     """While the router learns, weight of what its decisions say of the picture: mutual information in nats, summed over
-    the open blocks. 0 is the paper's. The higher, the more blocks are kept for some pictures and skipped for others; of
-    docs/results.md, 0.15 did that and 0.45 was too much. In `finetune` of `reinforce` it is times `rl_weight`."""
+    the open blocks. It pays for blocks that are kept for some pictures and skipped for others; 0 is the paper's. In
+    docs/results.md 0.15 parted four blocks of 15. In `finetune` of `reinforce` it is times `rl_weight`."""
     tolerance: Fraction | None = None
     """For all tasks but classification an answer counts as right if its quality is at most this part below that of the
     network before anything was skipped, on the same picture; max_drop where that is given, else 5%."""

@@ -12,8 +12,8 @@ class RouterSpec(Strict):
 
     name: str = "resnet8"
     """`resnet8` or `resnet10` (BlockDrop's, for CIFAR and ImageNet), `conv3` (three convolutions, for small hosts at
-    batch 1), `patches` (two linear layers of whole patches of 8x8 pixels after `downscale`, fewer calls still), or any
-    name that `timm.create_model` knows."""
+    batch 1), `patches` (two linear layers, of 4x4 pixels and of 2x2 of these, after `downscale`; fewer calls still),
+    or any name that `timm.create_model` knows."""
     weights: str = "none"
     """`none`, `pretrained` (from timm), or the path of a safetensors file with timm's keys; for `resnet10` that may be
     a ResNet-18's, for `resnet8` a deeper CIFAR ResNet's, of which the first block of each stage is taken."""
