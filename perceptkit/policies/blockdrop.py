@@ -54,7 +54,7 @@ Shapes: B images, R routed blocks (whose choice is the router's; index 0 next to
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
 from perceptkit.policies.sampling import straight_through
 
@@ -122,7 +122,7 @@ def mutual_information(logits_BR: Tensor, open_R: Tensor | None = None) -> Tenso
     """
     z_BR = logits_BR.float()
     s_BR = z_BR.sigmoid()
-    of_each_BR = functional.softplus(z_BR) - s_BR * z_BR  # H(s), finite for any logit
+    of_each_BR = F.softplus(z_BR) - s_BR * z_BR  # H(s), finite for any logit
     mean_R = s_BR.mean(0).clamp(1e-6, 1 - 1e-6)
     of_mean_R = -(mean_R * mean_R.log() + (1 - mean_R) * (1 - mean_R).log())
     return _open_sum(of_mean_R - of_each_BR.mean(0), open_R)
