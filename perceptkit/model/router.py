@@ -58,7 +58,7 @@ class Router(nn.Module):
         self.trunk = trunk
         with torch.no_grad():
             self.trunk.eval()  # norms must not learn from the probe
-            features = self._features(torch.zeros(1, 3, *size_HW))
+            features = self.features(torch.zeros(1, 3, *size_HW))
             self.trunk.train()
         self.decide = nn.Linear(features.shape[1], num_routed)
         # small weights: at first all pictures get the same answer, that of the bias
@@ -67,7 +67,7 @@ class Router(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """(B, R) logits of normalised images."""
-        return self.decide(self._features(image_BCHW))
+        return self.decide(self.features(image_BCHW))
 
     def keep(self, image_BCHW: Tensor) -> Tensor:
         """(B, R) bool: the most probable decision."""
@@ -95,7 +95,8 @@ class Router(nn.Module):
             small.decide.bias.copy_(self.decide.bias[list(columns)])
         return small
 
-    def _features(self, image_BCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
+        """(B, features) what `decide` reads."""
         small = F.avg_pool2d(image_BCHW, self.downscale) if self.downscale > 1 else image_BCHW
         return self.trunk(small)
 

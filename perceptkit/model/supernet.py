@@ -161,8 +161,30 @@ class Supernet(nn.Module):
         """
         rows = self.rows(keep, tasks, keep_BR)
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        outputs: dict[str, Tensor] = {}
+        for branch in self._run_trunk(image_BCHW, rows, _tuned_copies(keep, keep_BR), picture_B):
+            self._spread(branch, [keep_BR], picture_B)
+            last = to_map(self.backbone, branch.x, size_HW)
+            outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
+        return {task: outputs[task] for task in rows}
+
+    def describe(self, image_BCHW: Tensor, plan: Plan) -> Tensor:
+        """(B, C) what the trunk makes of each picture by the plan, all routed blocks included: the mean over all places
+        of its last map, where tasks part of the maps of all paths side by side."""
+        size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
+        branches = self._run_trunk(image_BCHW, self.rows(plan), {}, None)
+        return torch.cat([to_map(self.backbone, branch.x, size_HW).mean((2, 3)) for branch in branches], 1)
+
+    def _run_trunk(
+        self,
+        image_BCHW: Tensor,
+        rows: Mapping[str, Sequence[Keep]],
+        tuned: Mapping[int, Tensor],
+        picture_B: Tensor | None,
+    ) -> list[_Branch]:
+        """What tasks that agree in all blocks share: their last activations, and those that the neck reads."""
+        size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])
         shared = shared_inputs(self.backbone, size_HW)
-        tuned = _tuned_copies(keep, keep_BR)
         branches = [_Branch(image_BCHW, list(rows), [])]
         for i, step in enumerate(self.steps):
             if step.block is None:
@@ -177,12 +199,7 @@ class Supernet(nn.Module):
             if i in self.taps:
                 for branch in branches:
                     branch.features = [*branch.features, to_map(self.backbone, branch.x, size_HW)]
-        outputs: dict[str, Tensor] = {}
-        for branch in branches:
-            self._spread(branch, [keep_BR], picture_B)
-            last = to_map(self.backbone, branch.x, size_HW)
-            outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
-        return {task: outputs[task] for task in rows}
+        return branches
 
     def _spread(self, branch: _Branch, choices: Sequence[Keep | None], picture_B: Tensor | None) -> None:
         """Gives every row its picture's activations, where a choice by row comes first."""

@@ -148,18 +148,19 @@ ADVICE = {
     "reinforce": {
         "nothing_skipped": ", or raise routing.alpha, so that a sample leaves out fewer blocks at a "
         "time; `estimator: gumbel` needs fewer epochs.",
-        "saturated": "Raise routing.diversity (not with parity), start from a keep probability (routing.router.keep) "
-        "of 0.9, open blocks more slowly (speed of `route`), or raise routing.gamma gradually.",
-        "one_policy": "Raise routing.diversity (not with parity), raise routing.entropy, or use a router with a finer "
-        "input (router.downscale).",
+        "saturated": "Raise routing.diversity and routing.directions (not with parity), start from a keep "
+        "probability (routing.router.keep) of 0.9, open blocks more slowly (speed of `route`), or raise routing.gamma "
+        "gradually.",
+        "one_policy": "Raise routing.diversity and routing.directions (not with parity), raise routing.entropy, "
+        "or use a router with a finer input (router.downscale).",
         "quality": "Raise routing.gamma, lower routing.entropy, or let `finetune` run longer.",
     },
     "gumbel": {
         "nothing_skipped": ", by which the price of a block is divided.",
-        "saturated": "Raise routing.diversity, start from a keep probability (routing.router.keep) nearer to "
-        "0.5, or lower the router's learning rate (router_lr, or lr of `route`).",
-        "one_policy": "Raise routing.diversity, or use a lower learning rate of the router (router_lr, or lr of "
-        "`route`) or a router with a finer input (router.downscale).",
+        "saturated": "Raise routing.diversity and routing.directions, start from a keep probability "
+        "(routing.router.keep) nearer to 0.5, or lower the router's learning rate (router_lr, or lr of `route`).",
+        "one_policy": "Raise routing.diversity and routing.directions, or use a lower learning rate of the router "
+        "(router_lr, or lr of `route`) or a router with a finer input (router.downscale).",
         "quality": "Raise routing.gamma, by which the price of a block is divided, or let `finetune` run longer.",
     },
 }

@@ -184,6 +184,11 @@ class RoutingSpec(Strict):
     """While the router learns, weight of what its decisions say of the picture: mutual information in nats, summed over
     the open blocks. It pays for blocks that are kept for some pictures and skipped for others; 0 is the paper's. In
     docs/results.md 0.15 parted four blocks of 15. In `finetune` of `reinforce` it is times `rl_weight`."""
+    directions: NonNegativeInt = 0
+    """Principal directions of the network's own features by which the router is taught to tell pictures apart before it
+    learns what to skip (train/directions.py). Each parts the pictures in two halves, one is the coarsest: on CIFAR-10
+    animals and vehicles. Every block then begins with a preference for the one half or the other, in turn. Wants
+    `diversity`, which keeps what is parted so. 0, the paper's: all pictures begin with the same answer."""
     tolerance: Fraction | None = None
     """For all tasks but classification an answer counts as right if its quality is at most this part below that of the
     network before anything was skipped, on the same picture; max_drop where that is given, else 5%."""
@@ -216,8 +221,9 @@ class RoutingSpec(Strict):
             # runs from before the tolerance followed max_drop have it written out
             if getattr(self, key) not in (default, TOLERANCE if key == "tolerance" else default):
                 raise fault(key, "is for estimator reinforce; gumbel does not read it")
-        if self.parity and self.diversity:
-            raise fault("diversity", "the released code has none; drop it, or parity: true")
+        for key in ("diversity", "directions"):
+            if self.parity and getattr(self, key):
+                raise fault(key, "the released code has none; drop it, or parity: true")
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ from perceptkit.policies.sampling import logistic_noise
 from perceptkit.spec.recipe import FinetuneStage, RouteStage, RoutingSpec, StageBase
 from perceptkit.tasks.base import masked_mean
 from perceptkit.train import checkpoint, optim
+from perceptkit.train.directions import teach_directions
 from perceptkit.train.losses import (
     labelled_tasks,
     losses_to_log,
@@ -77,6 +78,7 @@ def begin_routing(training: Training, stage: RouteStage | FinetuneStage) -> None
     current(training).open_count = len(training.plan.routed())
     if training.fabric.global_rank == 0:  # what every rule it is compared with starts from
         checkpoint.save(training.run / HOST, {"supernet": training.supernet.state_dict()}, training.position)
+    teach_directions(training)
 
 
 def begin_finetune(training: Training, stage: FinetuneStage) -> None:

@@ -205,6 +205,26 @@ def test_held_blocks_run_once_for_all_tasks(image):
     assert executed[: held + 1] == [block.name for block in net.blocks[: held + 1]]
 
 
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "test_vit"])
+def test_a_picture_is_described_by_what_the_heads_get(name, image, monkeypatch):
+    net, last = make_net(name), []
+    run_heads = net.run_heads
+
+    def seen(features, last_BCHW, tasks, size_HW):
+        last.append(last_BCHW.mean((2, 3)))
+        return run_heads(features, last_BCHW, tasks, size_HW)
+
+    monkeypatch.setattr(net, "run_heads", seen)
+    everything = Plan.all_keep(TASKS, [block.name for block in net.blocks])
+    for plan in (everything, some_plan(net)):
+        last.clear()
+        with torch.no_grad():
+            net(image, plan)
+            described_BC = net.describe(image, plan)
+        assert len(last) == len({plan.row(task) for task in TASKS})
+        assert torch.equal(described_BC, torch.cat(last, 1))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (70, 90), (33, 47)])
 def test_any_input_size(size):
     net = make_net("resnet10t")

@@ -167,7 +167,7 @@ def test_a_router_learns_on_two_ranks_what_it_learns_on_one(routed_run, tmp_path
     one, two = tmp_path / "one", tmp_path / "two"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     changes = [f"routing.estimator={estimator}", "routing.compare_epochs=1", "stages.warmup.epochs=1"]
-    changes.append("routing.diversity=0.1")
+    changes += ["routing.diversity=0.1", "routing.directions=1"]
     changes += ["routing.tolerance=0.05"] if estimator == "gumbel" else []
     for launch, run, batch in (([], one, 4), (torchrun, two, 2)):
         arguments = [str(driver), *map(str, routed_run), str(run), *changes, f"loader.batch={batch}"]
