@@ -168,7 +168,7 @@ class Supernet(nn.Module):
             outputs |= self.run_heads(branch.features, last, branch.tasks, size_HW)
         return {task: outputs[task] for task in rows}
 
-    def describe(self, image_BCHW: Tensor, plan: Plan) -> Tensor:
+    def trunk_means(self, image_BCHW: Tensor, plan: Plan) -> Tensor:
         """(B, C) what the trunk makes of each picture by the plan, all routed blocks included: the mean over all places
         of its last map, where tasks part of the maps of all paths side by side."""
         size_HW = (image_BCHW.shape[2], image_BCHW.shape[3])

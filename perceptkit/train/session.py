@@ -45,6 +45,7 @@ from perceptkit.tasks.table import build_tasks
 from perceptkit.train import checkpoint, run_folder
 from perceptkit.train.adapting import begin_adaptation, conclude_adaptation
 from perceptkit.train.budgeting import Budget, begin_budget, ship_budget
+from perceptkit.train.directions import refuse_directions
 from perceptkit.train.domain_file import digest
 from perceptkit.train.draw_samples import further_steps, is_final, samples_record, try_on_test
 from perceptkit.train.evaluate import Evaluation, Forward, constant_metrics, evaluate
@@ -316,6 +317,8 @@ def prepare(specs: Specs, run: Path, resume: bool, quiet: bool) -> Training:
         # one that cannot be made is refused now, not after the retraining
         with torch.random.fork_rng(devices=[]):
             build_router(recipe.router, len(blocks), specs.tasks.first.size)
+    if recipe.routing is not None:
+        refuse_directions(recipe.routing.directions, len(blocks))
     plan = Plan.all_keep(list(tasks), blocks)
     begun = None
     heads: tuple[str, ...] = ()

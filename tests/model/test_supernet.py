@@ -206,7 +206,7 @@ def test_held_blocks_run_once_for_all_tasks(image):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_convnext", "test_vit"])
-def test_a_picture_is_described_by_what_the_heads_get(name, image, monkeypatch):
+def test_means_of_the_trunk_are_what_heads_of_whole_pictures_get(name, image, monkeypatch):
     net, last = make_net(name), []
     run_heads = net.run_heads
 
@@ -220,9 +220,9 @@ def test_a_picture_is_described_by_what_the_heads_get(name, image, monkeypatch):
         last.clear()
         with torch.no_grad():
             net(image, plan)
-            described_BC = net.describe(image, plan)
+            mean_BC = net.trunk_means(image, plan)
         assert len(last) == len({plan.row(task) for task in TASKS})
-        assert torch.equal(described_BC, torch.cat(last, 1))
+        assert torch.equal(mean_BC, torch.cat(last, 1))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 90), (33, 47)])

@@ -134,7 +134,9 @@ def test_advice_names_settings_that_the_estimator_reads():
         settings = set(re.findall(r"routing\.(\w+)", " ".join(ADVICE[estimator].values()))) - {"router"}
         for key in settings:
             value = 1 if key == "directions" else 0.6
-            RoutingSpec.model_validate({"estimator": estimator, key: value})  # what it does not read is refused
+            RoutingSpec.model_validate(
+                {"estimator": estimator, key: value}
+            )  # what it does not read is refused
 
 
 def test_a_static_policy_says_that_the_router_is_gone():
