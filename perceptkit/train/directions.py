@@ -3,7 +3,7 @@
 A fresh router gives all pictures the same answer, and what it learns first is which blocks none of them needs: by the
 time it could tell pictures apart, it is sure of nearly all blocks. So with D directions it begins elsewhere.
 
-    1   PCA of the network's features of about `SAMPLE` training pictures gives the D directions in which they differ
+    1   PCA of the network's features of at most `SAMPLE` training pictures gives the D directions in which they differ
         most
     2   the router learns to say, of each direction, on which side of the median a picture lies: binary codes by PCA,
         as Gong and Lazebnik begin with (Iterative Quantization, CVPR 2011, section 2), here read from pixels
@@ -20,25 +20,25 @@ Shapes: B pictures of a batch, N pictures, F features, D directions, R routed bl
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptkit.data.batch import Batch
+from perceptkit.data.source import Source
 from perceptkit.errors import PerceptkitError, SpecError
 from perceptkit.model.router import Router
 from perceptkit.train.losses import update
-from perceptkit.train.ranks import batch_of_all_ranks, rows_of_all_ranks
 from perceptkit.train.routing_host import current, one_network, routing_spec
 from perceptkit.train.training import Interrupted, Training
 
-SAMPLE = 4000
-"""Pictures that the directions are found on, in whole batches of one pass over the train split."""
-STEPS, PASSES = 400, 4
-"""At most so many updates teach the router, and so many passes over the train split."""
+SAMPLE, VAL = 20_000, 2_000
+"""Training pictures, as they are without augmentation, that the directions are found on, and then augmented the router
+is taught with; pictures of val that it is measured on. Of more, so many are drawn."""
+PASSES = 8
+"""Over the former, to teach the router."""
 LR = 3e-3
 """Of Adam, at first; then by a half cosine."""
 SPREAD = 2.0
@@ -71,15 +71,20 @@ def teach_directions(training: Training) -> None:
         return
     router = current(training).router
     refuse_directions(count, len(current(training).cost_R))
-    found = find_directions(_sample(training).cpu(), count)
-    direction_FD, median_D = (value.to(training.fabric.device) for value in found)
+    indices = _drawn(training, len(training.train), SAMPLE)
+    ids, feature_NF = _seen(training, training.train, indices)
+    direction_FD, median_D = find_directions(feature_NF, count)
+    side_ND = feature_NF @ direction_FD > median_D
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.recipe.seed)
         told = nn.Linear(router.decide.in_features, count).to(training.fabric.device)
-    _teach(training, router, told, direction_FD, median_D)
-    answer_ND, side_ND = _on_val(training, router, told, direction_FD, median_D)
+    _teach(training, router, told, indices, dict(zip(ids, side_ND.float(), strict=True)))
+    drawn = _drawn(training, len(training.val), VAL)
+    _, feature_NF = _seen(training, training.val, drawn)
+    side_ND = feature_NF @ direction_FD > median_D
+    answer_ND = _answers(training, router, told, drawn)
     prefer(router, told, answer_ND.mean(0), answer_ND.std(0, unbiased=False))
-    right_D = ((answer_ND > 0) == side_ND).float().mean(0).tolist()
+    right_D = ((answer_ND.cpu() > 0) == side_ND).float().mean(0).tolist()
     right = ", ".join(f"{part:.0%}" for part in right_D)
     training.say(f"directions: the router tells the side of {right} of the pictures of val")
 
@@ -126,80 +131,76 @@ def prefer(router: Router, told: nn.Linear, mean_D: Tensor, std_D: Tensor) -> No
         router.decide.bias[r] += sign * scale_D[d] * (told.bias[d] - mean_D[d])
 
 
+def _drawn(training: Training, num: int, most: int) -> list[int]:
+    """Places of at most `most` of `num` pictures, the same for the same seed."""
+    if num <= most:
+        return list(range(num))
+    generator = torch.Generator().manual_seed(training.recipe.seed)
+    return sorted(torch.randperm(num, generator=generator)[:most].tolist())
+
+
+@torch.no_grad()
+def _seen(training: Training, source: Source, indices: Sequence[int]) -> tuple[list[str], Tensor]:
+    """Names of these pictures, and the network's features of them (N, F), float32 on the CPU; of all on every rank."""
+    network, plan, fabric = one_network(training).eval(), training.plan, training.fabric
+    ids, features = [], []
+    for batch in training.loader(source, indices, train=False, shared=False):
+        with fabric.autocast():
+            mean_BF = network.trunk_means(batch.image_BCHW.to(fabric.device), plan)
+        ids += batch.ids
+        features.append(mean_BF.float().cpu())
+        _heed(training)
+    return ids, torch.cat(features)
+
+
 def _teach(
-    training: Training, router: Router, told: nn.Linear, direction_FD: Tensor, median_D: Tensor
+    training: Training,
+    router: Router,
+    told: nn.Linear,
+    indices: Sequence[int],
+    sides: Mapping[str, Tensor],
 ) -> None:
-    """Trains the router's trunk and `told`."""
+    """Trains the router's trunk and `told` to say these sides (D,), by the name of a picture; those of joined splits
+    may share one."""
     parameters = [*router.trunk.parameters(), *told.parameters()]
     adam: Any = training.fabric.setup_optimizers(torch.optim.Adam(parameters, lr=LR))
-    steps = min(STEPS, PASSES * _batches(training))
+    stage, first = training.recipe.stages[training.position.stage], training.position.stage * 10_000 + ORDER
+    batch_size = training.recipe.batch_of(stage)
     router.train()
-    for step, batch in zip(range(steps), _pictures(training), strict=False):
-        side_BD = (_features(training, batch) @ direction_FD > median_D).float()
-        for group in adam.param_groups:
-            group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
-        with training.fabric.autocast():
-            answer_BD = told(router.features(batch.image_BCHW)).float()
-        loss = F.binary_cross_entropy_with_logits(answer_BD, side_BD)
-        if not loss.isfinite():
-            raise PerceptkitError(
-                f"routing.directions: the router's loss is not finite in step {step}; another router may learn them"
-            )
-        adam.zero_grad()
-        training.fabric.backward(loss)
-        update(training, adam, parameters)
+    for number in range(PASSES):
+        batches = training.loader(training.train, indices, train=True, batch=batch_size, order=first + number)
+        steps = max(1, len(indices) // (batch_size * training.fabric.world_size))
+        for step, batch in enumerate(batches):
+            batch = batch.to(training.fabric.device)
+            side_BD = torch.stack([sides[name] for name in batch.ids]).to(training.fabric.device)
+            progress = min(1.0, (number + step / steps) / PASSES)
+            for group in adam.param_groups:
+                group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * progress))
+            with training.fabric.autocast():
+                answer_BD = told(router.features(batch.image_BCHW)).float()
+            loss = F.binary_cross_entropy_with_logits(answer_BD, side_BD)
+            if not loss.isfinite():
+                raise PerceptkitError(
+                    f"routing.directions: the router's loss is not finite in pass {number}; try another router"
+                )
+            adam.zero_grad()
+            training.fabric.backward(loss)
+            update(training, adam, parameters)
+            _heed(training)
 
 
 @torch.no_grad()
-def _on_val(
-    training: Training, router: Router, told: nn.Linear, direction_FD: Tensor, median_D: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(N, D) what the router says of the pictures of val as it will be used, and on which side they are."""
+def _answers(training: Training, router: Router, told: nn.Linear, indices: Sequence[int]) -> Tensor:
+    """(N, D) what the router says of these pictures of val, as it will be used."""
     router.eval()
-    answers, sides = [], []
-    for batch in training.loader(training.val, range(len(training.val)), train=False):
-        batch = batch.to(training.fabric.device)
-        sides.append((_features(training, batch) @ direction_FD > median_D).cpu())
+    answers = []
+    for batch in training.loader(training.val, indices, train=False, shared=False):
         with training.fabric.autocast():
-            answers.append(told(router.features(batch.image_BCHW)).float().cpu())
-    none = torch.empty(0, direction_FD.shape[1])  # a rank may have no picture
-    tables = torch.cat([none, *answers]), torch.cat([none.bool(), *sides])
-    answer_ND, side_ND = (rows_of_all_ranks(table_ND).to(training.fabric.device) for table_ND in tables)
-    return answer_ND, side_ND
+            answers.append(told(router.features(batch.image_BCHW.to(training.fabric.device))).float())
+    return torch.cat(answers)
 
 
-def _sample(training: Training) -> Tensor:
-    """(N, F) the network's features."""
-    found: list[Tensor] = []
-    for _, batch in zip(range(_batches(training)), _pictures(training), strict=False):
-        found.append(batch_of_all_ranks(_features(training, batch)))
-        if sum(map(len, found)) >= SAMPLE:
-            break
-    return torch.cat(found)
-
-
-@torch.no_grad()
-def _features(training: Training, batch: Batch) -> Tensor:
-    """(B, F) float32; asked of every batch, so whoever asked to stop is heard here."""
+def _heed(training: Training) -> None:
+    """Raises Interrupted where the user asked to stop."""
     if training.stop_requested:
         raise Interrupted(training.run)
-    network = one_network(training).eval()
-    with training.fabric.autocast():
-        return network.trunk_means(batch.image_BCHW, training.plan).float()
-
-
-def _batches(training: Training) -> int:
-    """In a pass."""
-    stage = training.recipe.stages[training.position.stage]
-    return len(training.train) // (training.recipe.batch_of(stage) * training.fabric.world_size)
-
-
-def _pictures(training: Training) -> Iterator[Batch]:
-    """Training batches of all passes, as the stage will see them."""
-    position = training.position
-    batch = training.recipe.batch_of(training.recipe.stages[position.stage])
-    everything = range(len(training.train))
-    for number in range(PASSES):
-        order = position.stage * 10_000 + ORDER + number
-        for pictures in training.loader(training.train, everything, train=True, batch=batch, order=order):
-            yield pictures.to(training.fabric.device)

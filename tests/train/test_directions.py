@@ -174,5 +174,5 @@ def test_who_asks_to_stop_need_not_wait_and_goes_on_as_if_nothing_was(routed_run
 
 
 def test_none_are_taught_by_default(routed_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(directions, "_sample", None)
+    monkeypatch.setattr(directions, "_seen", None)
     begun(routed_run, tmp_path / "run")
