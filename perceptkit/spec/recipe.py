@@ -187,8 +187,8 @@ class RoutingSpec(Strict):
     directions: NonNegativeInt = 0
     """Principal directions of the network's own features by which the router is taught to tell pictures apart before it
     learns what to skip (train/directions.py). Each parts the pictures in two halves, and every block begins with a
-    preference for one half of one of them, in turn; one direction is the coarsest. Without `diversity` nothing pays the
-    router for keeping them apart. 0, the paper's: all pictures begin with the same answer."""
+    preference for one half of one of them, in turn; one direction is the coarsest. Without `diversity` only the tasks'
+    losses can pay the router for keeping them apart. 0, the paper's: all pictures begin with the same answer."""
     tolerance: Fraction | None = None
     """For all tasks but classification an answer counts as right if its quality is at most this part below that of the
     network before anything was skipped, on the same picture; max_drop where that is given, else 5%."""

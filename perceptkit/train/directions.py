@@ -10,7 +10,7 @@ time it could tell pictures apart, it is sure of nearly all blocks. So with D di
     3   block r begins with the logit  log(k / (1 - k)) + SPREAD (-1)^r t_d,  d = floor(r / 2) mod D,  of the keep
         probability k (`routing.router.keep`) and what the router says of direction d, t_d, with mean 0 and standard
         deviation 1 over pictures of val: half of the blocks would rather run for one side, their neighbours for the
-        other
+        other; of a direction that the router cannot tell at all (LEAST_SPREAD) for neither
 
 What the blocks prefer is then learned with all else; where telling pictures apart does not pay (`diversity`, the tasks'
 losses), it may go again. It is not in BlockDrop. The router's trunk is taught at a rate of its own (LR), pretrained or
