@@ -13,7 +13,7 @@ from perceptkit.model.supernet import Supernet
 from perceptkit.spec.load import load_recipe, load_tasks
 from perceptkit.spec.router import RouterSpec
 from perceptkit.train import directions, loop, routing_host, session
-from perceptkit.train.directions import SPREAD, find_directions, prefer
+from perceptkit.train.directions import LEAST_SPREAD, SPREAD, find_directions, prefer
 from perceptkit.train.training import Interrupted
 
 
@@ -76,12 +76,15 @@ def test_there_are_as_many_directions_as_pictures_differ_in():
 
 def test_blocks_prefer_the_sides_in_turn():
     """log(0.9 / 0.1) + 2 * (-1)^r * t_d for d = 0 0 1 1 0."""
+    torch.manual_seed(0)
     router = build_router(RouterSpec(name="conv3", keep=0.9), 5, (32, 32)).eval()
     told = nn.Linear(router.decide.in_features, 2)
+    nn.init.normal_(told.weight)
     image = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         answer_BD = told(router.features(image))
         mean_D, std_D = answer_BD.mean(0), answer_BD.std(0)
+        assert (std_D > LEAST_SPREAD).all()
         prefer(router, told, mean_D, std_D)
         logit_BR = router(image)
     t_BD = (answer_BD - mean_D) / std_D
@@ -91,6 +94,7 @@ def test_blocks_prefer_the_sides_in_turn():
 
 
 def test_a_direction_that_the_router_cannot_tell_is_left_out():
+    torch.manual_seed(0)
     router = build_router(RouterSpec(name="conv3", keep=0.8), 4, (32, 32)).eval()
     told = nn.Linear(router.decide.in_features, 2)
     prefer(router, told, torch.tensor([3.0, 0.0]), torch.tensor([1e-3, 1.0]))
