@@ -157,6 +157,21 @@ def test_the_network_is_left_as_it_is(routed_run, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_of_many_pictures_some_are_drawn(routed_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(directions, "SAMPLE", 8)
+    monkeypatch.setattr(directions, "VAL", 2)
+    asked, seen = [], directions._seen
+
+    def noted(training, source, indices):
+        asked.append(list(indices))
+        return seen(training, source, indices)
+
+    monkeypatch.setattr(directions, "_seen", noted)
+    made = begun(routed_run, tmp_path / "run", "routing.directions=1")
+    assert [len(indices) for indices in asked] == [8, 2]
+    assert asked[0] == sorted(set(asked[0])) and max(asked[0]) < len(made.train) > 8
+
+
 def test_it_is_the_same_for_the_same_seed(routed_run, tmp_path):
     one, two = (begun(routed_run, tmp_path / name, "routing.directions=2") for name in ("one", "two"))
     states = [routing_host.current(made).router.state_dict() for made in (one, two)]
